@@ -1,0 +1,104 @@
+-- Who may do what.  PUBLIC has nothing but what a trigger needs.
+
+-- whatever default privileges the creating role brings along
+REVOKE ALL ON ALL TABLES IN SCHEMA risk_alert FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA risk_alert FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA risk_alert FROM PUBLIC;
+
+-- Table owners write the trigger by hand.
+GRANT USAGE ON SCHEMA risk_alert TO PUBLIC;
+GRANT EXECUTE ON FUNCTION risk_alert.capture() TO PUBLIC;
+
+--                                   admin   analyst   monitor
+-- configure                           x
+-- score                               x        x
+-- read configuration and alerts       x        x
+-- work on alerts                               x
+-- statistics, check_setup, drain      x        x         x
+--
+-- Who writes the rules does not label the alerts, unless granted both roles.
+
+-- configure
+GRANT EXECUTE ON FUNCTION
+    risk_alert.watch(regclass, text, text, int, int, interval, text),
+    risk_alert._watch(regclass, text, text, int, int, interval, text, bigint),
+    risk_alert.unwatch(text),
+    risk_alert._unwatch(text, bigint),
+    risk_alert.alter_stream(text, int, int, interval),
+    risk_alert._alter_stream(text, int, int, interval, bigint),
+    risk_alert.create_feature(text, text, text, text, interval, text, bool, text),
+    risk_alert._create_feature(text, text, text, text, interval, text, bool, text, text, bigint),
+    risk_alert.drop_feature(text, text),
+    risk_alert._drop_feature(text, text, bigint),
+    risk_alert.create_rule(text, text, text, int, text, text, text),
+    risk_alert._create_rule(text, text, text, int, text, text, text, text, bigint),
+    risk_alert.alter_rule(text, text, text, int, text, text, text),
+    risk_alert._alter_rule(text, text, text, int, text, text, text, text, bigint),
+    risk_alert.drop_rule(text, text),
+    risk_alert._drop_rule(text, text, bigint),
+    risk_alert.create_list(text),
+    risk_alert._create_list(text, bigint),
+    risk_alert.drop_list(text),
+    risk_alert._drop_list(text, bigint),
+    risk_alert.list_add(text, text, timestamptz, text),
+    risk_alert._list_add(text, text, timestamptz, text, bigint),
+    risk_alert.list_remove(text, text),
+    risk_alert._list_remove(text, text, bigint)
+    TO risk_alert_admin;
+GRANT EXECUTE ON FUNCTION risk_alert._ticket() TO risk_alert_admin, risk_alert_analyst;
+
+-- score; conditions call in_list() with the rights of their owner
+GRANT EXECUTE ON FUNCTION
+    risk_alert.risk_score(record),
+    risk_alert.risk_score(text, jsonb),
+    risk_alert.risk_assess(record),
+    risk_alert.risk_assess(text, jsonb),
+    risk_alert.in_list(text, text),
+    risk_alert.in_list(text, anyelement)
+    TO risk_alert_admin, risk_alert_analyst;
+
+-- read; functions in a view are called with the rights of who reads it
+GRANT SELECT ON
+    risk_alert.features,
+    risk_alert.rules,
+    risk_alert.lists,
+    risk_alert.list_entries,
+    risk_alert.rule_set_history,
+    risk_alert.alerts,
+    risk_alert.open_alerts,
+    risk_alert.alert_events,
+    risk_alert.alert_history,
+    risk_alert.rule_performance
+    TO risk_alert_admin, risk_alert_analyst;
+GRANT EXECUTE ON FUNCTION risk_alert._aggregate(text, text) TO risk_alert_admin, risk_alert_analyst;
+
+-- work on alerts
+GRANT EXECUTE ON FUNCTION
+    risk_alert.acknowledge(bigint),
+    risk_alert._acknowledge(bigint, bigint),
+    risk_alert.assign(bigint, text),
+    risk_alert._assign(bigint, text, bigint),
+    risk_alert.add_note(bigint, text),
+    risk_alert._add_note(bigint, text, bigint),
+    risk_alert.resolve(bigint, text, text),
+    risk_alert._resolve(bigint, text, text, bigint),
+    risk_alert.reopen(bigint, text),
+    risk_alert._reopen(bigint, text, bigint)
+    TO risk_alert_analyst;
+
+-- statistics
+GRANT SELECT ON
+    risk_alert.streams,
+    risk_alert.stat_streams,
+    risk_alert.stat_workers,
+    risk_alert.stat_rules,
+    risk_alert.stat_features
+    TO risk_alert_admin, risk_alert_analyst, risk_alert_monitor;
+GRANT EXECUTE ON FUNCTION
+    risk_alert.check_setup(),
+    risk_alert.drain(interval),
+    risk_alert._qualified(regclass),
+    risk_alert._capture_problem(regclass),
+    risk_alert._worker_status(),
+    risk_alert._cache_status()
+    TO risk_alert_admin, risk_alert_analyst, risk_alert_monitor;

@@ -1,0 +1,107 @@
+/*
+ * compat.h
+ *	  Differences between the server versions we support (15 to 18).
+ *
+ * Each is one inline function or macro that has the newest version's meaning,
+ * so that the code elsewhere knows one version only.
+ */
+#ifndef RA_COMPAT_H
+#define RA_COMPAT_H
+
+#include "postgres.h"
+
+#include "catalog/pg_attribute.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_proc.h"
+#include "utils/acl.h"
+#include "utils/wait_event.h"
+
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
+#error "risk_alert supports PostgreSQL 15 to 18"
+#endif
+
+/*
+ * The number of a wait event of our own, shown by pg_stat_activity.  Before
+ * version 17 all extensions share the one event "Extension".  *cached is the
+ * caller's, zero at first.
+ */
+static inline uint32
+ra_wait_event(uint32 *cached, const char *name)
+{
+	if (*cached == 0)
+	{
+#if PG_VERSION_NUM >= 170000
+		*cached = WaitEventExtensionNew(name);
+#else
+		(void) name;
+		*cached = PG_WAIT_EXTENSION;
+#endif
+	}
+	return *cached;
+}
+
+/* Does the role own the database (or is it a superuser)? */
+static inline bool
+ra_owns_database(Oid dboid, Oid roleid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, dboid, roleid);
+#else
+	return pg_database_ownercheck(dboid, roleid);
+#endif
+}
+
+/* Does the role own the table (or is it a superuser)? */
+static inline bool
+ra_owns_relation(Oid relid, Oid roleid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(RelationRelationId, relid, roleid);
+#else
+	return pg_class_ownercheck(relid, roleid);
+#endif
+}
+
+/* May the role call the function? */
+static inline bool
+ra_may_execute(Oid funcid, Oid roleid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ProcedureRelationId, funcid, roleid, ACL_EXECUTE) == ACLCHECK_OK;
+#else
+	return pg_proc_aclcheck(funcid, roleid, ACL_EXECUTE) == ACLCHECK_OK;
+#endif
+}
+
+/* Is the column computed when it is read, and so not in a trigger's rows? */
+static inline bool
+ra_attribute_is_virtual(Form_pg_attribute att)
+{
+#if PG_VERSION_NUM >= 180000
+	return att->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL;
+#else
+	(void) att;
+	return false;
+#endif
+}
+
+/* Version 17 can change the expression of a generated column */
+#if PG_VERSION_NUM >= 170000
+#define RA_IS_SET_EXPRESSION(subtype) ((subtype) == AT_SetExpression)
+#else
+#define RA_IS_SET_EXPRESSION(subtype) false
+#endif
+
+/* Names of settings that changed, or came later (NULL: not there) */
+#if PG_VERSION_NUM >= 160000
+#define RA_GUC_DEBUG_PARALLEL "debug_parallel_query"
+#else
+#define RA_GUC_DEBUG_PARALLEL "force_parallel_mode"
+#endif
+#if PG_VERSION_NUM >= 170000
+#define RA_GUC_TRANSACTION_TIMEOUT "transaction_timeout"
+#else
+#define RA_GUC_TRANSACTION_TIMEOUT NULL
+#endif
+
+#endif							/* RA_COMPAT_H */

@@ -1,0 +1,379 @@
+/*
+ * window_aggregate.c
+ *	  What features read from a window: aggregates, distinct values, the first
+ *	  and the last value.
+ *
+ * Nothing here changes a window.  Ranges arrive as indexes [lo, hi) and are
+ * turned into slots [p, q) at once; see window_columns.h.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "window.h"
+#include "window_columns.h"
+
+/* Sixteen bytes of a column */
+typedef uint16_t Lanes16 __attribute__((vector_size(16)));
+typedef uint32_t Lanes32 __attribute__((vector_size(16)));
+
+/* A running aggregate of doubles */
+typedef struct FloatState
+{
+	double		n;				/* a double for speed, exact nevertheless */
+	double		sum;
+	double		deviations;		/* sum of their squares */
+} FloatState;
+
+static void aggregate_int(const Window *w, const RaWindowSpec *spec, int m, uint32_t p,
+						  uint32_t q, const RaValue *self, int want, RaAggregate *result);
+static void aggregate_float(const Window *w, const RaWindowSpec *spec, int m, uint32_t p,
+							uint32_t q, const RaValue *self, int want, RaAggregate *result);
+static uint32_t count_reaching(Distances distances, uint32_t p, uint32_t q);
+
+/* member by member, since gcc clears a struct of this size with "rep stos" */
+static inline void
+aggregate_clear(RaAggregate *result)
+{
+	result->nan = result->pinf = result->ninf = 0;
+	result->sum = 0;
+	result->sumsq = 0;
+	result->min = result->max = 0;
+	result->fsum = result->fsxx = result->fmin = result->fmax = 0.0;
+}
+
+void
+ra_window_aggregate(const RaWindow *window, const RaWindowSpec *spec, int m, uint32_t lo,
+					uint32_t hi, const RaValue *self, int want, RaAggregate *result)
+{
+	const Window *w = (const Window *) window;
+	uint32_t	p = w->start + lo;
+	uint32_t	q = w->start + hi;
+	States		states = group_states(w, spec, m);
+
+	aggregate_clear(result);
+	result->n = states_count(&states, p, q);
+	if (self && self->state != RA_VALUE_NONE)
+		result->n++;
+	else
+		self = NULL;
+
+	if (spec->measures[m].kind == RA_MEASURE_INT)
+		aggregate_int(w, spec, m, p, q, self, want, result);
+	else if (spec->measures[m].kind == RA_MEASURE_FLOAT && result->n > 0)
+		aggregate_float(w, spec, m, p, q, self, want, result);
+}
+
+static void
+aggregate_int(const Window *w, const RaWindowSpec *spec, int m, uint32_t p, uint32_t q,
+			  const RaValue *self, int want, RaAggregate *result)
+{
+	const uint64_t *sums = int_sums(w, spec, m);
+	States		states = group_states(w, spec, m);
+
+	if (states.special[0].words)
+	{
+		result->nan = bits_count(states.special[0], p, q);
+		result->pinf = bits_count(states.special[1], p, q);
+		result->ninf = bits_count(states.special[2], p, q);
+	}
+	if (self && self->state != RA_VALUE_FINITE)
+	{
+		result->nan += self->state == RA_VALUE_NAN;
+		result->pinf += self->state == RA_VALUE_PINF;
+		result->ninf += self->state == RA_VALUE_NINF;
+		self = NULL;
+	}
+
+	if (want & RA_WANT_SUM)
+	{
+		result->sum = (int64_t) (sums[q] - sums[p]);
+		if (self)
+			result->sum += self->v.i;
+	}
+	if (want & RA_WANT_SUMSQ)
+	{
+		const uint64_t *squares = int_squares(w, spec, m);
+
+		result->sumsq = load128(squares + 2 * (size_t) q) - load128(squares + 2 * (size_t) p);
+		if (self)
+			result->sumsq += square(self->v.i);
+	}
+	if (want & (RA_WANT_MIN | RA_WANT_MAX))
+	{
+		const IntBlock *blocks = int_blocks(w, spec, m);
+		IntBlock	all;
+
+		int_block_clear(&all);
+		for (uint32_t k = p / BLOCK; k * BLOCK < q && p < q; k++)
+		{
+			uint64_t	members = word_range(k, p, q);
+
+			if (members == ALL)
+			{
+				int_block_add(&all, blocks[k].min);
+				int_block_add(&all, blocks[k].max);
+			}
+			else
+				int_block_add_slots(&all, sums, k, members & states_finite(&states, k));
+		}
+		if (self)
+			int_block_add(&all, self->v.i);
+		result->min = all.min;
+		result->max = all.max;
+	}
+}
+
+/*
+ * Add one value as float8's own aggregates do, except that their tests for
+ * infinity are left to the end: what isn't finite stays so.
+ */
+static inline void
+float_add(FloatState *state, double f, bool deviations)
+{
+	state->n += 1.0;
+	state->sum += f;
+	if (deviations && state->n > 1.0)
+	{
+		double		distance = f * state->n - state->sum;
+
+		state->deviations += distance * distance / (state->n * (state->n - 1.0));
+	}
+}
+
+static inline void
+float_count_special(RaAggregate *result, double f)
+{
+	if (isnan(f))
+		result->nan++;
+	else if (isinf(f) && f > 0)
+		result->pinf++;
+	else if (isinf(f))
+		result->ninf++;
+}
+
+static void
+aggregate_float(const Window *w, const RaWindowSpec *spec, int m, uint32_t p, uint32_t q,
+				const RaValue *self, int want, RaAggregate *result)
+{
+	const double *values = float_values(w, spec, m);
+	States		states = group_states(w, spec, m);
+
+	if (want & (RA_WANT_MIN | RA_WANT_MAX))
+	{
+		const FloatBlock *blocks = float_blocks(w, spec, m);
+		FloatBlock	all;
+
+		float_block_clear(&all);
+		for (uint32_t k = p / BLOCK; k * BLOCK < q && p < q; k++)
+		{
+			uint64_t	members = word_range(k, p, q);
+
+			if (members == ALL)
+			{
+				all.min = float_smaller(all.min, blocks[k].min);
+				all.max = float_larger(all.max, blocks[k].max);
+			}
+			else
+				float_block_add_slots(&all, values, k, members & states_finite(&states, k));
+		}
+		if (self)
+			float_block_add(&all, self->v.f);
+		result->fmin = all.min;
+		result->fmax = all.max;
+	}
+
+	if (want & (RA_WANT_SUM | RA_WANT_SUMSQ))
+	{
+		bool		deviations = (want & RA_WANT_SUMSQ) != 0;
+		FloatState	state = {0.0, -0.0, 0.0};	/* -0 + x is x even if that is -0 */
+
+		for (uint32_t k = p / BLOCK; k * BLOCK < q && p < q; k++)
+		{
+			uint64_t	members = word_range(k, p, q) & states_finite(&states, k);
+
+			if (deviations)
+				for (; members; members &= members - 1)
+					float_add(&state, values[k * BLOCK + (uint32_t) __builtin_ctzll(members)], true);
+			else
+				for (; members; members &= members - 1)
+					float_add(&state, values[k * BLOCK + (uint32_t) __builtin_ctzll(members)], false);
+		}
+		if (self)
+			float_add(&state, self->v.f, deviations);
+
+		/*
+		 * float8's aggregates fail where finite values overflow.  Callers can
+		 * tell because no special value is counted then.
+		 */
+		if (!isfinite(state.sum) || !isfinite(state.deviations))
+		{
+			state.deviations = (double) NAN;
+			for (uint32_t r = p; r < q; r++)
+				if (states_get(&states, r) != RA_VALUE_NONE)
+					float_count_special(result, values[r]);
+			if (self)
+				float_count_special(result, self->v.f);
+		}
+		result->fsum = state.sum;
+		result->fsxx = deviations ? state.deviations : 0.0;
+	}
+}
+
+uint64_t
+ra_window_distinct(const RaWindow *window, const RaWindowSpec *spec, int m, uint32_t lo,
+				   uint32_t hi, const RaValue *self)
+{
+	const Window *w = (const Window *) window;
+	uint32_t	p = w->start + lo;
+	uint32_t	q = w->start + hi;
+	uint64_t	n = count_reaching(hash_distances(w, spec, m), p, q);
+
+	if (self && self->state != RA_VALUE_NONE &&
+		ra_window_find_hash(w, spec, m, p, q, self->v.h) == NOWHERE)
+		n++;
+	return n;
+}
+
+/* How many distances in [p, q) lead before p */
+static uint32_t
+count_reaching(Distances distances, uint32_t p, uint32_t q)
+{
+	uint32_t	n = q - p;
+	uint32_t	i = 0;
+	uint32_t	within = 0;		/* those that don't */
+
+	if (distances.narrow)
+	{
+		const uint16_t *column = distances.narrow + p;
+		Lanes16		index = {0, 1, 2, 3, 4, 5, 6, 7};
+		Lanes16		sum = {0};
+
+		/* n fits 16 bits, hence so does each lane's sum */
+		for (; i + 16 <= n; i += 16)
+		{
+			Lanes16		a[2];
+
+			memcpy(a, column + i, sizeof(a));
+			sum -= (Lanes16) (a[0] <= index);
+			index += 8;
+			sum -= (Lanes16) (a[1] <= index);
+			index += 8;
+		}
+		for (int k = 0; k < 8; k++)
+			within += sum[k];
+		for (; i < n; i++)
+			within += column[i] <= i;
+	}
+	else
+	{
+		const uint32_t *column = distances.wide + p;
+		Lanes32		index = {0, 1, 2, 3};
+		Lanes32		sum = {0};
+
+		for (; i + 8 <= n; i += 8)
+		{
+			Lanes32		a[2];
+
+			memcpy(a, column + i, sizeof(a));
+			sum -= (Lanes32) (a[0] <= index);
+			index += 4;
+			sum -= (Lanes32) (a[1] <= index);
+			index += 4;
+		}
+		for (int k = 0; k < 4; k++)
+			within += sum[k];
+		for (; i < n; i++)
+			within += column[i] <= i;
+	}
+	return n - within;
+}
+
+bool
+ra_window_last(const RaWindow *window, const RaWindowSpec *spec, int m, uint32_t lo, uint32_t hi,
+			   RaValue *value)
+{
+	const Window *w = (const Window *) window;
+	uint32_t	p = w->start + lo;
+	uint32_t	q = w->start + hi;
+	States		states = group_states(w, spec, m);
+
+	while (p < q)
+	{
+		uint32_t	k = (q - 1) / BLOCK;
+		uint64_t	members = word_range(k, p, q);
+
+		if (states.counts.words)
+			members &= states.counts.words[k];
+		if (members)
+		{
+			ra_window_fetch(w, spec, m, k * BLOCK + BLOCK - 1 - (uint32_t) __builtin_clzll(members), value);
+			return true;
+		}
+		q = k * BLOCK;
+	}
+	return false;
+}
+
+bool
+ra_window_first(const RaWindow *window, const RaWindowSpec *spec, int m, uint32_t lo, uint32_t hi,
+				RaValue *value)
+{
+	const Window *w = (const Window *) window;
+	uint32_t	p = w->start + lo;
+	uint32_t	q = w->start + hi;
+	States		states = group_states(w, spec, m);
+
+	while (p < q)
+	{
+		uint32_t	k = p / BLOCK;
+		uint64_t	members = word_range(k, p, q);
+
+		if (states.counts.words)
+			members &= states.counts.words[k];
+		if (members)
+		{
+			ra_window_fetch(w, spec, m, k * BLOCK + (uint32_t) __builtin_ctzll(members), value);
+			return true;
+		}
+		p = (k + 1) * BLOCK;
+	}
+	return false;
+}
+
+/* What slot p holds for a measure */
+void
+ra_window_fetch(const Window *w, const RaWindowSpec *spec, int m, uint32_t p, RaValue *value)
+{
+	States		states = group_states(w, spec, m);
+	void	   *columns = group_columns(w, spec, m);
+
+	memset(value, 0, sizeof(RaValue));
+	value->state = states_get(&states, p);
+	if (value->state == RA_VALUE_NONE)
+		return;
+	switch ((RaMeasureKind) spec->measures[m].kind)
+	{
+		case RA_MEASURE_COUNT:
+			break;
+		case RA_MEASURE_INT:
+			value->v.i = int_value(int_sums(w, spec, m), p);
+			break;
+		case RA_MEASURE_FLOAT:
+			value->v.f = ((double *) columns)[p];
+			break;
+		case RA_MEASURE_HASH:
+			value->v.h = hashes_get(hash_values(w, spec, m), p);
+			break;
+		case RA_MEASURE_WORD:
+			value->v.h = ((uint64_t *) columns)[p];
+			break;
+		case RA_MEASURE_BYTES:
+			{
+				const uint8_t *bytes = byte_area(w) + ((uint32_t *) columns)[p];
+
+				value->len = read_length(&bytes);
+				value->v.p = bytes;
+			}
+			break;
+	}
+}

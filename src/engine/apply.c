@@ -1,0 +1,570 @@
+/*
+ * apply.c
+ *	  A batch's events and the windows of their entities.
+ *
+ * The order is: find which windows the batch's scored events need and the
+ * cache lacks, rebuild those from the table under the batch's snapshot, then
+ * apply every event in order of arrival.  Applying is idempotent (an event that
+ * the rebuild has read already is found by its key), and puts an event behind
+ * the others of its time; so afterwards each window is what the table holds as of the
+ * snapshot, in order of arrival, whether it came from the cache or not.
+ *
+ * A window that doesn't fit the cache lives in the batch's memory.  One that was
+ * evicted between applying and scoring is made again there.
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+#include "engine/batch.h"
+#include "engine/capture.h"
+#include "engine/rebuild.h"
+
+/* A window of this batch, rebuilt */
+typedef struct LocalKey
+{
+	uint64		h[2];
+	int32		stream_id;
+	int32		entity;
+} LocalKey;
+
+typedef struct LocalWindow
+{
+	LocalKey	key;
+	int			rebuild;		/* index while being collected */
+	RaWindow   *window;			/* NULL: it is in the cache */
+	bool		wide;
+} LocalWindow;
+
+static HTAB *locals = NULL;		/* of the stream being processed */
+static MemoryContext locals_cxt;
+/* Events that the snapshot sees but that belong to a later batch of the tick */
+static RaSkipEvent skip_event;
+
+static void rebuild_missing(RaStream *stream, Snapshot snapshot);
+static LocalWindow *local_find(RaStream *stream, int entity, RaEntityHash hash, bool create, bool *found);
+static LocalWindow *local_make(RaStream *stream, RaBatchEvent *event, int lookup, Snapshot snapshot);
+static void apply_event(RaStream *stream, RaBatchEvent *event);
+static void apply_remove(RaStream *stream, int entity, RaEntityId id, const RaRow *row);
+static void apply_add(RaStream *stream, int entity, RaEntityId id, const RaRow *row,
+					  const RaValue *values);
+static void local_add(RaStream *stream, LocalWindow *local, const RaEvent *event);
+static int64 needed_from(const RaEntity *entity, int64 time);
+
+void
+ra_apply_instances(RaStream *stream)
+{
+	RaRuleSet  *rs = stream->rs;
+	int			n = rs ? rs->nentities : 0;
+	RaInstance *instances = MemoryContextAllocZero(TopMemoryContext, Max(n, 1) * sizeof(RaInstance));
+	uint64	   *hashes = MemoryContextAllocZero(TopMemoryContext, Max(n, 1) * sizeof(uint64));
+	int			i,
+				k;
+
+	/* keep what is defined as before, end what is not, begin what is new */
+	for (i = 0; i < n; i++)
+	{
+		hashes[i] = rs->entities[i].layout_hash;
+		for (k = 0; k < stream->nentities; k++)
+		{
+			if (stream->layout_hashes[k] == hashes[i] && stream->instances[k].serial != 0)
+			{
+				instances[i] = stream->instances[k];
+				stream->instances[k].serial = 0;
+			}
+		}
+	}
+	for (k = 0; k < stream->nentities; k++)
+		ra_cache_end_instance(stream->instances[k]);
+	for (i = 0; i < n; i++)
+	{
+		if (instances[i].serial == 0)
+			instances[i] = ra_cache_begin_instance(hashes[i], stream->stream_id,
+												   rs->entities[i].label);
+	}
+	if (stream->instances)
+	{
+		pfree(stream->instances);
+		pfree(stream->layout_hashes);
+	}
+	stream->instances = instances;
+	stream->layout_hashes = hashes;
+	stream->nentities = n;
+}
+
+void
+ra_apply_forget(RaStream *stream)
+{
+	int			i;
+
+	for (i = 0; i < stream->nentities; i++)
+	{
+		ra_cache_end_instance(stream->instances[i]);
+		stream->instances[i] = ra_cache_begin_instance(stream->layout_hashes[i], stream->stream_id,
+													   stream->rs->entities[i].label);
+	}
+}
+
+void
+ra_apply(RaStream *stream, Snapshot snapshot, RaSkipEvent skip)
+{
+	HASHCTL		ctl;
+	int			e;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(LocalKey);
+	ctl.entrysize = sizeof(LocalWindow);
+	ctl.hcxt = CurrentMemoryContext;
+	locals = hash_create("risk_alert windows of a batch", 64, &ctl,
+						 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	locals_cxt = CurrentMemoryContext;
+	skip_event = skip;
+
+	rebuild_missing(stream, snapshot);
+	for (e = 0; e < stream->nevents; e++)
+		apply_event(stream, &stream->events[e]);
+}
+
+void
+ra_apply_features(RaStream *stream, RaBatchEvent *event, Snapshot snapshot, RaFeatureResult *results)
+{
+	RaRuleSet  *rs = stream->rs;
+	int64	   *lower = palloc(Max(rs->nfeatures, 1) * sizeof(int64));
+	bool	   *wide = palloc0(Max(rs->nlookups, 1) * sizeof(bool));
+	int			l,
+				f;
+
+	ra_features_bounds(rs, event->row.time, lower);
+	for (l = 0; l < rs->nlookups; l++)
+	{
+		RaLookup   *lookup = &rs->lookups[l];
+		RaEntity   *entity = &rs->entities[lookup->entity];
+		RaEntityId	id = event->lookups[l];
+		RaInstance	instance = stream->instances[lookup->entity];
+		RaEntityId	own = event->ids[lookup->entity];
+		const RaValue *self = NULL;
+		bool		done = false;
+
+		if (!id.present)
+		{
+			ra_features_look(rs, l, NULL, &event->row, NULL, false, lower, results);
+			continue;
+		}
+		if (own.present && own.hash.h[0] == id.hash.h[0] && own.hash.h[1] == id.hash.h[1])
+		{
+			self = event->measures[lookup->entity];
+			if (self == NULL)
+				wide[l] = true;
+		}
+
+		while (!done && !wide[l])
+		{
+			bool		is_wide;
+			RaWindow   *window;
+			bool		again = false;
+
+			window = ra_cache_lock(instance, id.hash, false, &is_wide);
+			if (window != NULL && is_wide)
+				wide[l] = true;
+			else if (window != NULL &&
+					 window->complete_from <= needed_from(entity, event->row.time))
+			{
+				ra_features_look(rs, l, window, &event->row, self, false, lower, results);
+				done = true;
+			}
+			ra_cache_unlock(instance, id.hash);
+
+			if (!done && !wide[l])
+			{
+				LocalWindow *local = local_make(stream, event, l, snapshot);
+
+				if (local->wide)
+				{
+					wide[l] = true;
+					break;
+				}
+				ra_features_look(rs, l, local->window, &event->row, self, false, lower, results);
+				done = true;
+			}
+
+			/* a value that needs more room than expected: look again */
+			for (f = 0; f < rs->nfeatures && done; f++)
+			{
+				RaFeatureResult *result = &results[f];
+
+				if (rs->features[f].lookup == l && result->found && result->needed > result->room)
+				{
+					result->room = result->needed;
+					result->bytes = MemoryContextAlloc(GetMemoryChunkContext(results), result->room);
+					again = true;
+				}
+			}
+			if (again)
+				done = false;
+		}
+	}
+
+	ra_features_store(rs, results);
+	for (l = 0; l < rs->nlookups; l++)
+	{
+		if (wide[l])
+		{
+			RaEntityId	own = event->ids[rs->lookups[l].entity];
+			RaEntityId	id = event->lookups[l];
+
+			ra_exact_features(rs, l, &event->row,
+							  own.present && own.hash.h[0] == id.hash.h[0] &&
+							  own.hash.h[1] == id.hash.h[1],
+							  lower, snapshot);
+		}
+	}
+}
+
+/* From when on a window must be complete for an event at time */
+static int64
+needed_from(const RaEntity *entity, int64 time)
+{
+	return time < PG_INT64_MIN + entity->max_span ? PG_INT64_MIN : time - entity->max_span;
+}
+
+/*
+ * What is rebuilt goes back a little further than needed, so that events that
+ * arrive late find their window complete.
+ */
+static int64
+rebuild_from(const RaEntity *entity, int64 time)
+{
+	int64		slack = entity->max_span / 16;
+	int64		from = needed_from(entity, time);
+
+	return from < PG_INT64_MIN + slack ? PG_INT64_MIN : from - slack;
+}
+
+/* Collect what the batch's scored events lack, and read it */
+static void
+rebuild_missing(RaStream *stream, Snapshot snapshot)
+{
+	RaRuleSet  *rs = stream->rs;
+	int			n;
+
+	for (n = 0; n < rs->nentities; n++)
+	{
+		RaEntity   *entity = &rs->entities[n];
+		RaRebuild  *rebuilds = NULL;
+		LocalWindow **windows = NULL;
+		int			count = 0;
+		int			nalloc = 0;
+		int			e,
+					l,
+					i;
+
+		for (l = 0; l < rs->nlookups; l++)
+		{
+			RaLookup   *lookup = &rs->lookups[l];
+
+			if (lookup->entity != n)
+				continue;
+			for (e = 0; e < stream->nevents; e++)
+			{
+				RaBatchEvent *event = &stream->events[e];
+				RaEntityId	id;
+				RaWindow   *window;
+				LocalWindow *local;
+				bool		wide;
+				bool		present;
+				bool		found;
+
+				if (!event->score)
+					continue;
+				id = event->lookups[l];
+				if (!id.present)
+					continue;
+				window = ra_cache_lock(stream->instances[n], id.hash, false, &wide);
+				present = window != NULL &&
+					(wide || window->complete_from <= needed_from(entity, event->row.time));
+				ra_cache_unlock(stream->instances[n], id.hash);
+				if (present)
+					continue;
+
+				local = local_find(stream, n, id.hash, true, &found);
+				if (!found)
+				{
+					if (count == nalloc)
+					{
+						nalloc = nalloc ? nalloc * 2 : 64;
+						rebuilds = rebuilds ? repalloc_huge(rebuilds, nalloc * sizeof(RaRebuild))
+							: palloc(nalloc * sizeof(RaRebuild));
+						windows = windows ? repalloc_huge(windows, nalloc * sizeof(LocalWindow *))
+							: palloc(nalloc * sizeof(LocalWindow *));
+					}
+					local->rebuild = count;
+					local->window = NULL;
+					local->wide = false;
+					rebuilds[count].lower = rebuild_from(entity, event->row.time);
+					rebuilds[count].values = palloc(entity->columns.n * sizeof(Datum));
+					for (i = 0; i < entity->columns.n; i++)
+					{
+						bool		isnull;
+
+						rebuilds[count].values[i] = ra_row_value(rs, &event->row,
+																 lookup->columns.attnos[i], &isnull);
+					}
+					windows[count++] = local;
+				}
+				else
+					rebuilds[local->rebuild].lower = Min(rebuilds[local->rebuild].lower,
+														 rebuild_from(entity, event->row.time));
+			}
+		}
+		if (count == 0)
+			continue;
+
+		ra_rebuild(rs, n, count, rebuilds, PG_INT64_MAX, snapshot, skip_event);
+		for (i = 0; i < count; i++)
+		{
+			LocalWindow *local = windows[i];
+			RaEntityHash hash = {{local->key.h[0], local->key.h[1]}};
+
+			local->wide = rebuilds[i].wide;
+			local->window = rebuilds[i].window;
+			if (ra_cache_put(stream->instances[n], hash, rebuilds[i].window, rebuilds[i].wide))
+			{
+				pfree(rebuilds[i].window);
+				local->window = NULL;
+			}
+		}
+	}
+}
+
+static LocalWindow *
+local_find(RaStream *stream, int entity, RaEntityHash hash, bool create, bool *found)
+{
+	LocalKey	key;
+
+	memset(&key, 0, sizeof(key));
+	key.h[0] = hash.h[0];
+	key.h[1] = hash.h[1];
+	key.stream_id = stream->stream_id;
+	key.entity = entity;
+	return hash_search(locals, &key, create ? HASH_ENTER : HASH_FIND, found);
+}
+
+/* The window that a scored event needs and the cache lacks by now */
+static LocalWindow *
+local_make(RaStream *stream, RaBatchEvent *event, int lookup_no, Snapshot snapshot)
+{
+	RaRuleSet  *rs = stream->rs;
+	RaLookup   *lookup = &rs->lookups[lookup_no];
+	RaEntity   *entity = &rs->entities[lookup->entity];
+	MemoryContext old = MemoryContextSwitchTo(locals_cxt);
+	RaEntityHash hash = event->lookups[lookup_no].hash;
+	LocalWindow *local;
+	RaRebuild	rebuild;
+	bool		found;
+	int			i,
+				e;
+
+	local = local_find(stream, lookup->entity, hash, true, &found);
+	if (found && (local->wide ||
+				  (local->window &&
+				   local->window->complete_from <= needed_from(entity, event->row.time))))
+	{
+		MemoryContextSwitchTo(old);
+		return local;
+	}
+
+	rebuild.lower = rebuild_from(entity, event->row.time);
+	rebuild.values = palloc(entity->columns.n * sizeof(Datum));
+	for (i = 0; i < entity->columns.n; i++)
+	{
+		bool		isnull;
+
+		rebuild.values[i] = ra_row_value(rs, &event->row, lookup->columns.attnos[i], &isnull);
+	}
+	ra_rebuild(rs, lookup->entity, 1, &rebuild, PG_INT64_MAX, snapshot,
+			   skip_event);
+	local->window = rebuild.window;
+	local->wide = rebuild.wide;
+	if (!local->wide)
+	{
+		/* put the batch's own events in order of arrival */
+		for (e = 0; e < stream->nevents && !local->wide; e++)
+		{
+			RaBatchEvent *other = &stream->events[e];
+			RaEntityId	id;
+			RaEvent		add;
+
+			if (!other->usable || other->op == RA_OP_FORGET)
+				continue;
+			if (other->op == RA_OP_UPDATE && other->old.timed)
+			{
+				id = other->old_ids[lookup->entity];
+				if (id.present && id.hash.h[0] == hash.h[0] && id.hash.h[1] == hash.h[1])
+					ra_window_remove(local->window, &entity->spec, other->old.time, other->old.key);
+			}
+			id = other->ids[lookup->entity];
+			if (!id.present || id.hash.h[0] != hash.h[0] || id.hash.h[1] != hash.h[1] ||
+				!other->row.timed)
+				continue;
+			if (other->op == RA_OP_DELETE)
+			{
+				ra_window_remove(local->window, &entity->spec, other->row.time, other->row.key);
+				continue;
+			}
+			if (other->measures[lookup->entity] == NULL)
+			{
+				local->wide = true;
+				break;
+			}
+			add.time = other->row.time;
+			add.key = other->row.key;
+			add.values = other->measures[lookup->entity];
+			local_add(stream, local, &add);
+		}
+	}
+
+	/* rebuilding stored other rows: this event's is the one to score */
+	ra_row_store(rs, &event->row);
+	MemoryContextSwitchTo(old);
+	return local;
+}
+
+static void
+apply_event(RaStream *stream, RaBatchEvent *event)
+{
+	int			n;
+
+	if (!event->usable || event->op == RA_OP_FORGET)
+		return;
+	for (n = 0; n < stream->nentities; n++)
+	{
+		if (event->op == RA_OP_UPDATE && event->old.timed)
+			apply_remove(stream, n, event->old_ids[n], &event->old);
+		if (!event->row.timed)
+			continue;
+		if (event->op == RA_OP_DELETE)
+			apply_remove(stream, n, event->ids[n], &event->row);
+		else
+			apply_add(stream, n, event->ids[n], &event->row, event->measures[n]);
+	}
+}
+
+static void
+apply_remove(RaStream *stream, int n, RaEntityId id, const RaRow *row)
+{
+	RaEntity   *entity = &stream->rs->entities[n];
+	LocalWindow *local;
+	RaWindow   *window;
+	bool		wide;
+	bool		found;
+
+	if (!id.present)
+		return;
+	window = ra_cache_lock(stream->instances[n], id.hash, true, &wide);
+	if (window && !wide)
+		ra_window_remove(window, &entity->spec, row->time, row->key);
+	ra_cache_unlock(stream->instances[n], id.hash);
+
+	local = local_find(stream, n, id.hash, false, &found);
+	if (local && local->window && !local->wide)
+		ra_window_remove(local->window, &entity->spec, row->time, row->key);
+}
+
+/* values NULL: too large a number, the entity is computed from the table from now on */
+static void
+apply_add(RaStream *stream, int n, RaEntityId id, const RaRow *row, const RaValue *values)
+{
+	RaEntity   *entity = &stream->rs->entities[n];
+	RaInstance	instance = stream->instances[n];
+	LocalWindow *local;
+	RaEvent		event;
+	bool		too_large = values == NULL;
+	bool		found;
+	int			attempt;
+
+	if (!id.present)
+		return;
+	event.time = row->time;
+	event.key = row->key;
+	event.values = values;
+
+	for (attempt = 0; attempt < 2; attempt++)
+	{
+		RaWindowResult result = RA_WINDOW_OLD;
+		RaWindow   *window;
+		int64		newest = row->time;
+		bool		wide;
+
+		window = ra_cache_lock(instance, id.hash, true, &wide);
+		if (window == NULL || wide)
+		{
+			ra_cache_unlock(instance, id.hash);
+			break;
+		}
+		if (!too_large)
+			result = ra_window_add(window, &entity->spec, &event);
+		if (window->count > 0)
+			newest = Max(newest, ra_window_time(window, window->count - 1));
+		ra_cache_unlock(instance, id.hash);
+
+		if (too_large || result == RA_WINDOW_RANGE)
+		{
+			Size		size = ra_window_size(&entity->spec, 0, 0);
+			RaWindow   *empty = ra_window_init(palloc(size), &entity->spec, 0, 0, PG_INT64_MIN);
+
+			if (!ra_cache_put(instance, id.hash, empty, true))
+				ra_cache_drop(instance, id.hash);
+			pfree(empty);
+			break;
+		}
+		if (result != RA_WINDOW_FULL)
+			break;
+		/* an event dated in the future must not expire what is current */
+		newest = Min(newest, GetCurrentTimestamp());
+		if (!ra_cache_grow(instance, id.hash, &entity->spec,
+						   ra_window_event_bytes(&entity->spec, &event),
+						   rebuild_from(entity, newest)))
+			break;
+	}
+
+	local = local_find(stream, n, id.hash, false, &found);
+	if (local && local->window && !local->wide)
+	{
+		if (too_large)
+			local->wide = true;
+		else
+			local_add(stream, local, &event);
+	}
+}
+
+static void
+local_add(RaStream *stream, LocalWindow *local, const RaEvent *event)
+{
+	RaWindowSpec *spec = &stream->rs->entities[local->key.entity].spec;
+	RaWindowResult result = ra_window_add(local->window, spec, event);
+
+	if (result == RA_WINDOW_FULL)
+	{
+		RaWindow   *window = local->window;
+		uint32		capacity = window->count + Max(window->count / 2, 8);
+		uint32		bytes = window->bytes_used * 2 + ra_window_event_bytes(spec, event) * 4;
+		Size		size = ra_window_size(spec, capacity, bytes);
+		MemoryContext old = MemoryContextSwitchTo(locals_cxt);
+
+		if (size == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("an entity of stream \"%s\" has too many events", stream->rs->name)));
+		local->window = ra_window_init(palloc_extended(size, MCXT_ALLOC_HUGE), spec, capacity,
+									   bytes, window->complete_from);
+		ra_window_copy(local->window, window, spec);
+		pfree(window);
+		result = ra_window_add(local->window, spec, event);
+		MemoryContextSwitchTo(old);
+	}
+	if (result == RA_WINDOW_RANGE)
+		local->wide = true;
+}

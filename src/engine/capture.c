@@ -1,0 +1,520 @@
+/*
+ * capture.c
+ *	  The trigger that turns a row change into a queued event.
+ *
+ * The trigger runs in the user's transaction and must be cheap and must not
+ * fail for reasons of ours: it copies only the columns that features and rules
+ * use, converts nothing, and leaves all thinking to the worker.  The queue row
+ * is written like any other row, so that it commits, rolls back and is prepared with the
+ * user's own change.
+ *
+ * Which columns to take is configuration (risk_alert.stream and
+ * capture_layout), cached per table of this session until a relcache
+ * invalidation of the table, or of the partitioned table above it, arrives.
+ * The look-up uses the catalog snapshot, so that a change of configuration is
+ * seen as soon as it has committed, whatever the transaction's isolation level.
+ *
+ * A row image is: uint32 length of data, uint8 flags, null bitmap if any, data
+ * as heap_fill_tuple() lays it out.  An UPDATE carries the old image, then the
+ * new one; an UPDATE that leaves all columns of interest as they were is not
+ * captured at all.
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/itup.h"
+#include "access/skey.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/partition.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#include "capture.h"
+#include "engine/queue.h"
+#include "engine/ruleset.h"
+#include "shmem.h"
+
+/* flags of a row image */
+#define IMAGE_HAS_NULLS		0x01
+#define IMAGE_INCOMPLETE	0x02	/* a value was too large to be carried */
+
+/* columns of risk_alert.capture_layout that are read here */
+#define Anum_layout_id		1
+#define Anum_layout_attnums 3
+#define Anum_layout_types	4
+
+typedef struct CaptureTarget
+{
+	Oid			relid;			/* hash key: the table the trigger fires on */
+	bool		valid;
+	Oid			root;			/* topmost partitioned table, or relid */
+	int32		stream_id;		/* 0: not watched */
+	RaLayout   *layout;			/* NULL: nothing can be carried */
+	AttrNumber *attnos;			/* layout's columns in this table */
+	AttrNumber	max_attno;
+	MemoryContext cxt;
+} CaptureTarget;
+
+static HTAB *targets = NULL;
+static bool wake_at_commit = false;
+
+PG_FUNCTION_INFO_V1(ra_capture);
+
+static CaptureTarget *capture_target(Oid relid);
+static void target_load(CaptureTarget *target);
+static void target_invalidate(Datum arg, Oid relid);
+static void capture_xact_callback(XactEvent event, void *arg);
+static bytea *image_pack(CaptureTarget *target, TupleTableSlot *first, TupleTableSlot *second);
+static Size image_measure(CaptureTarget *target, TupleTableSlot *slot, Datum *values, bool *nulls,
+						  uint8 *flags, Size *data_len);
+static char *image_write(CaptureTarget *target, char *out, Datum *values, bool *nulls, uint8 flags,
+						 Size data_len);
+static bool same_image(CaptureTarget *target, TupleTableSlot *a, TupleTableSlot *b);
+
+/*
+ * risk_alert.capture(): AFTER INSERT OR UPDATE OR DELETE FOR EACH ROW, and
+ * AFTER TRUNCATE FOR EACH STATEMENT.
+ */
+Datum
+ra_capture(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+	CaptureTarget *target;
+	bytea	   *data;
+	char		op;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" must be called as a trigger", "risk_alert.capture")));
+	if (!TRIGGER_FIRED_AFTER(trigdata->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" with function risk_alert.capture() must be an AFTER trigger",
+						trigdata->tg_trigger->tgname),
+				 errhint("Create it AFTER INSERT OR UPDATE OR DELETE ... FOR EACH ROW.")));
+
+	if (TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
+	{
+		target = capture_target(RelationGetRelid(trigdata->tg_relation));
+		ra_capture_truncate(target->root);
+		return PointerGetDatum(NULL);
+	}
+	if (!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" with function risk_alert.capture() must be FOR EACH ROW",
+						trigdata->tg_trigger->tgname)));
+
+	target = capture_target(RelationGetRelid(trigdata->tg_relation));
+	if (target->stream_id == 0)
+		return PointerGetDatum(NULL);
+
+	if (target->layout == NULL)
+	{
+		ra_capture_truncate(target->root);
+		return PointerGetDatum(NULL);
+	}
+
+	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
+	{
+		op = RA_OP_INSERT;
+		data = image_pack(target, trigdata->tg_trigslot, NULL);
+	}
+	else if (TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
+	{
+		op = RA_OP_DELETE;
+		data = image_pack(target, trigdata->tg_trigslot, NULL);
+	}
+	else
+	{
+		if (same_image(target, trigdata->tg_trigslot, trigdata->tg_newslot))
+			return PointerGetDatum(NULL);
+		op = RA_OP_UPDATE;
+		data = image_pack(target, trigdata->tg_trigslot, trigdata->tg_newslot);
+	}
+
+	ra_queue_append(target->stream_id, target->layout->layout_id, op, data);
+	pfree(data);
+	wake_at_commit = true;
+
+	return PointerGetDatum(NULL);
+}
+
+void
+ra_capture_truncate(Oid root_relid)
+{
+	CaptureTarget *target = capture_target(root_relid);
+
+	if (target->stream_id == 0)
+		return;
+	ra_queue_append(target->stream_id, 0, RA_OP_FORGET, NULL);
+	wake_at_commit = true;
+}
+
+RaLayout *
+ra_layout_load(int32 layout_id, MemoryContext cxt)
+{
+	Relation	rel;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	RaLayout   *layout = NULL;
+	Oid			relid;
+
+	relid = ra_extension_relid("capture_layout");
+	if (!OidIsValid(relid))
+		return NULL;
+	rel = table_open(relid, AccessShareLock);
+	ScanKeyInit(&key, Anum_layout_id, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(layout_id));
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+		bool		isnull;
+		ArrayType  *attnums;
+		ArrayType  *types;
+		int			i;
+
+		attnums = DatumGetArrayTypePCopy(heap_getattr(tuple, Anum_layout_attnums,
+													  RelationGetDescr(rel), &isnull));
+		types = DatumGetArrayTypePCopy(heap_getattr(tuple, Anum_layout_types,
+													RelationGetDescr(rel), &isnull));
+		layout = palloc0(sizeof(RaLayout));
+		layout->layout_id = layout_id;
+		layout->n = ARR_DIMS(attnums)[0];
+		layout->attnums = palloc(layout->n * sizeof(AttrNumber));
+		memcpy(layout->attnums, ARR_DATA_PTR(attnums), layout->n * sizeof(AttrNumber));
+		layout->desc = CreateTemplateTupleDesc(layout->n);
+		for (i = 0; i < layout->n; i++)
+		{
+			Oid			type = ((Oid *) ARR_DATA_PTR(types))[i];
+
+			/* a type that is gone: the layout can't be read any more */
+			if (get_typlen(type) == 0)
+			{
+				layout = NULL;
+				break;
+			}
+			TupleDescInitEntry(layout->desc, i + 1, NULL, type, -1, 0);
+		}
+		MemoryContextSwitchTo(old);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return layout;
+}
+
+bool
+ra_image_unpack(const RaLayout *layout, const char **data, const char *end,
+				Datum *values, bool *nulls)
+{
+	const char *p = *data;
+	uint32		len;
+	uint8		flags;
+	bits8	   *bitmap = NULL;
+	char	   *aligned;
+
+	if (end - p < (ptrdiff_t) (sizeof(len) + 1))
+		elog(ERROR, "malformed event in the queue");
+	memcpy(&len, p, sizeof(len));
+	p += sizeof(len);
+	flags = *(const uint8 *) p++;
+	if (flags & IMAGE_HAS_NULLS)
+	{
+		bitmap = (bits8 *) p;
+		p += BITMAPLEN(layout->n);
+	}
+	if (end < p || (Size) (end - p) < len)
+		elog(ERROR, "malformed event in the queue");
+
+	/* the data is aligned relative to its own start only */
+	aligned = palloc(Max(len, 1));
+	memcpy(aligned, p, len);
+	index_deform_tuple_internal(layout->desc, values, nulls, aligned, bitmap,
+								(flags & IMAGE_HAS_NULLS) != 0);
+	*data = p + len;
+	return (flags & IMAGE_INCOMPLETE) == 0;
+}
+
+/* What is known of the table, loaded when it isn't */
+static CaptureTarget *
+capture_target(Oid relid)
+{
+	CaptureTarget *target;
+	bool		found;
+
+	if (targets == NULL)
+	{
+		HASHCTL		ctl;
+
+		memset(&ctl, 0, sizeof(ctl));
+		ctl.keysize = sizeof(Oid);
+		ctl.entrysize = sizeof(CaptureTarget);
+		ctl.hcxt = TopMemoryContext;
+		targets = hash_create("risk_alert capture targets", 16, &ctl,
+							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+		CacheRegisterRelcacheCallback(target_invalidate, (Datum) 0);
+		RegisterXactCallback(capture_xact_callback, NULL);
+	}
+
+	target = hash_search(targets, &relid, HASH_ENTER, &found);
+	if (!found)
+	{
+		target->valid = false;
+		target->cxt = NULL;
+		target->root = InvalidOid;
+	}
+	if (!target->valid)
+		target_load(target);
+	return target;
+}
+
+static void
+target_load(CaptureTarget *target)
+{
+	List	   *ancestors = NIL;
+	int			i;
+
+	if (target->cxt)
+		MemoryContextReset(target->cxt);
+	else
+		target->cxt = AllocSetContextCreate(TopMemoryContext, "risk_alert capture target",
+											ALLOCSET_SMALL_SIZES);
+	target->root = target->relid;
+	target->stream_id = 0;
+	target->layout = NULL;
+	target->attnos = NULL;
+	target->max_attno = 0;
+
+	/*
+	 * An invalidation that arrives while we read clears the flag again, so
+	 * that the next call reads anew.
+	 */
+	target->valid = true;
+
+	if (get_rel_relispartition(target->relid))
+		ancestors = get_partition_ancestors(target->relid);
+	if (ancestors != NIL)
+		target->root = llast_oid(ancestors);
+
+	target->stream_id = ra_stream_by_relid(target->root);
+	if (target->stream_id != 0)
+	{
+		int32		layout_id = ra_queue_stream_layout(target->stream_id);
+		RaLayout   *layout = NULL;
+
+		if (layout_id != 0)
+			layout = ra_layout_load(layout_id, target->cxt);
+		if (layout)
+		{
+			target->attnos = MemoryContextAlloc(target->cxt, layout->n * sizeof(AttrNumber));
+			for (i = 0; i < layout->n; i++)
+			{
+				AttrNumber	attno = layout->attnums[i];
+				Oid			want = TupleDescAttr(layout->desc, i)->atttypid;
+
+				if (target->root != target->relid)
+				{
+					char	   *name = get_attname(target->root, attno, true);
+
+					attno = name ? get_attnum(target->relid, name) : InvalidAttrNumber;
+				}
+
+				/*
+				 * A column that is gone or of another type than the layout
+				 * says: nothing can be carried until the stream is refreshed.
+				 */
+				if (attno <= 0 || get_atttype(target->relid, attno) != want)
+				{
+					layout = NULL;
+					break;
+				}
+				target->attnos[i] = attno;
+				target->max_attno = Max(target->max_attno, attno);
+			}
+		}
+		target->layout = layout;
+	}
+}
+
+static void
+target_invalidate(Datum arg, Oid relid)
+{
+	HASH_SEQ_STATUS seq;
+	CaptureTarget *target;
+
+	hash_seq_init(&seq, targets);
+	while ((target = hash_seq_search(&seq)) != NULL)
+	{
+		if (relid == InvalidOid || relid == target->relid || relid == target->root)
+			target->valid = false;
+	}
+}
+
+/*
+ * The worker is woken once, when the rows can be seen.  COMMIT PREPARED runs in
+ * another session and wakes nobody; the worker's timed poll finds those rows.
+ */
+static void
+capture_xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+			if (wake_at_commit)
+				ra_wake_worker();
+			/* FALLTHROUGH */
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			wake_at_commit = false;
+			break;
+		default:
+			break;
+	}
+}
+
+/* Pack one or two rows into a bytea */
+static bytea *
+image_pack(CaptureTarget *target, TupleTableSlot *first, TupleTableSlot *second)
+{
+	int			n = target->layout->n;
+	Datum		stack_values[2][32];
+	bool		stack_nulls[2][32];
+	Datum	   *values[2];
+	bool	   *nulls[2];
+	uint8		flags[2] = {0, 0};
+	Size		data_len[2] = {0, 0};
+	Size		size = VARHDRSZ;
+	bytea	   *result;
+	char	   *out;
+
+	values[0] = n <= 32 ? stack_values[0] : palloc(n * sizeof(Datum));
+	nulls[0] = n <= 32 ? stack_nulls[0] : palloc(n * sizeof(bool));
+	size += image_measure(target, first, values[0], nulls[0], &flags[0], &data_len[0]);
+	if (second)
+	{
+		values[1] = n <= 32 ? stack_values[1] : palloc(n * sizeof(Datum));
+		nulls[1] = n <= 32 ? stack_nulls[1] : palloc(n * sizeof(bool));
+		size += image_measure(target, second, values[1], nulls[1], &flags[1], &data_len[1]);
+	}
+
+	result = palloc0(size);
+	SET_VARSIZE(result, size);
+	out = image_write(target, VARDATA(result), values[0], nulls[0], flags[0], data_len[0]);
+	if (second)
+		out = image_write(target, out, values[1], nulls[1], flags[1], data_len[1]);
+	Assert(out == (char *) result + size);
+	return result;
+}
+
+/*
+ * Fetch the columns of interest, made self-contained, and say how large their
+ * image will be.
+ */
+static Size
+image_measure(CaptureTarget *target, TupleTableSlot *slot, Datum *values, bool *nulls,
+			  uint8 *flags, Size *data_len)
+{
+	RaLayout   *layout = target->layout;
+	int			i;
+
+	slot_getsomeattrs(slot, target->max_attno);
+	for (i = 0; i < layout->n; i++)
+	{
+		int			a = target->attnos[i] - 1;
+
+		values[i] = slot->tts_values[a];
+		nulls[i] = slot->tts_isnull[a];
+		if (nulls[i])
+			*flags |= IMAGE_HAS_NULLS;
+		else if (TupleDescAttr(layout->desc, i)->attlen == -1)
+		{
+			struct varlena *v = (struct varlena *) DatumGetPointer(values[i]);
+
+			if (VARATT_IS_EXTENDED(v) && !VARATT_IS_SHORT(v))
+			{
+				if (toast_raw_datum_size(values[i]) <= RA_CAPTURE_MAX_VALUE + VARHDRSZ)
+				{
+					values[i] = PointerGetDatum(detoast_attr(v));
+					continue;
+				}
+			}
+			else if (VARSIZE_ANY(v) <= RA_CAPTURE_MAX_VALUE + VARHDRSZ)
+				continue;
+
+			values[i] = (Datum) 0;
+			nulls[i] = true;
+			*flags |= IMAGE_HAS_NULLS | IMAGE_INCOMPLETE;
+		}
+	}
+	*data_len = heap_compute_data_size(layout->desc, values, nulls);
+	return sizeof(uint32) + 1 + ((*flags & IMAGE_HAS_NULLS) ? BITMAPLEN(layout->n) : 0) + *data_len;
+}
+
+static char *
+image_write(CaptureTarget *target, char *out, Datum *values, bool *nulls, uint8 flags, Size data_len)
+{
+	RaLayout   *layout = target->layout;
+	uint32		len = (uint32) data_len;
+	bits8	   *bitmap = NULL;
+	uint16		infomask = 0;
+	Datum		stack_buffer[128];
+	char	   *aligned;
+
+	memcpy(out, &len, sizeof(len));
+	out += sizeof(len);
+	*(uint8 *) out++ = flags;
+	if (flags & IMAGE_HAS_NULLS)
+	{
+		bitmap = (bits8 *) out;
+		out += BITMAPLEN(layout->n);
+	}
+
+	/*
+	 * heap_fill_tuple() aligns by address, the reader deforms from an aligned
+	 * copy: so fill at an aligned place first.
+	 */
+	aligned = data_len <= sizeof(stack_buffer) ? (char *) stack_buffer : palloc(data_len);
+	memset(aligned, 0, data_len);
+	heap_fill_tuple(layout->desc, values, nulls, aligned, data_len, &infomask, bitmap);
+	memcpy(out, aligned, data_len);
+	return out + data_len;
+}
+
+/* Are all columns of interest bitwise the same? */
+static bool
+same_image(CaptureTarget *target, TupleTableSlot *a, TupleTableSlot *b)
+{
+	int			i;
+
+	slot_getsomeattrs(a, target->max_attno);
+	slot_getsomeattrs(b, target->max_attno);
+	for (i = 0; i < target->layout->n; i++)
+	{
+		int			c = target->attnos[i] - 1;
+		Form_pg_attribute att = TupleDescAttr(target->layout->desc, i);
+
+		if (a->tts_isnull[c] != b->tts_isnull[c])
+			return false;
+		if (!a->tts_isnull[c] &&
+			!datumIsEqual(a->tts_values[c], b->tts_values[c], att->attbyval, att->attlen))
+			return false;
+	}
+	return true;
+}

@@ -1,0 +1,356 @@
+/*
+ * depend.c
+ *	  What a stream's configuration depends on.
+ *
+ * The server itself guards what rules use: the capture trigger of the watched
+ * table gets, beside its dependency on risk_alert.capture(), a normal dependency
+ * on every column, function, operator and type that the stream's features and
+ * rules refer to, as if these stood in its WHEN clause.  So DROP COLUMN and DROP
+ * FUNCTION are refused without CASCADE, and ALTER COLUMN TYPE altogether.  After
+ * CASCADE the trigger is gone, which risk_alert.check_setup() reports.
+ *
+ * Objects of the extension itself are left out: DROP EXTENSION is about the
+ * trigger anyway, and an upgrade may replace what rules use.
+ *
+ * A refresh holds the lock on the stream's row, and then reads under a snapshot
+ * taken after that: of two concurrent changes of a stream the later one sees the
+ * earlier one's rows.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_depend.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/parse_func.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "engine/depend.h"
+#include "engine/load.h"
+#include "engine/queue.h"
+
+static bool lock_stream(int32 stream_id);
+static void refresh_layout(const RaRuleSet *rs);
+static void refresh_dependencies(Oid relid, const RaUses *uses);
+static void depend_on(Oid trigoid, Relation rel, Node *uses);
+static void forget_dependencies(Oid trigoid, Oid capture);
+
+PG_FUNCTION_INFO_V1(ra_refresh_stream);
+PG_FUNCTION_INFO_V1(ra_invalidate_stream);
+
+Datum
+ra_refresh_stream(PG_FUNCTION_ARGS)
+{
+	ra_stream_refresh(PG_GETARG_INT32(0));
+	PG_RETURN_VOID();
+}
+
+Datum
+ra_invalidate_stream(PG_FUNCTION_ARGS)
+{
+	ra_stream_invalidate(PG_GETARG_INT32(0));
+	PG_RETURN_VOID();
+}
+
+void
+ra_stream_refresh(int32 stream_id)
+{
+	int			nestlevel = ra_settings_enter();
+	RaRuleSet  *rs;
+	RaUses		uses;
+
+	if (!lock_stream(stream_id))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("stream with ID %d does not exist", stream_id)));
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	rs = ra_ruleset_load_all(stream_id, CurrentMemoryContext, &uses);
+	PopActiveSnapshot();
+	if (uses.excess != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%s", uses.excess),
+				 errhint("Use fewer features of that entity.")));
+
+	for (int i = 0; i < rs->nproblems; i++)
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s \"%s\" of stream \"%s\" cannot be used: %s", rs->problems[i].kind,
+						rs->problems[i].name, rs->name, rs->problems[i].error)));
+
+	/* a broken stream is left as it is: that it is broken can be seen */
+	if (rs->broken == NULL)
+	{
+		refresh_layout(rs);
+		refresh_dependencies(rs->relid, &uses);
+	}
+	MemoryContextDelete(rs->cxt);
+	ra_stream_invalidate(stream_id);
+	ra_settings_leave(nestlevel);
+}
+
+void
+ra_stream_invalidate(int32 stream_id)
+{
+	Oid			stream_table = ra_extension_relid("stream");
+	RaStreamRow *stream;
+
+	if (!OidIsValid(stream_table))
+		return;
+	PushActiveSnapshot(GetLatestSnapshot());
+	stream = ra_read_stream(stream_id);
+	PopActiveSnapshot();
+
+	/*
+	 * The watched table's entry for those who keep something about it; our own
+	 * for those who don't know yet that it is watched.
+	 */
+	if (stream != NULL && SearchSysCacheExists1(RELOID, ObjectIdGetDatum(stream->relid)))
+		CacheInvalidateRelcacheByRelid(stream->relid);
+	CacheInvalidateRelcacheByRelid(stream_table);
+}
+
+static bool
+lock_stream(int32 stream_id)
+{
+	Oid			type = INT4OID;
+	Datum		value = Int32GetDatum(stream_id);
+	bool		found;
+
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT FROM risk_alert.stream WHERE stream_id = $1 FOR UPDATE",
+							  1, &type, &value, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not lock stream %d", stream_id);
+	found = SPI_processed > 0;
+	SPI_finish();
+	return found;
+}
+
+
+/*
+ * Capture layout
+ */
+
+static void
+refresh_layout(const RaRuleSet *rs)
+{
+	TupleDesc	desc = rs->row->tts_tupleDescriptor;
+	Datum	   *attnums = palloc(rs->ncaptured * sizeof(Datum));
+	Datum	   *types = palloc(rs->ncaptured * sizeof(Datum));
+	Oid			argtypes[3] = {INT4OID, INT2ARRAYOID, OIDARRAYOID};
+	Datum		args[3];
+	bool		isnull;
+	Datum		layout_id = (Datum) 0;
+
+	for (int i = 0; i < rs->ncaptured; i++)
+	{
+		attnums[i] = Int16GetDatum(rs->captured[i]);
+		types[i] = ObjectIdGetDatum(TupleDescAttr(desc, rs->captured[i] - 1)->atttypid);
+	}
+	args[0] = Int32GetDatum(rs->stream_id);
+	args[1] = PointerGetDatum(construct_array(attnums, rs->ncaptured, INT2OID, 2, true, TYPALIGN_SHORT));
+	args[2] = PointerGetDatum(construct_array(types, rs->ncaptured, OIDOID, 4, true, TYPALIGN_INT));
+
+	SPI_connect();
+
+	/* going back to an earlier layout is common: a feature made and dropped */
+	SPI_execute_with_args("SELECT layout_id FROM risk_alert.capture_layout"
+						  " WHERE stream_id = $1 AND attnums = $2 AND types = $3"
+						  " ORDER BY layout_id LIMIT 1",
+						  3, argtypes, args, NULL, false, 1);
+	if (SPI_processed == 0)
+		SPI_execute_with_args("INSERT INTO risk_alert.capture_layout (stream_id, attnums, types)"
+							  " VALUES ($1, $2, $3) RETURNING layout_id",
+							  3, argtypes, args, NULL, false, 0);
+	if (SPI_processed == 1)
+		layout_id = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	else
+		elog(ERROR, "could not store the capture layout of stream %d", rs->stream_id);
+
+	if (DatumGetInt32(layout_id) != rs->layout_id)
+	{
+		argtypes[1] = INT4OID;
+		args[1] = layout_id;
+		SPI_execute_with_args("UPDATE risk_alert.stream SET layout_id = $2 WHERE stream_id = $1",
+							  2, argtypes, args, NULL, false, 0);
+	}
+	SPI_finish();
+}
+
+
+/*
+ * Dependencies
+ */
+
+/*
+ * Calls of our own functions count for nothing but their arguments
+ */
+static Node *
+strip_own_mutator(Node *node, Oid *extension)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, FuncExpr) &&
+		getExtensionOfObject(ProcedureRelationId, ((FuncExpr *) node)->funcid) == *extension)
+		return expression_tree_mutator((Node *) ((FuncExpr *) node)->args,
+									   strip_own_mutator, (void *) extension);
+	return expression_tree_mutator(node, strip_own_mutator, (void *) extension);
+}
+
+static void
+refresh_dependencies(Oid relid, const RaUses *uses)
+{
+	Oid			capture = LookupFuncName(list_make2(makeString("risk_alert"), makeString("capture")),
+										 0, NULL, true);
+	Oid			extension = get_extension_oid("risk_alert", true);
+	Relation	rel;
+	Relation	trigrel;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	List	   *triggers = NIL;
+	List	   *nodes = NIL;
+	ListCell   *lc;
+	int			attno = -1;
+
+	/* what is used stays until we commit, and then is protected */
+	rel = table_open(relid, AccessShareLock);
+
+	/* in a dump that is being restored, or during pg_upgrade, it may be missing */
+	if (OidIsValid(capture))
+	{
+		trigrel = table_open(TriggerRelationId, AccessShareLock);
+		ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ,
+					ObjectIdGetDatum(relid));
+		scan = systable_beginscan(trigrel, TriggerRelidNameIndexId, true, NULL, 1, &key);
+		while ((tuple = systable_getnext(scan)) != NULL)
+		{
+			Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
+
+			if (trigger->tgfoid == capture && !trigger->tgisinternal &&
+				!OidIsValid(trigger->tgparentid) && TRIGGER_FOR_ROW(trigger->tgtype))
+				triggers = lappend_oid(triggers, trigger->oid);
+		}
+		systable_endscan(scan);
+		table_close(trigrel, AccessShareLock);
+	}
+
+	if (OidIsValid(extension))
+		nodes = (List *) strip_own_mutator((Node *) uses->exprs, &extension);
+	else
+		nodes = list_copy(uses->exprs);
+	while ((attno = bms_next_member(uses->columns, attno)) >= 0)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attno - 1);
+
+		nodes = lappend(nodes, makeVar(1, attno, att->atttypid, att->atttypmod,
+									   att->attcollation, 0));
+	}
+
+	foreach(lc, triggers)
+	{
+		forget_dependencies(lfirst_oid(lc), capture);
+		depend_on(lfirst_oid(lc), rel, (Node *) nodes);
+	}
+	table_close(rel, NoLock);
+}
+
+/*
+ * Delete the trigger's normal dependencies other than the one on its function
+ */
+static void
+forget_dependencies(Oid trigoid, Oid capture)
+{
+	Relation	deprel = table_open(DependRelationId, RowExclusiveLock);
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&keys[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(TriggerRelationId));
+	ScanKeyInit(&keys[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(trigoid));
+	scan = systable_beginscan(deprel, DependDependerIndexId, true, NULL, 2, keys);
+	while ((tuple = systable_getnext(scan)) != NULL)
+	{
+		Form_pg_depend dep = (Form_pg_depend) GETSTRUCT(tuple);
+
+		if (dep->deptype == DEPENDENCY_NORMAL &&
+			!(dep->refclassid == ProcedureRelationId && dep->refobjid == capture))
+			CatalogTupleDelete(deprel, &tuple->t_self);
+	}
+	systable_endscan(scan);
+	table_close(deprel, RowExclusiveLock);
+	CommandCounterIncrement();
+}
+
+/*
+ * Record what the configuration uses, and what CREATE TRIGGER had recorded of a
+ * trigger that somebody wrote by hand with a column list or a WHEN clause
+ */
+static void
+depend_on(Oid trigoid, Relation rel, Node *uses)
+{
+	Relation	trigrel = table_open(TriggerRelationId, AccessShareLock);
+	ObjectAddress trigger;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ObjectAddressSet(trigger, TriggerRelationId, trigoid);
+	recordDependencyOnSingleRelExpr(&trigger, uses, RelationGetRelid(rel),
+									DEPENDENCY_NORMAL, DEPENDENCY_NORMAL, false);
+
+	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(trigoid));
+	scan = systable_beginscan(trigrel, TriggerOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
+		bool		isnull;
+		Datum		qual = heap_getattr(tuple, Anum_pg_trigger_tgqual,
+										RelationGetDescr(trigrel), &isnull);
+
+		for (int i = 0; i < form->tgattr.dim1; i++)
+		{
+			ObjectAddress column;
+
+			ObjectAddressSubSet(column, RelationRelationId, RelationGetRelid(rel),
+								form->tgattr.values[i]);
+			recordDependencyOn(&trigger, &column, DEPENDENCY_NORMAL);
+		}
+		if (!isnull)
+		{
+			RangeTblEntry *rte = makeNode(RangeTblEntry);
+
+			/* OLD and NEW */
+			rte->rtekind = RTE_RELATION;
+			rte->relid = RelationGetRelid(rel);
+			rte->relkind = rel->rd_rel->relkind;
+			rte->rellockmode = AccessShareLock;
+			recordDependencyOnExpr(&trigger, stringToNode(TextDatumGetCString(qual)),
+								   list_make2(rte, rte), DEPENDENCY_NORMAL);
+		}
+	}
+	systable_endscan(scan);
+	table_close(trigrel, AccessShareLock);
+}

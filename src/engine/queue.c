@@ -1,0 +1,719 @@
+/*
+ * queue.c
+ *	  The event queue: three rotating tables, read by commit visibility.
+ *
+ * Writing.  capture.c appends rows to the current one of the tables queue_0 to
+ * queue_2 in the user's transaction.  There is no index, and pages are never
+ * reused before a TRUNCATE.  Which table is current is a hint in shared memory:
+ * a row in another table is found as well.
+ *
+ * Reading.  "Larger than the last id seen" loses events, because ids commit
+ * out of order.  Instead, as PgQ does, a tick takes a snapshot, and its events
+ * are the rows visible now whose transaction had not ended at the previous
+ * tick.  Rows carry their top-level transaction id, so the previous tick is just
+ * an RaXidSet, which is stored in risk_alert.queue_position.
+ *
+ * A transaction that runs for hours keeps its own rows back and nothing else.
+ * To make that cheap as well, the reader remembers per page whether
+ *	 - it can hold something new (OPEN),
+ *	 - all its unread rows belong to one transaction that runs (that xid), or
+ *	 - everything in it has been read and no room is left (DONE).
+ * "No room" is a guess: a smaller row may still fit.  It only costs latency,
+ * since a full look (once a second, before drain() answers, and before a
+ * TRUNCATE under an exclusive lock) visits every page.
+ *
+ * Rotation.  When the current table has grown large and another one is empty,
+ * the hint moves on.  A table is truncated when its lock can be had at once (so no transaction
+ * that wrote to it is open, prepared ones included) and every row in it is
+ * either dead or covered by the durably stored position.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "commands/tablecmds.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+
+#include "engine/queue.h"
+#include "guc.h"
+#include "shmem.h"
+
+#define Anum_queue_arrived	1
+#define Anum_queue_xid		2
+#define Anum_queue_stream	3
+#define Anum_queue_layout	4
+#define Anum_queue_op		5
+#define Anum_queue_data		6
+#define Natts_queue			6
+
+#define Anum_stream_id		1
+#define Anum_stream_layout	10
+
+/* a page with less free space than this is taken to be full */
+#define PAGE_FULL			512
+
+/* states of a page; any other value is the one xid it waits for */
+#define PAGE_OPEN			UINT64CONST(0)
+#define PAGE_DONE			PG_UINT64_MAX
+
+typedef struct QueueTable
+{
+	Oid			relid;
+	Oid			storage;		/* relfilenode: changes with TRUNCATE */
+	Relation	rel;			/* open during a tick */
+	BlockNumber nblocks;		/* pages known so far */
+	BlockNumber nalloc;
+	uint64	   *pages;			/* state of each */
+	BlockNumber first;			/* all before are DONE */
+} QueueTable;
+
+struct RaQueueReader
+{
+	MemoryContext cxt;
+	QueueTable	tables[RA_QUEUE_TABLES];
+	bool		pending;		/* rows of running transactions were seen */
+	Buffer		buffer;			/* pinned by ra_queue_fetch */
+	int			buffer_table;
+};
+
+static Oid	queue_relids[RA_QUEUE_TABLES];
+static bool queue_relids_valid = false;
+
+static Oid	queue_relid(int i);
+static void queue_invalidate(Datum arg, Oid relid);
+static void table_collect(RaQueueReader *reader, int t, Snapshot snapshot, const RaXidSet *now,
+						  const RaXidSet *low, const RaXidSet *high, int64 done_through, bool full,
+						  RaQueueItem **items, uint64 *n, uint64 *nalloc);
+static bool table_covered(Relation rel, const RaXidSet *low);
+static int	item_cmp(const void *a, const void *b);
+
+/*
+ * The fixed part of a row.  All four columns are NOT NULL and aligned, so it
+ * can be read from the page as it is.
+ */
+typedef struct QueueRow
+{
+	int64		arrived;
+	uint64		xid;
+	int32		stream_id;
+	int32		layout_id;
+	char		op;
+} QueueRow;
+
+static inline const QueueRow *
+queue_row(HeapTupleHeader tuple)
+{
+	return (const QueueRow *) ((char *) tuple + tuple->t_hoff);
+}
+
+void
+ra_queue_append(int32 stream_id, int32 layout_id, char op, bytea *data)
+{
+	RaDatabase *db = ra_my_database();
+	int			current = db ? pg_atomic_read_u32(&db->queue_current) % RA_QUEUE_TABLES : 0;
+	Relation	rel = table_open(queue_relid(current), RowExclusiveLock);
+	Datum		values[Natts_queue];
+	bool		nulls[Natts_queue] = {false};
+	HeapTuple	tuple;
+
+	values[Anum_queue_arrived - 1] = Int64GetDatum(ra_arrival());
+	values[Anum_queue_xid - 1] = FullTransactionIdGetDatum(GetTopFullTransactionId());
+	values[Anum_queue_stream - 1] = Int32GetDatum(stream_id);
+	values[Anum_queue_layout - 1] = Int32GetDatum(layout_id);
+	values[Anum_queue_op - 1] = CharGetDatum(op);
+	values[Anum_queue_data - 1] = PointerGetDatum(data);
+	nulls[Anum_queue_data - 1] = data == NULL;
+
+	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
+	heap_insert(rel, tuple, GetCurrentCommandId(true), HEAP_INSERT_SKIP_FSM, NULL);
+	heap_freetuple(tuple);
+
+	/* the lock stays until commit: it tells the reader that rows may come */
+	table_close(rel, NoLock);
+}
+
+int32
+ra_queue_stream_layout(int32 stream_id)
+{
+	Oid			relid = ra_extension_relid("stream");
+	Relation	rel;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	int32		layout = 0;
+
+	if (!OidIsValid(relid))
+		return 0;
+	rel = table_open(relid, AccessShareLock);
+	ScanKeyInit(&key, Anum_stream_id, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(stream_id));
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		bool		isnull;
+		Datum		d = heap_getattr(tuple, Anum_stream_layout, RelationGetDescr(rel), &isnull);
+
+		if (!isnull)
+			layout = DatumGetInt32(d);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return layout;
+}
+
+Oid
+ra_extension_relid(const char *name)
+{
+	Oid			schema = get_namespace_oid("risk_alert", true);
+
+	return OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
+}
+
+/*
+ * Transactions as of a snapshot.  32-bit ids in it are close to the next id to
+ * be given out, which tells their epoch.
+ */
+RaXidSet *
+ra_xidset_from_snapshot(Snapshot snapshot, MemoryContext cxt)
+{
+	uint64		next = U64FromFullTransactionId(ReadNextFullTransactionId());
+	RaXidSet   *set = MemoryContextAlloc(cxt, sizeof(RaXidSet));
+	uint32		i;
+
+#define WIDEN(xid) (next - (uint32) ((uint32) next - (uint32) (xid)))
+	set->xmin = WIDEN(snapshot->xmin);
+	set->xmax = WIDEN(snapshot->xmax);
+	set->n = 0;
+	set->running = NULL;
+	if (snapshot->xcnt > 0)
+	{
+		set->running = MemoryContextAlloc(cxt, snapshot->xcnt * sizeof(uint64));
+		for (i = 0; i < snapshot->xcnt; i++)
+			set->running[set->n++] = WIDEN(snapshot->xip[i]);
+	}
+#undef WIDEN
+	if (set->n > 1)
+		qsort(set->running, set->n, sizeof(uint64), item_cmp);
+	return set;
+}
+
+/* pg_snapshot's text form: xmin:xmax:xip,xip... */
+RaXidSet *
+ra_xidset_from_text(const char *text, MemoryContext cxt)
+{
+	RaXidSet   *set = MemoryContextAllocZero(cxt, sizeof(RaXidSet));
+	char	   *end;
+	int			nalloc = 0;
+
+	set->xmin = strtou64(text, &end, 10);
+	if (*end == ':')
+		set->xmax = strtou64(end + 1, &end, 10);
+	while ((*end == ':' || *end == ',') && end[1] != '\0')
+	{
+		if (set->n == nalloc)
+		{
+			nalloc = nalloc ? nalloc * 2 : 16;
+			if (set->running)
+				set->running = repalloc(set->running, nalloc * sizeof(uint64));
+			else
+				set->running = MemoryContextAlloc(cxt, nalloc * sizeof(uint64));
+		}
+		set->running[set->n++] = strtou64(end + 1, &end, 10);
+	}
+	return set;
+}
+
+char *
+ra_xidset_to_text(const RaXidSet *set)
+{
+	StringInfoData buf;
+	int			i;
+
+	initStringInfo(&buf);
+	appendStringInfo(&buf, UINT64_FORMAT ":" UINT64_FORMAT ":", set->xmin, set->xmax);
+	for (i = 0; i < set->n; i++)
+		appendStringInfo(&buf, "%s" UINT64_FORMAT, i > 0 ? "," : "", set->running[i]);
+	return buf.data;
+}
+
+bool
+ra_xidset_ended(const RaXidSet *set, uint64 xid)
+{
+	int			lo = 0;
+	int			hi = set->n;
+
+	if (xid < set->xmin)
+		return true;
+	if (xid >= set->xmax)
+		return false;
+	while (lo < hi)
+	{
+		int			mid = (lo + hi) / 2;
+
+		if (set->running[mid] == xid)
+			return false;
+		if (set->running[mid] < xid)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return true;
+}
+
+RaQueueReader *
+ra_queue_reader(MemoryContext cxt)
+{
+	RaQueueReader *reader = MemoryContextAllocZero(cxt, sizeof(RaQueueReader));
+
+	reader->cxt = cxt;
+	reader->buffer = InvalidBuffer;
+	return reader;
+}
+
+void
+ra_queue_reader_reset(RaQueueReader *reader)
+{
+	int			t;
+
+	for (t = 0; t < RA_QUEUE_TABLES; t++)
+	{
+		reader->tables[t].rel = NULL;
+		reader->tables[t].nblocks = 0;
+		reader->tables[t].first = 0;
+	}
+	/* whatever was pinned or open went with its transaction */
+	reader->buffer = InvalidBuffer;
+}
+
+RaQueueItem *
+ra_queue_collect(RaQueueReader *reader, Snapshot snapshot, const RaXidSet *now,
+				 const RaXidSet *low, const RaXidSet *high, int64 done_through,
+				 bool full, uint64 *nitems)
+{
+	RaQueueItem *items = NULL;
+	uint64		n = 0;
+	uint64		nalloc = 0;
+	int			t;
+
+	reader->pending = false;
+	for (t = 0; t < RA_QUEUE_TABLES; t++)
+		table_collect(reader, t, snapshot, now, low, high, done_through, full,
+					  &items, &n, &nalloc);
+
+	/* mostly in order already, but for sessions that write to pages of their own */
+	if (n > 1)
+		qsort(items, n, sizeof(RaQueueItem), item_cmp);
+	*nitems = n;
+	return items;
+}
+
+bool
+ra_queue_open(RaQueueReader *reader)
+{
+	int			t;
+
+	for (t = 0; t < RA_QUEUE_TABLES; t++)
+	{
+		if (reader->tables[t].rel == NULL)
+			reader->tables[t].rel = try_relation_open(queue_relid(t), AccessShareLock);
+		if (reader->tables[t].rel == NULL)
+			return false;
+	}
+	return true;
+}
+
+void
+ra_queue_fetch(RaQueueReader *reader, const RaQueueItem *item, RaQueueEvent *event)
+{
+	QueueTable *table = &reader->tables[item->table];
+	BlockNumber block = ItemPointerGetBlockNumber(&item->tid);
+	Page		page;
+	ItemId		lp;
+	HeapTupleData tuple;
+	const QueueRow *row;
+	bool		isnull;
+	Datum		data;
+
+	if (reader->buffer == InvalidBuffer || reader->buffer_table != item->table ||
+		BufferGetBlockNumber(reader->buffer) != block)
+	{
+		if (reader->buffer != InvalidBuffer)
+			ReleaseBuffer(reader->buffer);
+		reader->buffer = ReadBuffer(table->rel, block);
+		reader->buffer_table = item->table;
+	}
+
+	/*
+	 * A committed queue row never changes or moves while we hold a lock on its
+	 * table, so a pin is enough to read it.
+	 */
+	page = BufferGetPage(reader->buffer);
+	lp = PageGetItemId(page, ItemPointerGetOffsetNumber(&item->tid));
+	tuple.t_data = (HeapTupleHeader) PageGetItem(page, lp);
+	tuple.t_len = ItemIdGetLength(lp);
+	tuple.t_tableOid = RelationGetRelid(table->rel);
+	tuple.t_self = item->tid;
+
+	row = queue_row(tuple.t_data);
+	event->arrived = row->arrived;
+	event->xid = row->xid;
+	event->stream_id = row->stream_id;
+	event->layout_id = row->layout_id;
+	event->op = row->op;
+	event->data = NULL;
+	event->len = 0;
+	data = heap_getattr(&tuple, Anum_queue_data, RelationGetDescr(table->rel), &isnull);
+	if (!isnull)
+	{
+		bytea	   *b = DatumGetByteaPCopy(data);
+
+		event->data = VARDATA(b);
+		event->len = VARSIZE(b) - VARHDRSZ;
+	}
+}
+
+void
+ra_queue_release(RaQueueReader *reader)
+{
+	int			t;
+
+	if (reader->buffer != InvalidBuffer)
+		ReleaseBuffer(reader->buffer);
+	reader->buffer = InvalidBuffer;
+	for (t = 0; t < RA_QUEUE_TABLES; t++)
+	{
+		if (reader->tables[t].rel)
+			table_close(reader->tables[t].rel, NoLock);
+		reader->tables[t].rel = NULL;
+	}
+}
+
+bool
+ra_queue_pending(RaQueueReader *reader)
+{
+	return reader->pending;
+}
+
+bool
+ra_queue_rotation_due(RaQueueReader *reader)
+{
+	uint32		current = pg_atomic_read_u32(&ra_my_database()->queue_current) % RA_QUEUE_TABLES;
+	int			i;
+
+	if ((uint64) reader->tables[current].nblocks * BLCKSZ >= (uint64) ra_queue_rotate_size * 1024)
+		return true;
+	for (i = 0; i < RA_QUEUE_TABLES; i++)
+	{
+		QueueTable *table = &reader->tables[i];
+
+		if (i != (int) current && table->nblocks > 0 && table->first == table->nblocks)
+			return true;
+	}
+	return false;
+}
+
+void
+ra_queue_rotate(RaQueueReader *reader, const RaXidSet *low)
+{
+	RaDatabase *db = ra_my_database();
+	uint32		current = pg_atomic_read_u32(&db->queue_current) % RA_QUEUE_TABLES;
+	int			i;
+
+	if ((uint64) reader->tables[current].nblocks * BLCKSZ >= (uint64) ra_queue_rotate_size * 1024)
+	{
+		for (i = 1; i < RA_QUEUE_TABLES; i++)
+		{
+			uint32		next = (current + i) % RA_QUEUE_TABLES;
+
+			if (reader->tables[next].nblocks == 0)
+			{
+				pg_atomic_write_u32(&db->queue_current, next);
+				current = next;
+				break;
+			}
+		}
+	}
+
+	for (i = 0; i < RA_QUEUE_TABLES; i++)
+	{
+		QueueTable *table = &reader->tables[i];
+		Relation	rel;
+		bool		covered;
+
+		if (i == (int) current || table->nblocks == 0 || table->first < table->nblocks)
+			continue;
+		if (!ConditionalLockRelationOid(table->relid, AccessExclusiveLock))
+			continue;
+		rel = try_relation_open(table->relid, NoLock);
+		if (rel == NULL)
+			continue;
+		covered = table_covered(rel, low);
+		relation_close(rel, NoLock);
+		if (covered)
+		{
+			char	   *sql = psprintf("TRUNCATE risk_alert.queue_%d", i);
+			int			rc;
+
+			SPI_connect();
+			rc = SPI_execute(sql, false, 0);
+			if (rc != SPI_OK_UTILITY)
+				elog(ERROR, "could not truncate queue table: %s", SPI_result_code_string(rc));
+			SPI_finish();
+			table->nblocks = 0;
+			table->first = 0;
+		}
+	}
+}
+
+void
+ra_queue_clear(void)
+{
+	int			rc;
+
+	SPI_connect();
+	rc = SPI_execute("TRUNCATE risk_alert.queue_0, risk_alert.queue_1, risk_alert.queue_2", false, 0);
+	if (rc != SPI_OK_UTILITY)
+		elog(ERROR, "could not truncate queue tables: %s", SPI_result_code_string(rc));
+	SPI_finish();
+}
+
+static Oid
+queue_relid(int i)
+{
+	static bool registered = false;
+
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(queue_invalidate, (Datum) 0);
+		registered = true;
+	}
+	if (!queue_relids_valid)
+	{
+		Oid			schema = get_namespace_oid("risk_alert", false);
+		int			t;
+
+		queue_relids_valid = true;
+		for (t = 0; t < RA_QUEUE_TABLES; t++)
+		{
+			char		name[NAMEDATALEN];
+
+			snprintf(name, sizeof(name), "queue_%d", t);
+			queue_relids[t] = get_relname_relid(name, schema);
+			if (!OidIsValid(queue_relids[t]))
+			{
+				queue_relids_valid = false;
+				ereport(ERROR,
+						(errcode(ERRCODE_UNDEFINED_TABLE),
+						 errmsg("table \"risk_alert.%s\" does not exist", name),
+						 errhint("Create the extension anew, or drop the trigger.")));
+			}
+		}
+	}
+	return queue_relids[i];
+}
+
+static void
+queue_invalidate(Datum arg, Oid relid)
+{
+	int			t;
+
+	if (relid == InvalidOid)
+		queue_relids_valid = false;
+	for (t = 0; t < RA_QUEUE_TABLES; t++)
+		if (relid == queue_relids[t])
+			queue_relids_valid = false;
+}
+
+/*
+ * Look at the pages of one table that can hold something new.
+ */
+static void
+table_collect(RaQueueReader *reader, int t, Snapshot snapshot, const RaXidSet *now,
+			  const RaXidSet *low, const RaXidSet *high, int64 done_through, bool full,
+			  RaQueueItem **items, uint64 *n, uint64 *nalloc)
+{
+	QueueTable *table = &reader->tables[t];
+	BlockNumber nblocks;
+	BlockNumber block;
+	Oid			storage;
+
+	if (table->rel == NULL)
+		table->rel = table_open(queue_relid(t), AccessShareLock);
+	table->relid = RelationGetRelid(table->rel);
+	storage = RelationGetForm(table->rel)->relfilenode;
+	if (storage != table->storage)
+	{
+		table->storage = storage;
+		table->nblocks = 0;
+		table->first = 0;
+	}
+
+	nblocks = RelationGetNumberOfBlocks(table->rel);
+	if (nblocks > table->nalloc)
+	{
+		BlockNumber want = Max(nblocks + nblocks / 2, 1024);
+
+		if (table->pages)
+			table->pages = repalloc_huge(table->pages, want * sizeof(uint64));
+		else
+			table->pages = MemoryContextAllocHuge(reader->cxt, want * sizeof(uint64));
+		table->nalloc = want;
+	}
+	while (table->nblocks < nblocks)
+		table->pages[table->nblocks++] = PAGE_OPEN;
+
+	for (block = full ? 0 : table->first; block < nblocks; block++)
+	{
+		uint64		state = table->pages[block];
+		uint64		waits_for = 0;
+		bool		waits_for_many = false;
+		Buffer		buffer;
+		Page		page;
+		OffsetNumber off,
+					max;
+
+		if (!full)
+		{
+			if (state == PAGE_DONE)
+				continue;
+			if (state != PAGE_OPEN && !ra_xidset_ended(now, state))
+			{
+				reader->pending = true;
+				continue;
+			}
+		}
+		CHECK_FOR_INTERRUPTS();
+
+		buffer = ReadBuffer(table->rel, block);
+		LockBuffer(buffer, BUFFER_LOCK_SHARE);
+		page = BufferGetPage(buffer);
+		max = PageIsNew(page) ? 0 : PageGetMaxOffsetNumber(page);
+		for (off = FirstOffsetNumber; off <= max; off++)
+		{
+			ItemId		lp = PageGetItemId(page, off);
+			HeapTupleData tuple;
+			const QueueRow *row;
+
+			if (!ItemIdIsNormal(lp))
+				continue;
+			tuple.t_data = (HeapTupleHeader) PageGetItem(page, lp);
+			tuple.t_len = ItemIdGetLength(lp);
+			tuple.t_tableOid = table->relid;
+			ItemPointerSet(&tuple.t_self, block, off);
+			row = queue_row(tuple.t_data);
+
+			if (ra_xidset_ended(low, row->xid))
+				continue;		/* processed, or rolled back */
+			if (!ra_xidset_ended(now, row->xid))
+			{
+				if (waits_for != 0 && waits_for != row->xid)
+					waits_for_many = true;
+				waits_for = row->xid;
+				continue;
+			}
+			if (high && (!ra_xidset_ended(high, row->xid) || row->arrived <= done_through))
+			{
+				/* of a later tick, or processed already */
+				if (!ra_xidset_ended(high, row->xid))
+					waits_for_many = true;
+				continue;
+			}
+			if (!HeapTupleSatisfiesVisibility(&tuple, snapshot, buffer))
+				continue;		/* rolled back, perhaps to a savepoint */
+
+			if (*n == *nalloc)
+			{
+				*nalloc = *nalloc ? *nalloc * 2 : 256;
+				if (*items)
+					*items = repalloc_huge(*items, *nalloc * sizeof(RaQueueItem));
+				else
+					*items = palloc(*nalloc * sizeof(RaQueueItem));
+			}
+			(*items)[*n].arrived = row->arrived;
+			(*items)[*n].table = t;
+			(*items)[*n].tid = tuple.t_self;
+			(*n)++;
+		}
+
+		if (waits_for != 0 || waits_for_many)
+			reader->pending = true;
+		if (PageIsNew(page) || PageGetHeapFreeSpace(page) >= PAGE_FULL || waits_for_many)
+			table->pages[block] = PAGE_OPEN;
+		else if (waits_for != 0)
+			table->pages[block] = waits_for;
+		else
+			table->pages[block] = PAGE_DONE;
+		UnlockReleaseBuffer(buffer);
+	}
+
+	/* a full look may have found an earlier page open again */
+	if (full)
+		table->first = 0;
+	while (table->first < table->nblocks && table->pages[table->first] == PAGE_DONE)
+		table->first++;
+}
+
+/*
+ * Is every row dead or covered by low?  The caller holds an exclusive lock, so
+ * all transactions that wrote here have ended.
+ */
+static bool
+table_covered(Relation rel, const RaXidSet *low)
+{
+	BlockNumber nblocks = RelationGetNumberOfBlocks(rel);
+	BlockNumber block;
+	bool		covered = true;
+
+	for (block = 0; block < nblocks && covered; block++)
+	{
+		Buffer		buffer = ReadBuffer(rel, block);
+		Page		page;
+		OffsetNumber off,
+					max;
+
+		CHECK_FOR_INTERRUPTS();
+		LockBuffer(buffer, BUFFER_LOCK_SHARE);
+		page = BufferGetPage(buffer);
+		max = PageIsNew(page) ? 0 : PageGetMaxOffsetNumber(page);
+		for (off = FirstOffsetNumber; off <= max && covered; off++)
+		{
+			ItemId		lp = PageGetItemId(page, off);
+			HeapTupleHeader tuple;
+
+			if (!ItemIdIsNormal(lp))
+				continue;
+			tuple = (HeapTupleHeader) PageGetItem(page, lp);
+			covered = ra_xidset_ended(low, queue_row(tuple)->xid);
+		}
+		UnlockReleaseBuffer(buffer);
+	}
+	return covered;
+}
+
+/* Both RaQueueItem and uint64 arrays: each begins with its 64-bit sort key */
+static int
+item_cmp(const void *a, const void *b)
+{
+	uint64		x = *(const uint64 *) a;
+	uint64		y = *(const uint64 *) b;
+
+	return x < y ? -1 : x > y;
+}

@@ -1,0 +1,46 @@
+/*
+ * rebuild.h
+ *	  Windows made from the watched table.
+ */
+#ifndef RA_REBUILD_H
+#define RA_REBUILD_H
+
+#include "postgres.h"
+
+#include "engine/feature.h"
+
+/* An entity to rebuild, and what came of it */
+typedef struct RaRebuild
+{
+	Datum	   *values;			/* in: of the entity's columns, none NULL */
+	int64		lower;			/* in: events later than this are wanted */
+	RaWindow   *window;			/* out: in the caller's context */
+	bool		wide;			/* out: a number is too large for a window */
+} RaRebuild;
+
+/* Should an event that the snapshot sees be left out? */
+typedef bool (*RaSkipEvent) (int32 stream_id, uint64 key);
+
+/*
+ * Read the events of n entities with time <= upper under the given snapshot,
+ * but for those that skip (may be NULL) tells to leave out.  All are read from
+ * the smallest lower bound on.
+ */
+extern void ra_rebuild(RaRuleSet *rs, int entity, int n, RaRebuild *rebuilds, int64 upper,
+					   Snapshot snapshot, RaSkipEvent skip);
+
+/*
+ * The features of one lookup for a row whose entity's numbers don't fit a
+ * window, computed from the table with numeric arithmetic: slow and exact.
+ * Sets rs->values of these features.
+ */
+extern void ra_exact_features(RaRuleSet *rs, int lookup, const RaRow *row, bool self,
+							  const int64 *lower, Snapshot snapshot);
+
+/*
+ * Read the row of the stream's table with row's key; its captured columns replace row's
+ * values.  False: there is none.
+ */
+extern bool ra_reread_row(RaRuleSet *rs, RaRow *row, Snapshot snapshot);
+
+#endif							/* RA_REBUILD_H */

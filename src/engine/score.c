@@ -1,0 +1,438 @@
+/*
+ * score.c
+ *	  Rules over a row and its features: score, decision, reasons.
+ *
+ * A condition is an ExprState over two virtual slots: evaluating it costs well
+ * below a microsecond.  What can go wrong is the rule author's: an error, or a
+ * function that takes too long.
+ *
+ * Errors.  The fast path evaluates in the caller's transaction.  An error there is thrown with
+ * ra_culprit_rule set; whoever catches it marks the rule "careful" and does the
+ * work again.  A careful rule runs in a subtransaction of its own, where its errors are counted and
+ * make it not fire.
+ *
+ * Time.  statement_timeout does not reach a background worker, so it runs a
+ * periodic timer at half of risk_alert.rule_timeout.  Each evaluation has a
+ * number; when the timer finds the same number three times, the evaluation
+ * has had at least its budget, and is cancelled as a query would be.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "portability/instr_time.h"
+#include "storage/latch.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/fmgrprotos.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timeout.h"
+
+#include "engine/score.h"
+#include "guc.h"
+
+/* One evaluation in so many is timed: reading the clock costs as much as a rule */
+#define TIME_SAMPLE 64
+
+const char *const ra_decision_names[] = {"approve", "review", "deny"};
+const char *const ra_severity_names[] = {"low", "medium", "high", "critical"};
+
+RaRule	   *ra_culprit_rule = NULL;
+
+static TimeoutId budget_timeout;
+static bool budget_registered = false;
+static volatile sig_atomic_t budget_active = false;
+static volatile uint32 evaluation = 0;
+static volatile uint32 evaluation_seen = 0;
+static volatile int times_seen = 0;
+static volatile sig_atomic_t out_of_time = false;
+
+static void budget_handler(void);
+static bool rule_evaluate(RaRuleSet *rs, RaRule *rule);
+static bool rule_evaluate_careful(RaRuleSet *rs, RaRule *rule);
+static void append_json_value(StringInfo buf, Datum value, Oid type, Oid output);
+
+void
+ra_score_init(void)
+{
+	if (!budget_registered)
+	{
+		budget_timeout = RegisterTimeout(USER_TIMEOUT, budget_handler);
+		budget_registered = true;
+	}
+}
+
+void
+ra_score_begin(void)
+{
+	if (budget_registered && ra_rule_timeout > 0)
+	{
+		int			period = Max(ra_rule_timeout / 2, 1);
+
+		times_seen = 0;
+		budget_active = true;
+		enable_timeout_every(budget_timeout,
+							 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), period), period);
+	}
+}
+
+void
+ra_score_end(void)
+{
+	budget_active = false;
+	ra_culprit_rule = NULL;
+	ra_culprit_measure = NULL;
+	if (budget_registered)
+		disable_timeout(budget_timeout, false);
+}
+
+bool
+ra_score_out_of_time(void)
+{
+	bool		answer = out_of_time;
+
+	out_of_time = false;
+	return answer;
+}
+
+/* Signal handler */
+static void
+budget_handler(void)
+{
+	if (!budget_active || (ra_culprit_rule == NULL && ra_culprit_measure == NULL))
+	{
+		times_seen = 0;
+		return;
+	}
+	if (evaluation != evaluation_seen)
+	{
+		evaluation_seen = evaluation;
+		times_seen = 1;
+		return;
+	}
+	if (++times_seen >= 3)
+	{
+		out_of_time = true;
+		times_seen = 0;
+		QueryCancelPending = true;
+		InterruptPending = true;
+		SetLatch(MyLatch);
+	}
+}
+
+void
+ra_rule_failed(RaRuleSet *rs, RaRule *rule, const char *message)
+{
+	rule->errors++;
+	rule->errors_in_row++;
+	if (rule->last_error == NULL || strcmp(rule->last_error, message) != 0)
+	{
+		if (rule->last_error)
+			pfree(rule->last_error);
+		rule->last_error = MemoryContextStrdup(rs->cxt, message);
+	}
+	if (!rule->suspended && rule->errors_in_row >= (uint64) ra_rule_error_limit)
+	{
+		rule->suspended = true;
+		ereport(WARNING,
+				(errmsg("rule \"%s\" of stream \"%s\" is suspended after " UINT64_FORMAT " errors in a row",
+						rule->name, rs->name, rule->errors_in_row),
+				 errdetail("Last error: %s", message),
+				 errhint("Correct it with risk_alert.alter_rule(), which also ends the suspension.")));
+	}
+}
+
+void
+ra_score_rules(RaRuleSet *rs, RaScore *result)
+{
+	int			total = 0;
+	int			i;
+
+	result->nfired = 0;
+	result->lead = -1;
+	result->severity = RA_SEVERITY_LOW;
+
+	for (i = 0; i < rs->nrules; i++)
+	{
+		RaRule	   *rule = &rs->rules[i];
+		bool		fired;
+
+		if (rule->condition == NULL || rule->suspended)
+			continue;
+
+		if (rule->evaluated++ % TIME_SAMPLE == 0)
+		{
+			instr_time	start,
+						end;
+
+			INSTR_TIME_SET_CURRENT(start);
+			fired = rule->careful ? rule_evaluate_careful(rs, rule) : rule_evaluate(rs, rule);
+			INSTR_TIME_SET_CURRENT(end);
+			INSTR_TIME_SUBTRACT(end, start);
+			rule->time_ns += INSTR_TIME_GET_DOUBLE(end) * 1e9 * TIME_SAMPLE;
+		}
+		else
+			fired = rule->careful ? rule_evaluate_careful(rs, rule) : rule_evaluate(rs, rule);
+
+		if (!fired)
+			continue;
+		rule->fired++;
+		if (rule->status != RA_RULE_ACTIVE)
+			continue;
+		total += rule->points;
+		result->severity = Max(result->severity, rule->severity);
+
+		/* keep fired rules in order: most points first, then by name */
+		{
+			int			at = result->nfired++;
+
+			while (at > 0)
+			{
+				RaRule	   *before = &rs->rules[result->fired[at - 1]];
+
+				if (before->points > rule->points ||
+					(before->points == rule->points && strcmp(before->name, rule->name) <= 0))
+					break;
+				result->fired[at] = result->fired[at - 1];
+				at--;
+			}
+			result->fired[at] = i;
+		}
+	}
+
+	result->score = Max(0, Min(100, total));
+	result->decision = result->score >= rs->deny_at ? RA_DENY :
+		result->score >= rs->review_at ? RA_REVIEW : RA_APPROVE;
+	if (result->nfired > 0)
+		result->lead = result->fired[0];
+}
+
+static bool
+rule_evaluate(RaRuleSet *rs, RaRule *rule)
+{
+	RaIdentity	save;
+	bool		isnull;
+	Datum		d;
+
+	evaluation++;
+	ra_culprit_rule = rule;
+	ra_become(rule->owner, &save);
+	d = ExecEvalExprSwitchContext(rule->condition, rs->econtext, &isnull);
+	ra_unbecome(&save);
+	ra_culprit_rule = NULL;
+	return !isnull && DatumGetBool(d);
+}
+
+static bool
+rule_evaluate_careful(RaRuleSet *rs, RaRule *rule)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	RaIdentity	save;
+	volatile bool fired = false;
+
+	GetUserIdAndSecContext(&save.userid, &save.sec_context);
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(cxt);
+	PG_TRY();
+	{
+		fired = rule_evaluate(rs, rule);
+		rule->errors_in_row = 0;
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(cxt);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(cxt);
+		SetUserIdAndSecContext(save.userid, save.sec_context);
+		ra_culprit_rule = NULL;
+		if (ra_score_out_of_time())
+			ra_rule_failed(rs, rule, psprintf("took longer than risk_alert.rule_timeout (%d ms)",
+											  ra_rule_timeout));
+		else
+			ra_rule_failed(rs, rule, error->message);
+		FreeErrorData(error);
+		fired = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	CurrentResourceOwner = owner;
+	return fired;
+}
+
+char *
+ra_score_reasons(RaRuleSet *rs, const RaScore *score)
+{
+	StringInfoData buf;
+	int			i;
+
+	initStringInfo(&buf);
+	appendStringInfoChar(&buf, '[');
+	for (i = 0; i < score->nfired; i++)
+	{
+		RaRule	   *rule = &rs->rules[score->fired[i]];
+		StringInfoData text;
+		int			p;
+
+		initStringInfo(&text);
+		for (p = 0; p < rule->nreason; p++)
+		{
+			RaReasonPart *part = &rule->reason[p];
+			TupleTableSlot *slot = part->column > 0 ? rs->row : rs->values;
+			int			a = part->column > 0 ? part->column - 1 : -part->column - 1;
+
+			appendStringInfoString(&text, part->literal);
+			if (part->column == 0)
+				continue;
+			if (slot->tts_isnull[a])
+				appendStringInfoString(&text, "null");
+			else
+				appendStringInfoString(&text, OutputFunctionCall(&part->output, slot->tts_values[a]));
+		}
+		appendStringInfoString(&buf, i > 0 ? ", {\"rule\": " : "{\"rule\": ");
+		escape_json(&buf, rule->name);
+		appendStringInfo(&buf, ", \"points\": %d, \"text\": ", rule->points);
+		escape_json(&buf, text.data);
+		appendStringInfoChar(&buf, '}');
+		pfree(text.data);
+	}
+	appendStringInfoChar(&buf, ']');
+	return buf.data;
+}
+
+char *
+ra_score_features(RaRuleSet *rs)
+{
+	StringInfoData buf;
+	int			f;
+
+	initStringInfo(&buf);
+	appendStringInfoChar(&buf, '{');
+	for (f = 0; f < rs->nfeatures; f++)
+	{
+		RaFeature  *feature = &rs->features[f];
+
+		if (f > 0)
+			appendStringInfoString(&buf, ", ");
+		escape_json(&buf, feature->name);
+		appendStringInfoString(&buf, ": ");
+		if (rs->values->tts_isnull[f])
+			appendStringInfoString(&buf, "null");
+		else
+			append_json_value(&buf, rs->values->tts_values[f], feature->result_type,
+							  feature->result_output);
+	}
+	appendStringInfoChar(&buf, '}');
+	return buf.data;
+}
+
+char *
+ra_entity_text(RaRuleSet *rs, int lookup_no, const RaRow *row)
+{
+	RaLookup   *lookup = &rs->lookups[lookup_no];
+	RaEntity   *entity = &rs->entities[lookup->entity];
+	StringInfoData buf;
+	int			i;
+
+	initStringInfo(&buf);
+	for (i = 0; i < lookup->columns.n; i++)
+	{
+		bool		isnull;
+		Datum		v = ra_row_value(rs, row, lookup->columns.attnos[i], &isnull);
+
+		if (isnull)
+			return NULL;
+		appendStringInfo(&buf, "%s%s=%s", i > 0 ? ", " : "", entity->columns.names[i],
+						 OutputFunctionCall(&lookup->columns.output[i], v));
+	}
+	return buf.data;
+}
+
+char *
+ra_key_text(RaRuleSet *rs, const RaRow *row)
+{
+	StringInfoData buf;
+	int			i;
+
+	initStringInfo(&buf);
+	for (i = 0; i < rs->key.n; i++)
+	{
+		bool		isnull;
+		Datum		v = ra_row_value(rs, row, rs->key.attnos[i], &isnull);
+		char	   *text = isnull ? NULL : OutputFunctionCall(&rs->key.output[i], v);
+		const char *p;
+		bool		quote;
+
+		if (rs->key.n == 1)
+			return text ? text : pstrdup("");
+		appendStringInfoChar(&buf, i == 0 ? '(' : ',');
+		if (text == NULL)
+			continue;
+		/* unambiguous, in the way of a row value's text */
+		quote = *text == '\0' || strpbrk(text, "\"\\(), \t\n\r\v\f") != NULL;
+		if (quote)
+			appendStringInfoChar(&buf, '"');
+		for (p = text; *p; p++)
+		{
+			if (*p == '"' || *p == '\\')
+				appendStringInfoChar(&buf, *p);
+			appendStringInfoChar(&buf, *p);
+		}
+		if (quote)
+			appendStringInfoChar(&buf, '"');
+	}
+	appendStringInfoChar(&buf, ')');
+	return buf.data;
+}
+
+/* As to_jsonb() writes it: numbers and booleans bare, all else a string */
+static void
+append_json_value(StringInfo buf, Datum value, Oid type, Oid output)
+{
+	char		datetime[MAXDATELEN + 1];
+	char	   *text;
+
+	switch (type)
+	{
+		case BOOLOID:
+			appendStringInfoString(buf, DatumGetBool(value) ? "true" : "false");
+			return;
+		case DATEOID:
+		case TIMESTAMPOID:
+		case TIMESTAMPTZOID:
+			JsonEncodeDateTime(datetime, value, type, NULL);
+			escape_json(buf, datetime);
+			return;
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+		case NUMERICOID:
+		case FLOAT4OID:
+		case FLOAT8OID:
+			text = OidOutputFunctionCall(output, value);
+			/* NaN and infinity are no JSON numbers */
+			if (strpbrk(text, "NnIi") == NULL)
+				appendStringInfoString(buf, text);
+			else
+				escape_json(buf, text);
+			pfree(text);
+			return;
+		default:
+			text = OidOutputFunctionCall(output, value);
+			escape_json(buf, text);
+			pfree(text);
+			return;
+	}
+}

@@ -1,0 +1,17 @@
+/*
+ * guc.h
+ *	  The settings, all defined in risk_alert.c.
+ */
+#ifndef RA_GUC_H
+#define RA_GUC_H
+
+#include "postgres.h"
+
+extern int	ra_feature_memory;	/* kB of shared feature cache, postmaster */
+extern int	ra_rule_timeout;	/* ms one rule may take for one event */
+extern int	ra_rule_error_limit;	/* errors in a row that suspend a rule */
+extern int	ra_batch_size;		/* events per batch at most */
+extern int	ra_queue_rotate_size;	/* kB of a queue table that start a rotation */
+extern bool ra_allow_superuser_rules;
+
+#endif							/* RA_GUC_H */

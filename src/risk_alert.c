@@ -1,0 +1,249 @@
+/*
+ * risk_alert.c
+ *	  Entry of the library: settings, hooks, the launcher.
+ *
+ * Everything hangs on shared memory, so the library does nothing at all unless
+ * it is loaded through shared_preload_libraries; ra_shared stays NULL then, and
+ * CREATE EXTENSION says what to do (ra_require_preload()).
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "launcher.h"
+#include "risk_alert.h"
+#include "shmem.h"
+
+PG_MODULE_MAGIC;
+
+/* settings, see define_settings() */
+bool		ra_allow_superuser_rules = false;
+int			ra_batch_size = 10000;
+int			ra_feature_memory = 128 * 1024;
+int			ra_queue_rotate_size = 64 * 1024;
+int			ra_rule_error_limit = 100;
+int			ra_rule_timeout = 100;
+
+static shmem_request_hook_type prev_shmem_request = NULL;
+static shmem_startup_hook_type prev_shmem_startup = NULL;
+
+/* ra_check_version() has found the versions to agree */
+static bool version_checked = false;
+static Oid	version_marker = InvalidOid;
+
+void		_PG_init(void);
+
+static void define_settings(void);
+static void shmem_request(void);
+static void shmem_startup(void);
+static void version_invalidate(Datum arg, Oid relid);
+
+void
+_PG_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+
+	define_settings();
+
+	prev_shmem_request = shmem_request_hook;
+	shmem_request_hook = shmem_request;
+	prev_shmem_startup = shmem_startup_hook;
+	shmem_startup_hook = shmem_startup;
+	ra_utility_init();
+
+	/* pg_upgrade runs both servers: nothing may be processed meanwhile */
+	if (!IsBinaryUpgrade)
+		ra_launcher_register();
+}
+
+/*
+ * All settings, sorted by name.  Those that decide about scores are not
+ * settable in a session: the worker and all sessions must agree.
+ */
+static void
+define_settings(void)
+{
+	DefineCustomBoolVariable("risk_alert.allow_superuser_rules",
+							 "Lets rules and features of superusers call functions of other roles.",
+							 "They run with a superuser's rights then, so whoever owns such a function "
+							 "can act as superuser; leave it off unless all owners are trusted.",
+							 &ra_allow_superuser_rules,
+							 false,
+							 PGC_SIGHUP, 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomIntVariable("risk_alert.batch_size",
+							"Sets how many events a worker processes in one transaction at most.",
+							"More give a higher rate while a backlog is worked off, and make alerts "
+							"of that time visible later and in larger steps.",
+							&ra_batch_size,
+							10000, 1, 1000000,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("risk_alert.feature_memory",
+							"Sets the amount of shared memory that keeps features of recently active entities.",
+							"What does not fit is rebuilt from the watched table when it is needed: "
+							"too little costs speed, never correctness.",
+							&ra_feature_memory,
+							128 * 1024, 1024, MAX_KILOBYTES,
+							PGC_POSTMASTER, GUC_UNIT_KB,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("risk_alert.queue_rotate_size",
+							"Sets the size of the current queue table from which events go to the next one.",
+							"A table is emptied as a whole some time after: larger ones take more disk "
+							"space, smaller ones are switched and emptied more often.",
+							&ra_queue_rotate_size,
+							64 * 1024, 64, MAX_KILOBYTES,
+							PGC_SIGHUP, GUC_UNIT_KB,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("risk_alert.rule_error_limit",
+							"Sets how many errors in a row suspend a rule.",
+							"A suspended rule does not fire until it is altered; 0 never suspends, so a "
+							"rule that always fails slows down every event.",
+							&ra_rule_error_limit,
+							100, 0, INT_MAX,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("risk_alert.rule_timeout",
+							"Sets how long a rule may take for one event.",
+							"A rule that takes longer counts as failed for that event, and holds up all "
+							"events behind it for that long; 0 sets no limit.",
+							&ra_rule_timeout,
+							100, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	MarkGUCPrefixReserved("risk_alert");
+}
+
+static void
+shmem_request(void)
+{
+	if (prev_shmem_request)
+		prev_shmem_request();
+	ra_shmem_request();
+}
+
+static void
+shmem_startup(void)
+{
+	if (prev_shmem_startup)
+		prev_shmem_startup();
+	ra_shmem_startup();
+}
+
+Oid
+ra_extension_oid(char **version)
+{
+	Relation	rel;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	Oid			oid = InvalidOid;
+
+	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
+				CStringGetDatum(RA_EXTENSION));
+	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		oid = ((Form_pg_extension) GETSTRUCT(tuple))->oid;
+		if (version)
+		{
+			bool		isnull;
+			Datum		d = heap_getattr(tuple, Anum_pg_extension_extversion,
+										 RelationGetDescr(rel), &isnull);
+
+			*version = isnull ? pstrdup("") : TextDatumGetCString(d);
+		}
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return oid;
+}
+
+Oid
+ra_extension_marker(void)
+{
+	Oid			schema = get_namespace_oid(RA_EXTENSION, true);
+
+	return OidIsValid(schema) ? get_relname_relid("stream", schema) : InvalidOid;
+}
+
+void
+ra_check_version(void)
+{
+	static bool registered = false;
+	char	   *version;
+
+	/* the scripts of the extension may call anything */
+	if (version_checked || creating_extension)
+		return;
+
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(version_invalidate, (Datum) 0);
+		registered = true;
+	}
+
+	/* in this order: an invalidation while we look must win */
+	version_marker = ra_extension_marker();
+	version_checked = OidIsValid(version_marker);
+	if (!OidIsValid(ra_extension_oid(&version)))
+	{
+		version_checked = false;
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"%s\" does not exist in this database", RA_EXTENSION),
+				 errhint("Run CREATE EXTENSION risk_alert.")));
+	}
+	if (strcmp(version, RA_VERSION) != 0)
+	{
+		version_checked = false;
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"%s\" has version %s here, but the server has loaded its library of version %s",
+						RA_EXTENSION, version, RA_VERSION),
+				 errhint("Run ALTER EXTENSION risk_alert UPDATE; if the library is the older one, restart the server.")));
+	}
+	pfree(version);
+}
+
+static void
+version_invalidate(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == version_marker)
+		version_checked = false;
+}
+
+/* _library_version(): what ALTER EXTENSION ... UPDATE should lead to */
+PG_FUNCTION_INFO_V1(ra_library_version);
+Datum
+ra_library_version(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(RA_VERSION));
+}

@@ -1,0 +1,110 @@
+--
+-- Alerts: the work of analysts
+--
+\set SHOW_CONTEXT never
+SET timezone = 'UTC';
+CREATE ROLE ra_alerts_ann IN ROLE risk_alert_analyst;
+CREATE ROLE "ra_alerts Bob" IN ROLE risk_alert_analyst;
+CREATE ROLE ra_alerts_eve;
+CREATE TABLE al_pay (id int PRIMARY KEY, card int, amount int, at timestamptz);
+CREATE INDEX ON al_pay (card, at);
+SELECT risk_alert.watch('al_pay', event_time => 'at', suppress => '10 minutes');
+SELECT risk_alert.create_feature('al_pay', 'n', entity => 'card', aggregate => 'count(*)', within => '1 hour');
+SELECT risk_alert.create_rule('al_pay', 'often', 'n >= 3', points => 60, severity => 'high', reason => 'card {card}: {n} payments');
+SELECT risk_alert.create_rule('al_pay', 'large', 'amount > 1000', points => 30, severity => 'low', reason => 'amount {amount}');
+SELECT risk_alert.create_rule('al_pay', 'huge', 'amount > 5000', points => 50, severity => 'critical');
+INSERT INTO al_pay VALUES
+    (1, 7, 10, '2020-01-01 10:00'), (2, 7, 10, '2020-01-01 10:01'), (3, 7, 2000, '2020-01-01 10:02'),
+    (4, 7, 10, '2020-01-01 10:03'), (5, 8, 6000, '2020-01-01 10:04'), (6, 9, 10, '2020-01-01 10:05');
+SELECT risk_alert.drain();
+
+-- claim: alerts show what happened; further events of the entity and rule fold
+SELECT stream, event_key, entity, event_time, score, decision, severity, rules, status, assignee, outcome, events, last_event_time,
+       lead_rule, rule_set_version, raised_at <= clock_timestamp() AS raised
+  FROM risk_alert.alerts WHERE stream = 'al_pay' ORDER BY alert_id;
+SELECT event_key, r.* FROM risk_alert.alerts, jsonb_to_recordset(reasons) AS r (rule text, points int, text text)
+ WHERE stream = 'al_pay' ORDER BY alert_id, r.rule;
+SELECT event_key, features FROM risk_alert.alerts WHERE stream = 'al_pay' ORDER BY alert_id;
+SELECT a.event_key AS alert, e.event_key, e.score, e.rules
+  FROM risk_alert.alert_events e JOIN risk_alert.alerts a USING (alert_id)
+ WHERE e.stream = 'al_pay' ORDER BY e.event_key;
+
+-- claim: open alerts come worst first
+SELECT event_key, severity, score, age >= '0' AS age FROM risk_alert.open_alerts WHERE stream = 'al_pay';
+SELECT alert_id AS often FROM risk_alert.alerts WHERE stream = 'al_pay' AND event_key = '3' \gset
+SELECT alert_id AS huge FROM risk_alert.alerts WHERE stream = 'al_pay' AND event_key = '5' \gset
+
+-- claim: acknowledge, assign, note, resolve, reopen
+SET ROLE ra_alerts_ann;
+SELECT risk_alert.acknowledge(:often);
+SELECT status FROM risk_alert.alerts WHERE alert_id = :often;
+SELECT risk_alert.assign(:often, 'ra_alerts Bob');
+SELECT status, assignee FROM risk_alert.alerts WHERE alert_id = :often;
+SELECT risk_alert.assign(:often, 'ra_alerts_ann');
+SELECT risk_alert.add_note(:often, 'called the customer');
+SELECT risk_alert.resolve(:often, 'false_positive', note => 'on holiday');
+SELECT status, assignee, outcome FROM risk_alert.alerts WHERE alert_id = :often;
+SELECT count(*) FROM risk_alert.open_alerts WHERE alert_id = :often;
+SELECT risk_alert.add_note(:often, 'a note can be added later, too');
+SELECT risk_alert.reopen(:often);
+SELECT status, assignee, outcome FROM risk_alert.alerts WHERE alert_id = :often;
+SELECT risk_alert.resolve(:often, 'true_positive');
+SELECT risk_alert.resolve(:huge, 'true_positive', 'stolen');
+RESET ROLE;
+
+-- claim: every change is kept: who, when, what
+SELECT stream, changed_by, action, old_status, new_status, assignee, outcome, note,
+       changed_at >= lag(changed_at, 1, changed_at) OVER () AS in_order
+  FROM risk_alert.alert_history WHERE alert_id = :often;
+
+-- claim: rule_performance counts outcomes
+SELECT rule, status, fired, alerts, true_positives, false_positives, precision
+  FROM risk_alert.rule_performance WHERE stream = 'al_pay' ORDER BY rule;
+
+-- claim: what makes no sense is refused and changes nothing
+SELECT risk_alert.acknowledge(0);
+SELECT risk_alert.acknowledge(NULL);
+SELECT regexp_replace(m, '\d+', 'N', 'g') FROM (SELECT 1) x, LATERAL (SELECT '') y (m) WHERE false;
+CREATE FUNCTION pg_temp.refused(command text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    message text; detail text; hint text; state text;
+BEGIN
+    EXECUTE command;
+    RETURN 'accepted';
+EXCEPTION WHEN OTHERS THEN
+    -- numbers of alerts are not the test's
+    GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT, state = RETURNED_SQLSTATE;
+    RETURN regexp_replace(concat_ws(' | ', state, message, detail, hint), '(alert |\(|= )\d+', '\1N', 'g');
+END
+$$;
+SELECT pg_temp.refused(format(c, :often)) FROM (VALUES
+    ('SELECT risk_alert.acknowledge(%s)'),
+    ('SELECT risk_alert.assign(%s, ''ra_alerts_ann'')'),
+    ('SELECT risk_alert.resolve(%s, ''false_positive'')')) v (c);
+SELECT pg_temp.refused(format('SELECT risk_alert.reopen(%s)', :often));
+SELECT pg_temp.refused(format(c, :often)) FROM (VALUES
+    ('SELECT risk_alert.reopen(%s)'),
+    ('SELECT risk_alert.assign(%s, ''ra_alerts_eve'')'),
+    ('SELECT risk_alert.assign(%s, ''ra_alerts_nobody'')'),
+    ('SELECT risk_alert.assign(%s, NULL)'),
+    ('SELECT risk_alert.resolve(%s, ''maybe'')'),
+    ('SELECT risk_alert.resolve(%s, NULL)'),
+    ('SELECT risk_alert.add_note(%s, '' '')'),
+    ('SELECT risk_alert.add_note(%s, NULL)'),
+    ('SELECT risk_alert.acknowledge(%s)'),
+    ('SELECT risk_alert.acknowledge(%s)')) v (c);
+SELECT action, changed_by = current_user AS by_me FROM risk_alert.alert_history WHERE alert_id = :often OFFSET 8;
+
+-- claim: a resolved alert takes no further events, an open one does
+INSERT INTO al_pay VALUES (7, 8, 7000, '2020-01-01 10:06'), (8, 7, 10, '2020-01-01 10:07');
+SELECT risk_alert.drain();
+SELECT event_key, status, events FROM risk_alert.alerts WHERE stream = 'al_pay' ORDER BY alert_id;
+
+-- claim: alerts outlive their stream, and a dropped role its deeds
+SELECT risk_alert.unwatch('al_pay');
+SELECT count(*) FROM risk_alert.alerts WHERE stream = 'al_pay';
+SELECT rule, status, alerts FROM risk_alert.rule_performance WHERE stream = 'al_pay' ORDER BY rule;
+DROP ROLE ra_alerts_ann, "ra_alerts Bob", ra_alerts_eve;
+SELECT DISTINCT changed_by FROM risk_alert.alert_history WHERE alert_id = :often ORDER BY 1;
+DELETE FROM risk_alert.alert WHERE stream = 'al_pay';
+DROP TABLE al_pay;

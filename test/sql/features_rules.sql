@@ -1,0 +1,156 @@
+--
+-- Features and rules: definitions, errors at creation, versions
+--
+\set SHOW_CONTEXT never
+CREATE SCHEMA fr;
+SET search_path = fr, public;
+CREATE TABLE pay (id bigint PRIMARY KEY, card_id int NOT NULL, merchant text, payer text, payee text,
+                  amount numeric(12,2), at timestamptz NOT NULL, "Odd Name" int);
+CREATE INDEX ON pay (card_id, at);
+SELECT risk_alert.watch('pay', event_time => 'at');
+
+-- claim: a feature over an indexed entity is made silently; without an index the warning holds the statement
+SELECT risk_alert.create_feature('pay', 'card_n_1h', entity => 'card_id', aggregate => 'count(*)', within => '1 hour');
+SELECT risk_alert.create_feature('pay', 'shops', entity => 'card_id', aggregate => 'count(DISTINCT merchant)',
+                                 within => '10 minutes', filter => 'amount > 0', include_current => false);
+SELECT risk_alert.create_feature('pay', 'shop_sum', entity => 'merchant', aggregate => 'sum(amount)', within => '7 days');
+SELECT risk_alert.create_feature('pay', 'pair_avg', entity => 'card_id, merchant', aggregate => 'avg(amount)', within => '1 month');
+CREATE INDEX ON pay (merchant, card_id, at);
+CREATE INDEX ON pay (payee, at);
+SELECT risk_alert.create_feature('pay', 'payer_got', entity => 'payee', lookup => 'payer',
+                                 aggregate => 'sum(amount)', within => '48 hours');
+SELECT feature, entity, lookup, aggregate, within, filter, include_current, result_type
+  FROM risk_alert.features WHERE stream = 'pay' ORDER BY feature;
+
+-- claim: names are identifiers, read as SQL reads them
+SELECT risk_alert.create_feature('pay', 'Card_N_2h', entity => 'card_id', aggregate => 'count(*)', within => '2 hours');
+SELECT risk_alert.create_feature('pay', '"Card N"', entity => 'card_id', aggregate => 'count(*)', within => '3 hours');
+SELECT feature FROM risk_alert.features WHERE stream = 'pay' AND feature ~* 'card.n' ORDER BY feature COLLATE "C";
+SELECT risk_alert.create_feature('pay', 'two words', entity => 'card_id', aggregate => 'count(*)', within => '1 hour');
+SELECT risk_alert.create_feature('pay', '', entity => 'card_id', aggregate => 'count(*)', within => '1 hour');
+SELECT risk_alert.create_feature('pay', 'a.b', entity => 'card_id', aggregate => 'count(*)', within => '1 hour');
+SELECT risk_alert.create_feature('pay', '1st', entity => 'card_id', aggregate => 'count(*)', within => '1 hour');
+SELECT risk_alert.create_feature('pay', 'user', entity => 'card_id', aggregate => 'count(*)', within => '1 hour');
+SELECT risk_alert.create_feature('pay', repeat('n', 64), entity => 'card_id', aggregate => 'count(*)', within => '1 hour');
+SELECT risk_alert.create_feature('pay', NULL, entity => 'card_id', aggregate => 'count(*)', within => '1 hour');
+
+-- claim: a name is given once, and not to a column
+SELECT risk_alert.create_feature('pay', 'card_n_1h', entity => 'card_id', aggregate => 'count(*)', within => '1 hour');
+SELECT risk_alert.create_feature('pay', 'amount', entity => 'card_id', aggregate => 'count(*)', within => '1 hour');
+
+-- claim: windows are from 1 second to 10 years
+SELECT risk_alert.create_feature('pay', 'w', entity => 'card_id', aggregate => 'count(*)', within => '0');
+SELECT risk_alert.create_feature('pay', 'w', entity => 'card_id', aggregate => 'count(*)', within => '-1 hour');
+SELECT risk_alert.create_feature('pay', 'w', entity => 'card_id', aggregate => 'count(*)', within => '999 milliseconds');
+SELECT risk_alert.create_feature('pay', 'w', entity => 'card_id', aggregate => 'count(*)', within => '11 years');
+SELECT risk_alert.create_feature('pay', 'w', entity => 'card_id', aggregate => 'count(*)', within => NULL);
+SELECT risk_alert.create_feature('pay', 'w10y', entity => 'card_id', aggregate => 'count(*)', within => '10 years');
+SELECT risk_alert.create_feature('pay', 'w1s', entity => 'card_id', aggregate => 'count(*)', within => '1 second');
+
+-- claim: what does not fit is refused, with its position where it has one
+SELECT risk_alert.create_feature('none', 'f', entity => 'card_id', aggregate => 'count(*)', within => '1 hour');
+SELECT risk_alert.create_feature('pay', 'f', entity => 'card', aggregate => 'count(*)', within => '1 hour');
+SELECT risk_alert.create_feature('pay', 'f', entity => 'card_id', aggregate => 'sum(merchant)', within => '1 hour');
+SELECT risk_alert.create_feature('pay', 'f', entity => 'card_id', aggregate => 'median(amount)', within => '1 hour');
+SELECT risk_alert.create_feature('pay', 'f', entity => 'card_id', aggregate => 'sum(amnt)', within => '1 hour');
+SELECT risk_alert.create_feature('pay', 'f', entity => 'card_id', aggregate => 'count(*)', within => '1 hour', filter => 'amount');
+SELECT risk_alert.create_feature('pay', 'f', entity => 'card_id', lookup => 'payer', aggregate => 'count(*)', within => '1 hour');
+
+-- claim: a condition is stored with every name qualified that is not pg_catalog's, read under the caller's search_path
+CREATE FUNCTION is_round(numeric) RETURNS bool LANGUAGE sql IMMUTABLE AS $$ SELECT $1 = round($1) $$;
+SELECT risk_alert.create_list('fr_trusted');
+SELECT risk_alert.create_rule('pay', 'testing',
+         condition => 'card_n_1h > 10 AND amount < 2 AND is_round(amount) AND NOT in_list(''fr_trusted'', merchant)',
+         points => 60, severity => 'high', reason => 'card {card_id} used {card_n_1h} times');
+SELECT risk_alert.create_rule('pay', 'large', 'amount > 1000');
+SELECT risk_alert.create_rule('pay', 'less {than}', 'amount < 1', points => -20, severity => 'low', status => 'shadow');
+SELECT rule, condition, points, severity, reason, status FROM risk_alert.rules WHERE stream = 'pay' ORDER BY rule;
+
+-- claim: errors at creation
+SELECT risk_alert.create_rule('pay', 'large', 'amount > 2000');
+SELECT risk_alert.create_rule('pay', 'r', 'amont > 2000');
+SELECT risk_alert.create_rule('pay', 'r', 'amount');
+SELECT risk_alert.create_rule('pay', 'r', 'amount > (SELECT 1)');
+SELECT risk_alert.create_rule('pay', 'r', 'random() > 0.5');
+SELECT risk_alert.create_rule('pay', 'r', 'amount > 5), (SELECT count(*) FROM pg_authid');
+SELECT risk_alert.create_rule('pay', 'r', 'true', reason => 'no such {thing}');
+SELECT risk_alert.create_rule('pay', 'r', 'true', points => 101);
+SELECT risk_alert.create_rule('pay', 'r', 'true', points => -101);
+SELECT risk_alert.create_rule('pay', 'r', 'true', severity => 'huge');
+SELECT risk_alert.create_rule('pay', 'r', 'true', status => 'on');
+SELECT risk_alert.create_rule('pay', 'r', NULL);
+SELECT risk_alert.create_rule('pay', '', 'true');
+SELECT risk_alert.create_rule('none', 'r', 'true');
+
+-- claim: alter_rule() changes only what is given
+SELECT risk_alert.alter_rule('pay', 'large', points => 70, status => 'shadow');
+SELECT condition, points, severity, reason, status FROM risk_alert.rules WHERE stream = 'pay' AND rule = 'large';
+SELECT risk_alert.alter_rule('pay', 'large', condition => 'amount > 1500 OR shops > 3', reason => '{amount} at {shops} shops', severity => 'critical');
+SELECT condition, points, severity, reason, status FROM risk_alert.rules WHERE stream = 'pay' AND rule = 'large';
+SELECT risk_alert.alter_rule('pay', 'large', condition => 'bad(');
+SELECT risk_alert.alter_rule('pay', 'large', points => 1000);
+SELECT risk_alert.alter_rule('pay', 'larger', points => 10);
+
+-- claim: a feature that rules use stays, whether in the condition or in the reason
+SELECT risk_alert.create_rule('pay', 'told', 'amount > 10', reason => 'sum {shop_sum}');
+SELECT risk_alert.drop_feature('pay', 'shops');
+SELECT risk_alert.drop_feature('pay', 'shop_sum');
+SELECT risk_alert.drop_feature('pay', 'Card_N_2h');
+SELECT risk_alert.drop_feature('pay', '"Card N"');
+SELECT risk_alert.drop_feature('pay', 'nothing');
+SELECT risk_alert.drop_rule('pay', 'told');
+SELECT risk_alert.drop_feature('pay', 'shop_sum');
+SELECT risk_alert.drop_rule('pay', 'told');
+
+-- claim: what features and rules use cannot be dropped or retyped, and follows renames
+ALTER TABLE pay DROP COLUMN amount;
+ALTER TABLE pay ALTER COLUMN amount TYPE float8;
+DROP FUNCTION is_round(numeric);
+ALTER TABLE pay RENAME COLUMN amount TO sum_total;
+ALTER TABLE pay RENAME COLUMN card_id TO card;
+SELECT rule, condition, reason FROM risk_alert.rules WHERE stream = 'pay' ORDER BY rule;
+SELECT feature, entity, aggregate, filter FROM risk_alert.features WHERE stream = 'pay' ORDER BY feature;
+ALTER TABLE pay RENAME COLUMN sum_total TO amount;
+ALTER TABLE pay RENAME COLUMN card TO card_id;
+
+-- claim: what one transaction changes is one version, and a rolled-back savepoint leaves nothing of it
+SELECT max(version) AS before FROM risk_alert.rule_set_history WHERE stream = 'pay' \gset
+BEGIN;
+SELECT risk_alert.create_feature('pay', 'v1', entity => 'card_id', aggregate => 'count(*)', within => '1 hour');
+SAVEPOINT s;
+SELECT risk_alert.create_rule('pay', 'v2', 'v1 > 5');
+ROLLBACK TO s;
+SELECT risk_alert.create_rule('pay', 'v3', 'v1 > 6');
+SELECT risk_alert.alter_stream('pay', review_at => 40);
+SELECT definition FROM risk_alert.rule_set_history WHERE stream = 'pay' AND version = :before + 1;
+COMMIT;
+SELECT version - :before AS version, definition ->> 'review_at' AS review_at,
+       jsonb_path_query_array(definition, '$.features[*].name') AS features,
+       jsonb_path_query_array(definition, '$.rules[*].name') AS rules
+  FROM risk_alert.rule_set_history WHERE stream = 'pay' AND version > :before;
+SELECT jsonb_pretty(definition - 'features' - 'rules') FROM risk_alert.rule_set_history WHERE stream = 'pay' AND version = :before + 1;
+
+-- claim: a transaction that fails makes no version, and one with constraints checked at once the right one
+BEGIN;
+SELECT risk_alert.drop_rule('pay', 'v3');
+ROLLBACK;
+BEGIN;
+SET CONSTRAINTS ALL IMMEDIATE;
+SELECT risk_alert.alter_rule('pay', 'v3', points => 11);
+SELECT risk_alert.alter_rule('pay', 'v3', points => 12);
+COMMIT;
+SELECT version - :before AS version, jsonb_path_query(definition, '$.rules[*] ? (@.name == "v3")') ->> 'points' AS points
+  FROM risk_alert.rule_set_history WHERE stream = 'pay' AND version > :before ORDER BY 1;
+
+-- claim: the isolation level does not matter
+BEGIN ISOLATION LEVEL SERIALIZABLE;
+SELECT risk_alert.alter_rule('pay', 'v3', points => 13);
+SELECT risk_alert.alter_rule('pay', 'v3', points => 14);
+COMMIT;
+SELECT version - :before AS version, jsonb_path_query(definition, '$.rules[*] ? (@.name == "v3")') ->> 'points' AS points
+  FROM risk_alert.rule_set_history WHERE stream = 'pay' AND version > :before + 2 ORDER BY 1;
+
+SELECT risk_alert.unwatch('pay');
+SELECT risk_alert.drop_list('fr_trusted');
+SET client_min_messages = warning;
+DROP SCHEMA fr CASCADE;

@@ -1,0 +1,56 @@
+--
+-- Lists
+--
+\set SHOW_CONTEXT never
+SELECT risk_alert.create_list('l_block');
+SELECT risk_alert.create_list('l_block');
+SELECT risk_alert.create_list('');
+SELECT risk_alert.create_list(NULL);
+
+-- claim: adding a value that is there renews its expiry and note
+SELECT risk_alert.list_add('l_block', 'a');
+SELECT risk_alert.list_add('l_block', 'b', expires => now() + interval '1 day', note => 'first');
+SELECT risk_alert.list_add('l_block', 'b', note => 'second');
+SELECT risk_alert.list_add('l_block', 'c', expires => now() - interval '1 second');
+SELECT risk_alert.list_add('l_block', '');
+SELECT value, expires IS NOT NULL AS expires, note, added_by = current_user AS by_me
+  FROM risk_alert.list_entries WHERE list = 'l_block' ORDER BY value;
+SELECT entries, expired FROM risk_alert.lists WHERE list = 'l_block';
+
+-- claim: look-ups see each change at once, and no expired value
+SELECT risk_alert.in_list('l_block', 'a') AS a, risk_alert.in_list('l_block', 'b') AS b,
+       risk_alert.in_list('l_block', 'c') AS c, risk_alert.in_list('l_block', 'd') AS d,
+       risk_alert.in_list('l_block', '') AS empty, risk_alert.in_list('l_block', NULL) AS "null";
+SELECT risk_alert.list_remove('l_block', 'a');
+SELECT risk_alert.list_remove('l_block', 'a');
+SELECT risk_alert.in_list('l_block', 'a');
+BEGIN;
+SELECT risk_alert.list_add('l_block', 'x');
+SELECT risk_alert.in_list('l_block', 'x');
+ROLLBACK;
+SELECT risk_alert.in_list('l_block', 'x');
+
+-- claim: values of other types are looked up as text
+SELECT risk_alert.list_add('l_block', '4711');
+SELECT risk_alert.in_list('l_block', 4711), risk_alert.in_list('l_block', 4711::bigint),
+       risk_alert.in_list('l_block', 4711.0), risk_alert.in_list('l_block', 4711::numeric),
+       risk_alert.in_list('l_block', '4711'::varchar);
+
+-- claim: mistakes are told
+SELECT risk_alert.list_add('l_none', 'a');
+SELECT risk_alert.list_remove('l_none', 'a');
+SELECT risk_alert.in_list('l_none', 'a');
+SELECT risk_alert.list_add('l_block', NULL);
+SELECT risk_alert.list_add('l_block', repeat('x', 1001));
+SELECT risk_alert.drop_list('l_none');
+
+-- claim: a list that a rule uses stays
+CREATE TABLE l_pay (id int PRIMARY KEY, merchant text, at timestamptz);
+SELECT risk_alert.watch('l_pay', event_time => 'at');
+SELECT risk_alert.create_rule('l_pay', 'blocked', 'risk_alert.in_list(''l_block'', merchant)');
+SELECT risk_alert.create_rule('l_pay', 'typo', 'risk_alert.in_list(''l_blok'', merchant)');
+SELECT risk_alert.drop_list('l_block');
+SELECT risk_alert.unwatch('l_pay');
+SELECT risk_alert.drop_list('l_block');
+SELECT count(*) FROM risk_alert.list_entries WHERE list = 'l_block';
+DROP TABLE l_pay;

@@ -1,0 +1,154 @@
+# Running out of things: disk space (F17), address space (F18), shared memory
+# for features (F19).
+
+use strict;
+use warnings FATAL => 'all';
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use RiskAlert;
+use Test::More;
+
+my $node;
+
+# Start a node's server by a command line of ours that ends in "pg_ctl ..."
+sub start_by
+{
+	my ($server, @command) = @_;
+	local %ENV = $server->_get_env();
+	my $rc = PostgreSQL::Test::Utils::system_log(@command, 'pg_ctl', '-w', '-D', $server->data_dir,
+		'-l', $server->logfile, 'start');
+	$server->_update_pid($rc == 0 ? 1 : -1);
+	return $rc == 0;
+}
+
+# F17: a small tmpfs, in a mount namespace that only this server sees
+SKIP:
+{
+	my $small = PostgreSQL::Test::Utils::tempdir;
+	my ($uid, $gid) = ($>, $) + 0);
+
+	# a first namespace to mount in, as its root; in it a second one, where the user
+	# is who he was: PostgreSQL refuses root
+	my @inside = ('unshare', '--user', '--mount', '--map-root-user', 'sh', '-c',
+		'mount -t tmpfs -o size=40m none "$0" && exec unshare --user --map-user=' . $uid . ' --map-group=' . $gid . ' "$@"', $small);
+	skip 'no private mount namespace to be had', 8 if system(@inside, 'sh', '-c', ": >'$small/x'") != 0;
+
+	$node = new_node('disk', start => 0);
+	# so that the worker takes its time between attempts that fail
+	BAIL_OUT('could not start the server in its namespace') unless start_by($node, @inside);
+	$node->safe_psql('postgres', "CREATE TABLESPACE small LOCATION '$small'; CREATE DATABASE app TABLESPACE small");
+	$node->safe_psql('app', 'CREATE EXTENSION risk_alert; SET default_tablespace = pg_default;');
+	create_payments($node, 'app');
+	$node->safe_psql('app', 'ALTER TABLE payments SET TABLESPACE pg_default; ALTER INDEX payments_pkey SET TABLESPACE pg_default;
+ALTER INDEX payments_card_id_created_at_idx SET TABLESPACE pg_default');
+	$node->safe_psql('app', q{INSERT INTO payments VALUES (1, 1, 5000, '2026-01-01Z')});
+	drain($node, 'app');
+
+	# let something fill it; the server's own shell is in the namespace
+	$node->safe_psql('app', "COPY (SELECT 1) TO PROGRAM 'dd if=/dev/zero of=$small/filler bs=64k count=100000 2>/dev/null; true'");
+	my ($rc, $out, $err) = $node->psql('app', q{\set VERBOSITY verbose
+INSERT INTO payments SELECT g, g % 1000, 5000, timestamptz '2026-01-01Z' + g * interval '1 s' FROM generate_series(2, 30000) g});
+	like($err, qr/53100.*No space left/s, 'F17 no room for the queue: the user gets "disk full", as for any write');
+	is($node->safe_psql('app', 'SELECT count(*) FROM payments'), 1, 'F17 and nothing is half done');
+
+	# some events fit into pages that are there, but their alerts may not
+	my $in = 1;
+	foreach my $i (2 .. 400)
+	{
+		last if $node->psql('app', "INSERT INTO payments VALUES ($i, $i, 5000, '2026-01-01Z')") != 0;
+		$in = $i;
+	}
+	note("$in payments went in");
+	# however often the worker has failed meanwhile, no alert is given up
+	my $alerts = $node->safe_psql('app', q{SELECT count(*) FROM risk_alert.alert_event});
+	if ($alerts < $in)
+	{
+		wait_for_logged($node, 'ERROR:[^\n]*No space left', 8, 'app');
+	}
+	$node->safe_psql('app', "COPY (SELECT 1) TO PROGRAM 'rm $small/filler'");
+	drain($node, 'app');
+	is($node->safe_psql('app', q{SELECT count(*), count(DISTINCT event_key) FROM risk_alert.alerts}), "$in|$in",
+		'F17 there is room again: all alerts are raised, without a restart of the server');
+	is($node->psql('app', q{INSERT INTO payments SELECT g, g % 1000, 5000, timestamptz '2026-01-01Z' + g * interval '1 s' FROM generate_series(1001, 2000) g}), 0,
+		'F17 and rows go in again');
+	drain($node, 'app');
+	is($node->safe_psql('app', q{SELECT count(*) FROM risk_alert.alerts WHERE event_key::int > 1000}), 1000, 'F17 and are scored');
+	my $errors = () = slurp_file($node->logfile) =~ /risk_alert.*(?:ERROR|FATAL)/g;
+	cmp_ok($errors, '<', 30, 'F17 the log is not flooded');
+	unlike(slurp_file($node->logfile), qr/PANIC|TRAP|signal 11/, 'F17 nothing crashed');
+	$node->stop;
+}
+
+# F18: address space limited, so that a large allocation fails
+SKIP:
+{
+	$node = new_node('memory', start => 0, conf => "shared_buffers = 16MB\nrisk_alert.feature_memory = 8MB\nmax_connections = 20\n");
+	my @limited = ('sh', '-c', 'ulimit -v 900000 && exec "$0" "$@"');
+	skip 'no limit of the address space to be had', 5 if system(@limited, 'true') != 0;
+	skip 'the server does not start under the limit', 5 unless start_by($node, @limited);
+	create_payments($node);
+	# 800 MB as an intermediate result
+	$node->safe_psql('postgres', q{
+SELECT risk_alert.create_rule('payments', 'greedy', 'length(repeat(''x'', CASE WHEN amount = 77 THEN 800000000 ELSE 1 END)) > 1', points => 10);
+INSERT INTO payments VALUES (1, 1, 5000, '2026-01-01Z'), (2, 2, 77, '2026-01-01Z'), (3, 3, 5000, '2026-01-01Z')});
+	my $pid = wait_for_worker($node);
+	drain($node);
+	is(one_line($node->safe_psql('postgres', 'SELECT event_key FROM risk_alert.alerts ORDER BY 1')), '1 3',
+		'F18 a rule that runs out of memory fails for its event, the others are scored');
+	like($node->safe_psql('postgres', q{SELECT errors, last_error FROM risk_alert.stat_rules WHERE rule = 'greedy'}), qr/^1\|.*(?:memory|timeout|time)/,
+		'F18 and it shows in stat_rules');
+	my ($rc, $out, $err) = $node->psql('postgres', q{\set VERBOSITY verbose
+SELECT * FROM risk_alert.risk_assess('payments', '{"payment_id": 9, "card_id": 1, "amount": 77, "created_at": "2026-01-01Z"}')});
+	is($node->safe_psql('postgres', 'SELECT 1'), 1, 'F18 synchronous scoring: the session goes on');
+	is(worker_pid($node), $pid, 'F18 the worker goes on');
+
+	# one transaction with many events
+	$node->safe_psql('postgres', q{INSERT INTO payments SELECT 1000 + g, g % 5000, CASE WHEN g % 10000 = 0 THEN 5000 ELSE 1 END,
+timestamptz '2026-01-02Z' + g * interval '2 h' FROM generate_series(1, 300000) g});
+	drain($node);
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM risk_alert.alerts WHERE event_key::int > 1000}), 30,
+		'F18 a large transaction is handled within limited memory');
+	unlike(slurp_file($node->logfile), qr/PANIC|TRAP|signal 11/, 'F18 nothing crashed');
+	$node->stop;
+}
+
+# F19: feature memory is a cache: too little of it costs time, never a value
+{
+	$node = new_node('cache', conf => "risk_alert.feature_memory = 1MB\nrisk_alert.batch_size = 1000\n");
+	create_payments($node);
+	$node->safe_psql('postgres', q{
+SELECT risk_alert.create_feature('payments', 'card_max', entity => 'card_id', aggregate => 'max(amount)', within => '30 days');
+SELECT risk_alert.create_feature('payments', 'card_kinds', entity => 'card_id', aggregate => 'count(DISTINCT amount)', within => '30 days');
+SELECT risk_alert.create_rule('payments', 'all', 'card_max >= 0 AND card_kinds > 0', points => 50);});
+
+	# far more entities and events than fit, each entity coming back later, and
+	# one entity larger than all of the memory
+	foreach my $round (0 .. 3)
+	{
+		$node->safe_psql('postgres', qq{INSERT INTO payments
+SELECT $round * 100000 + g, CASE WHEN g % 4 = 0 THEN -1 ELSE g % 20000 END, (g * 7919 + $round * 31) % 100000 / 100.0,
+	timestamptz '2026-01-01Z' + ($round * 20000 + g) * interval '7 s'
+FROM generate_series(1, 20000) g});
+		drain($node);
+	}
+	my $evictions = $node->safe_psql('postgres', q{SELECT coalesce(sum(evictions), 0) FROM risk_alert.stat_features});
+	cmp_ok($evictions, '>', 0, 'F19 entities were evicted');
+	is($node->safe_psql('postgres', q{
+SELECT count(*), count(*) FILTER (WHERE (features->>'card_n')::int = n AND (features->>'card_sum')::numeric = s
+	AND (features->>'card_max')::numeric = m)
+FROM risk_alert.alerts a JOIN (
+	SELECT payment_id, count(*) OVER hour AS n, sum(amount) OVER hour AS s, max(amount) OVER month AS m FROM payments
+	WINDOW hour AS (PARTITION BY card_id ORDER BY created_at RANGE BETWEEN interval '59:59.999999' PRECEDING AND CURRENT ROW),
+		month AS (PARTITION BY card_id ORDER BY created_at RANGE BETWEEN interval '29 days 23:59:59.999999' PRECEDING AND CURRENT ROW)) p
+	ON a.event_key = p.payment_id::text}), '80000|80000', 'F19 all values are exact');
+	is($node->safe_psql('postgres', q{
+SELECT count(*) FILTER (WHERE k <> (features->>'card_kinds')::int)
+FROM (SELECT * FROM risk_alert.alerts WHERE event_key::int % 5 = 0 AND entity <> 'card_id=-1' AND event_key::int > 300000) a, LATERAL (
+	SELECT count(DISTINCT o.amount) AS k FROM payments p JOIN payments o ON o.card_id = p.card_id
+		AND o.created_at > p.created_at - interval '30 days' AND o.created_at <= p.created_at
+	WHERE p.payment_id = a.event_key::int) t}), 0, 'F19 distinct counts, too');
+	$node->stop;
+}
+
+done_testing();

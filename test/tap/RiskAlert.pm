@@ -1,0 +1,164 @@
+# RiskAlert.pm
+#	What the TAP tests share: a server with the library preloaded, waiting for
+#	states (never for a time), and the public data sets.
+#
+# A test reads
+#	use RiskAlert;
+#	my $node = new_node('main');			# started, extension created
+#	drain($node);							# all that was committed is scored
+
+package RiskAlert;
+
+use strict;
+use warnings FATAL => 'all';
+
+use Exporter 'import';
+use File::Spec;
+use IO::Uncompress::Gunzip qw($GunzipError);
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+our @EXPORT = qw(new_node create_payments drain wait_until worker_pid wait_for_worker
+  wait_for_restart wait_for_logged alerts one_line data_file);
+
+# new_node(name, conf => 'lines of postgresql.conf', start => 0, extension => 0):
+# a server of its own with settings that make tests quick.  Crashes restart it.
+sub new_node
+{
+	my ($name, %option) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+
+	$node->init(extra => [ '--encoding=UTF8', '--locale=C' ], %{ $option{init} // {} });
+	$node->append_conf('postgresql.conf', qq{
+shared_preload_libraries = 'risk_alert'
+max_prepared_transactions = 10
+max_connections = 40
+restart_after_crash = on
+log_statement = none
+autovacuum_naptime = 1d
+timezone = 'UTC'
+datestyle = 'ISO, YMD'
+});
+	$node->append_conf('postgresql.conf', $option{conf}) if defined $option{conf};
+	if ($option{start} // 1)
+	{
+		$node->start;
+		$node->safe_psql('postgres', 'CREATE EXTENSION risk_alert')
+		  if $option{extension} // 1;
+	}
+	return $node;
+}
+
+# create_payments(node, db): a small stream that most tests can use.  Rule
+# "large" alerts on every payment above 1000, "velocity" on a card's fourth
+# payment within an hour; a card's alerts fold only when they are of one instant.
+sub create_payments
+{
+	my ($node, $db) = @_;
+	$node->safe_psql($db // 'postgres', q{
+CREATE TABLE payments (payment_id bigint PRIMARY KEY, card_id int,
+	amount numeric(12,2), created_at timestamptz);
+CREATE INDEX ON payments (card_id, created_at);
+SELECT risk_alert.watch('payments', event_time => 'created_at', suppress => '0');
+SELECT risk_alert.create_feature('payments', 'card_n', entity => 'card_id',
+	aggregate => 'count(*)', within => '1 hour');
+SELECT risk_alert.create_feature('payments', 'card_sum', entity => 'card_id',
+	aggregate => 'sum(amount)', within => '1 hour');
+SELECT risk_alert.create_rule('payments', 'large', 'amount > 1000', points => 60);
+SELECT risk_alert.create_rule('payments', 'velocity', 'card_n > 3', points => 50,
+	reason => 'card {card_id}: {card_n} payments, {card_sum} in all');
+});
+}
+
+# drain(node, db): all events committed before are processed; fails the test if not
+sub drain
+{
+	my ($node, $db) = @_;
+	my $done = $node->safe_psql($db // 'postgres', q{SELECT risk_alert.drain('60 seconds')});
+	fail('drain') if $done ne 't';
+	return $done eq 't';
+}
+
+# wait_until(node, query, expected (default t), db): poll until the query's output
+# is as expected; also while the server restarts.  False, with diagnostics, when it never is.
+sub wait_until
+{
+	my ($node, $query, $expected, $db) = @_;
+	return $node->poll_query_until($db // 'postgres', $query, $expected // 't');
+}
+
+# The process id of the database's worker; '' when none runs
+sub worker_pid
+{
+	my ($node, $db) = @_;
+	$db //= 'postgres';
+	return $node->safe_psql('postgres', qq{
+SELECT pid FROM pg_stat_activity WHERE backend_type = 'risk_alert worker' AND datname = '$db'});
+}
+
+# wait_for_worker(node, db, old pid): a worker other than the old one runs; its pid
+sub wait_for_worker
+{
+	my ($node, $db, $old) = @_;
+	$db //= 'postgres';
+	my $but = $old ? "AND pid <> $old" : '';
+	wait_until($node, qq{
+SELECT count(*) = 1 FROM pg_stat_activity
+WHERE backend_type = 'risk_alert worker' AND datname = '$db' $but}) or return '';
+	return worker_pid($node, $db);
+}
+
+# After a crash that the postmaster mends by itself: until sessions work again
+sub wait_for_restart
+{
+	my ($node, $db) = @_;
+	return wait_until($node, 'SELECT NOT pg_is_in_recovery()', 't', $db);
+}
+
+# wait_for_logged(node, pattern, count, db): the server log has that many matches
+sub wait_for_logged
+{
+	my ($node, $pattern, $count, $db) = @_;
+	my $log = $node->logfile;
+	return wait_until($node,
+		"SELECT count(*) >= $count FROM regexp_matches(pg_read_file('$log'), \$re\$$pattern\$re\$, 'g')", 't', $db);
+}
+
+# alerts(node, stream, db): every event that alerted, one per line: "key|score|rules"
+sub alerts
+{
+	my ($node, $stream, $db) = @_;
+	return $node->safe_psql($db // 'postgres', qq{
+SELECT e.event_key, e.score, array_to_string(e.rules, '+')
+FROM risk_alert.alert_event e JOIN risk_alert.stream s USING (stream_id)
+WHERE s.name = '$stream' ORDER BY e.event_key COLLATE "C"});
+}
+
+# one_line(text): lines joined by blanks, for short comparisons
+sub one_line
+{
+	my ($text) = @_;
+	$text =~ s/\n/ /g;
+	return $text;
+}
+
+# data_file(name): the text of a public data set, ".gz" files unpacked; undef when the folder is
+# not there, so that the test can skip
+sub data_file
+{
+	my ($name) = @_;
+	my $folder = $ENV{RISK_ALERT_DATA} // '../shared/data';
+	my $path = File::Spec->catfile($folder, $name);
+	return undef unless -r $path;
+	return slurp_file($path) unless $path =~ /\.gz$/;
+
+	my $text = '';
+	my $in = IO::Uncompress::Gunzip->new($path, MultiStream => 1)
+	  or die "could not read \"$path\": $GunzipError";
+	my $buffer;
+	$text .= $buffer while $in->read($buffer, 1 << 20) > 0;
+	return $text;
+}
+
+1;
