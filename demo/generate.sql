@@ -134,6 +134,9 @@ FROM (
 ALTER TABLE demo.feed ADD PRIMARY KEY (n);
 CREATE SEQUENCE demo.next;
 
+-- What was sent, never updated, so that its xmin tells when it was committed
+CREATE TABLE demo.sent (payment_id bigint NOT NULL);
+
 -- The next entry of the feed, as its client would send it
 CREATE PROCEDURE demo.play() LANGUAGE plpgsql AS $$
 DECLARE
@@ -146,6 +149,7 @@ BEGIN
     ELSIF f.n IS NOT NULL THEN
         INSERT INTO payments VALUES (f.payment_id, f.paid_at, f.card_id, f.terminal_id, f.amount, false,
                                      f.fraud_scenario > 0, f.fraud_scenario);
+        INSERT INTO demo.sent VALUES (f.payment_id);
     END IF;
 END
 $$;

@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "access/tupdesc.h"
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_proc.h"
@@ -82,6 +83,20 @@ ra_attribute_is_virtual(Form_pg_attribute att)
 #else
 	(void) att;
 	return false;
+#endif
+}
+
+/*
+ * Does every row have a value in the column?  (Version 18 has constraints that
+ * are not validated.)
+ */
+static inline bool
+ra_attribute_is_not_null(TupleDesc desc, AttrNumber attno)
+{
+#if PG_VERSION_NUM >= 180000
+	return TupleDescCompactAttr(desc, attno - 1)->attnullability == ATTNULLABLE_VALID;
+#else
+	return TupleDescAttr(desc, attno - 1)->attnotnull;
 #endif
 }
 

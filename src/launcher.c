@@ -63,8 +63,11 @@
 /* longest pause before a failed worker is started again */
 #define MAX_RESTART_DELAY_MS 60000
 
-/* workers on their way up at any time: leave some slots to other people */
-#define MAX_STARTING 4
+/* shortest pause after no background worker could be had */
+#define STARVED_MS 250
+
+/* workers on their way up or out at any time: leave some to other people */
+#define MAX_IN_FLIGHT 4
 
 typedef struct KnownDatabase
 {
@@ -86,15 +89,19 @@ static List *looked = NIL;
 /* What RegisterDynamicBackgroundWorker() gave us, by slot number */
 static BackgroundWorkerHandle *handles[RA_MAX_DATABASES];
 
-/* No background worker could be had: since how many tries, until when */
+/* No background worker could be had: how many times in a row, when to try again */
 static int	starved = 0;
 static TimestampTz starved_until = 0;
 static bool starved_reported = false;
+
+/* Databases were left to be looked into when others are done */
+static bool unfinished = false;
 
 static bool slots_reported = false;
 
 static void launcher_detach(int code, Datum arg);
 static void reap(void);
+static int	in_flight(void);
 static bool must_look(TimestampTz now);
 static void look_at_databases(void);
 static KnownDatabase *find_known(Oid dboid);
@@ -271,33 +278,44 @@ reap(void)
 	LWLockRelease(ra_shared->lock);
 }
 
+/*
+ * How many workers are on their way up, or out (detached, but still a process)?
+ * The caller holds the lock.
+ */
+static int
+in_flight(void)
+{
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < RA_MAX_DATABASES; i++)
+	{
+		const RaDatabase *db = &ra_shared->databases[i];
+
+		if ((OidIsValid(db->dboid) && db->state == RA_WORKER_STARTING) ||
+			(handles[i] != NULL && db->worker_pid == 0))
+			n++;
+	}
+	return n;
+}
+
 /* Is there a reason to look at pg_database? */
 static bool
 must_look(TimestampTz now)
 {
 	bool		result;
-	int			starting = 0;
-	bool		due = false;
+	bool		due = unfinished;
 	int			i;
 
 	LWLockAcquire(ra_shared->lock, LW_SHARED);
 	result = ra_shared->check_databases;
-	for (i = 0; i < RA_MAX_DATABASES; i++)
-	{
-		const RaDatabase *db = &ra_shared->databases[i];
-
-		if (!OidIsValid(db->dboid))
-			continue;
-		if (db->state == RA_WORKER_STARTING)
-			starting++;
-		if (is_due(db, now))
-			due = true;
-	}
-	LWLockRelease(ra_shared->lock);
+	for (i = 0; i < RA_MAX_DATABASES && !due; i++)
+		due = OidIsValid(ra_shared->databases[i].dboid) && is_due(&ra_shared->databases[i], now);
 
 	/* never start anything without having looked: it may be dropped by now */
-	if (due && starting < MAX_STARTING && reached(starved_until, now))
+	if (due && in_flight() < MAX_IN_FLIGHT && reached(starved_until, now))
 		result = true;
+	LWLockRelease(ra_shared->lock);
 	return result || now < known_at ||
 		now >= TimestampTzPlusMilliseconds(known_at, LAUNCHER_INTERVAL_MS);
 }
@@ -377,7 +395,7 @@ static int
 match(TimestampTz now, Oid *existing, int nexisting, int *chosen)
 {
 	int			nchosen = 0;
-	int			starting = 0;
+	int			room;
 	int			i;
 	const KnownDatabase *homeless = NULL;
 
@@ -402,38 +420,57 @@ match(TimestampTz now, Oid *existing, int nexisting, int *chosen)
 			ra_slot_free(db);
 	}
 
-	for (i = 0; i < nknown; i++)
+	/* asked for by a launcher before us, and never came up? */
+	for (i = 0; i < RA_MAX_DATABASES; i++)
 	{
-		if (known[i].eligible && !known[i].looked && ra_slot_make(known[i].dboid) == NULL)
-			homeless = &known[i];
+		RaDatabase *db = &ra_shared->databases[i];
+
+		if (OidIsValid(db->dboid) && db->state == RA_WORKER_STARTING &&
+			db->worker_pid == 0 && handles[i] == NULL)
+			db->state = RA_WORKER_NONE;
 	}
 
-	for (i = 0; i < RA_MAX_DATABASES; i++)
-		if (OidIsValid(ra_shared->databases[i].dboid) &&
-			ra_shared->databases[i].state == RA_WORKER_STARTING)
-		{
-			/* asked for by a launcher before us, and never came up? */
-			if (ra_shared->databases[i].worker_pid == 0 && handles[i] == NULL)
-				ra_shared->databases[i].state = RA_WORKER_NONE;
-			else
-				starting++;
-		}
+	unfinished = false;
+	room = reached(starved_until, now) ? MAX_IN_FLIGHT - in_flight() : 0;
 
-	if (reached(starved_until, now))
+	/* restarts, and databases whose sessions made the slot */
+	for (i = 0; i < RA_MAX_DATABASES && nchosen < room; i++)
 	{
-		for (i = 0; i < RA_MAX_DATABASES && starting < MAX_STARTING; i++)
-		{
-			RaDatabase *db = &ra_shared->databases[i];
-			const KnownDatabase *database;
+		RaDatabase *db = &ra_shared->databases[i];
+		const KnownDatabase *database;
 
-			if (!OidIsValid(db->dboid) || !is_due(db, now) || handles[i] != NULL)
-				continue;
-			database = find_known(db->dboid);
-			if (database == NULL || !database->eligible)
-				continue;
+		if (!OidIsValid(db->dboid) || !is_due(db, now) || handles[i] != NULL)
+			continue;
+		database = find_known(db->dboid);
+		if (database == NULL || !database->eligible)
+			continue;
+		db->state = RA_WORKER_STARTING;
+		chosen[nchosen++] = i;
+	}
+
+	/* databases we know nothing about: a slot each, as there is room */
+	for (i = 0; i < nknown; i++)
+	{
+		RaDatabase *db;
+
+		if (!known[i].eligible || known[i].looked || ra_slot_find(known[i].dboid))
+			continue;
+		if (nchosen >= room)
+		{
+			unfinished = true;
+			break;
+		}
+		db = ra_slot_make(known[i].dboid);
+		if (db == NULL)
+		{
+			homeless = &known[i];
+			break;
+		}
+		/* (one whose last worker is not quite gone is due next time) */
+		if (handles[db - ra_shared->databases] == NULL)
+		{
 			db->state = RA_WORKER_STARTING;
-			chosen[nchosen++] = i;
-			starting++;
+			chosen[nchosen++] = db - ra_shared->databases;
 		}
 	}
 	LWLockRelease(ra_shared->lock);
@@ -472,6 +509,7 @@ start_worker(int slot, TimestampTz now)
 	Oid			dboid = db->dboid;
 	const KnownDatabase *database = find_known(dboid);
 	BackgroundWorker worker;
+	int			others;
 
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
@@ -500,16 +538,23 @@ start_worker(int slot, TimestampTz now)
 	LWLockAcquire(ra_shared->lock, LW_EXCLUSIVE);
 	if (db->dboid == dboid && db->state == RA_WORKER_STARTING && db->worker_pid == 0)
 		db->state = RA_WORKER_NONE;
+	others = in_flight();
 	LWLockRelease(ra_shared->lock);
 	if (database == NULL || !reached(starved_until, now))
 		return;
 
 	/*
-	 * A worker that has just ended may occupy its place a moment longer, so the
-	 * first refusal is no news.
+	 * It is no news that there is no room while others of ours come and go; nor
+	 * the first time, as a worker that has just ended occupies its place a
+	 * moment longer.
 	 */
+	if (others > 0)
+	{
+		starved_until = TimestampTzPlusMilliseconds(now, STARVED_MS);
+		return;
+	}
 	starved++;
-	starved_until = TimestampTzPlusMilliseconds(now, Max(ra_restart_delay(starved), 250));
+	starved_until = TimestampTzPlusMilliseconds(now, Max(ra_restart_delay(starved), STARVED_MS));
 	if (starved > 1 && !starved_reported)
 	{
 		starved_reported = true;
@@ -529,8 +574,8 @@ static long
 time_to_sleep(TimestampTz now)
 {
 	TimestampTz next = TimestampTzPlusMilliseconds(known_at, LAUNCHER_INTERVAL_MS);
-	int			starting = 0;
-	bool		waiting = false;
+	bool		waiting = unfinished;
+	bool		full;
 	long		ms;
 	int			i;
 
@@ -542,8 +587,6 @@ time_to_sleep(TimestampTz now)
 
 		if (!OidIsValid(db->dboid))
 			continue;
-		if (db->state == RA_WORKER_STARTING)
-			starting++;
 		database = find_known(db->dboid);
 		if (database == NULL || !database->eligible)
 			continue;
@@ -551,14 +594,17 @@ time_to_sleep(TimestampTz now)
 			(db->state == RA_WORKER_NONE || db->state == RA_WORKER_FAILED))
 		{
 			waiting = true;
-			next = Min(next, Max(db->next_start, starved > 0 ? starved_until : now));
+			next = Min(next, Max(db->next_start, starved_until));
 		}
 	}
+	if (unfinished)
+		next = Min(next, Max(now, starved_until));
+	full = in_flight() >= MAX_IN_FLIGHT;
 	LWLockRelease(ra_shared->lock);
 
 	if (!waiting)
 		starved_reported = false;
-	if (waiting && starting >= MAX_STARTING)
+	if (waiting && full)
 		return LAUNCHER_INTERVAL_MS;
 	ms = TimestampDifferenceMilliseconds(now, next);
 	return Max(Min(ms, LAUNCHER_INTERVAL_MS), 10);

@@ -20,7 +20,8 @@
  * 3. COMMIT PREPARED makes events visible without running the commit callback
  *	 of the session that captured them: the worker is woken here.
  *
- * 4. ALTER TABLE ... RENAME COLUMN: expressions of streams follow.
+ * 4. ALTER TABLE ... RENAME COLUMN, and renaming or moving of functions, types,
+ *	 operators and schemas: expressions of streams follow.
  *
  * 5. Rows that come to, or vanish from, a watched partitioned table without
  *	 any trigger: TRUNCATE of a partition, DROP of a partition, ATTACH and
@@ -107,6 +108,7 @@ static bool has_option(List *options, const char *name);
 static bool forgets_rows(AlterTableStmt *stmt);
 static Oid	root_of(Oid relid);
 static List *begin_rename(RenameStmt *stmt);
+static bool names_in_expressions(ObjectType type);
 static void after_alter_extension(void);
 static void after_commit_prepared(void);
 static void report_affected(const Affected *what);
@@ -163,6 +165,12 @@ ra_process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 			else if (((RenameStmt *) stmt)->renameType == OBJECT_COLUMN &&
 					 ((RenameStmt *) stmt)->relation != NULL && is_concerned())
 				renames = begin_rename((RenameStmt *) stmt);
+			else if (names_in_expressions(((RenameStmt *) stmt)->renameType) && is_concerned())
+				renames = list_make1(ra_rename_begin(InvalidOid));
+			break;
+		case T_AlterObjectSchemaStmt:
+			if (names_in_expressions(((AlterObjectSchemaStmt *) stmt)->objectType) && is_concerned())
+				renames = list_make1(ra_rename_begin(InvalidOid));
 			break;
 		case T_TransactionStmt:
 			ours = ((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED;
@@ -220,6 +228,7 @@ ra_process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 			at_end.pending = at_end.changed_databases = true;
 			break;
 		case T_RenameStmt:
+		case T_AlterObjectSchemaStmt:
 			foreach(lc, renames)
 				ra_rename_end(lfirst(lc));
 			break;
@@ -487,6 +496,28 @@ root_of(Oid relid)
 		return relid;
 	ancestors = get_partition_ancestors(relid);
 	return ancestors == NIL ? relid : llast_oid(ancestors);
+}
+
+/* Do expressions name objects of this type, other than columns of the table? */
+static bool
+names_in_expressions(ObjectType type)
+{
+	switch (type)
+	{
+		case OBJECT_ATTRIBUTE:
+		case OBJECT_COLLATION:
+		case OBJECT_DOMAIN:
+		case OBJECT_EXTENSION:
+		case OBJECT_FUNCTION:
+		case OBJECT_OPERATOR:
+		case OBJECT_PROCEDURE:
+		case OBJECT_ROUTINE:
+		case OBJECT_SCHEMA:
+		case OBJECT_TYPE:
+			return true;
+		default:
+			return false;
+	}
 }
 
 /*

@@ -84,7 +84,6 @@ AS $$
 DECLARE
     columns name[] := risk_alert._columns(relation, event_time);
     type regtype;
-    conversion text;
 BEGIN
     IF pg_catalog.cardinality(columns) <> 1 THEN
         RAISE invalid_parameter_value USING
@@ -100,17 +99,16 @@ BEGIN
     )
     SELECT b.oid INTO type FROM below b JOIN pg_catalog.pg_type y ON y.oid = b.oid AND y.typtype <> 'd';
     IF type NOT IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype) THEN
-        conversion := CASE
-            WHEN type IN ('int4'::regtype, 'int8'::regtype, 'float8'::regtype, 'numeric'::regtype)
-                THEN pg_catalog.format('pg_catalog.to_timestamp(%I)', columns[1])
-            ELSE pg_catalog.format('%I::timestamptz', columns[1]) END;
         RAISE datatype_mismatch USING
             MESSAGE = pg_catalog.format('column "%s" of table %s cannot be the event time',
                                         columns[1], risk_alert._qualified(relation)),
             DETAIL = pg_catalog.format('Its type is %s; it must be timestamp with time zone, timestamp or date.',
                                        pg_catalog.format_type(type, NULL)),
-            HINT = pg_catalog.format('ALTER TABLE %s ADD COLUMN event_time timestamptz GENERATED ALWAYS AS (%s) STORED, or name another column.',
-                                     risk_alert._qualified(relation), conversion);
+            HINT = pg_catalog.format(
+                CASE WHEN type IN ('int4'::regtype, 'int8'::regtype, 'float8'::regtype, 'numeric'::regtype)
+                     THEN 'ALTER TABLE %1$s ADD COLUMN event_time timestamptz GENERATED ALWAYS AS (to_timestamp(%2$I)) STORED'
+                     ELSE 'ALTER TABLE %1$s ALTER COLUMN %2$I TYPE timestamptz USING %2$I::text::timestamptz' END
+                || ', or name another column.', risk_alert._qualified(relation), columns[1]);
     END IF;
     RETURN columns[1];
 END
@@ -160,7 +158,7 @@ BEGIN
 
     IF risk_alert._key_index(relation, columns) IS NULL THEN
         RAISE invalid_table_definition USING
-            MESSAGE = pg_catalog.format('columns (%s) are no key of table %s', risk_alert._column_list(columns), fullname),
+            MESSAGE = pg_catalog.format('columns (%s) are not a key of table %s', risk_alert._column_list(columns), fullname),
             DETAIL = 'A key needs a unique index on just these columns that is valid, without a WHERE clause, and not deferrable.',
             HINT = CASE
                 WHEN partitioning IS NOT NULL AND NOT columns @> partitioning THEN
@@ -325,7 +323,7 @@ BEGIN
     IF FOUND THEN
         RAISE duplicate_object USING
             MESSAGE = pg_catalog.format('stream "%s" exists already', stream_name),
-            DETAIL = COALESCE(pg_catalog.format('It watches table %s.', risk_alert._qualified(taken.relation)),
+            DETAIL = COALESCE('It watches table ' || risk_alert._qualified(taken.relation) || '.',
                               'Its table no longer exists.'),
             HINT = CASE WHEN risk_alert._qualified(taken.relation) IS NULL
                         THEN pg_catalog.format('SELECT risk_alert.unwatch(%L)', stream_name)

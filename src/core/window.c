@@ -699,7 +699,10 @@ hash_delete(Window *w, const RaWindowSpec *spec, int m, uint32_t p)
 
 /* Extrema of blocks */
 
-/* Make the blocks from the one of slot p on anew */
+/*
+ * Make the blocks from the one of slot p on anew.  The one that start lies in
+ * may hold what was trimmed as well: it will not be used as a whole again.
+ */
 static void
 blocks_rebuild(Window *w, const RaWindowSpec *spec, int m, uint32_t p)
 {
@@ -711,8 +714,6 @@ blocks_rebuild(Window *w, const RaWindowSpec *spec, int m, uint32_t p)
 	{
 		uint64_t	members = word_range(k, k * BLOCK, end) & states_finite(&states, k);
 
-		if (k == w->start / BLOCK)
-			members &= ALL << (w->start % BLOCK);
 		if (spec->measures[m].kind == RA_MEASURE_INT)
 		{
 			IntBlock   *block = int_blocks(w, spec, m) + k;
@@ -735,7 +736,7 @@ static void
 blocks_insert(Window *w, const RaWindowSpec *spec, int m, uint32_t p, const RaValue *value)
 {
 	uint32_t	k = p / BLOCK;
-	bool		fresh = p % BLOCK == 0 || p == w->start;
+	bool		fresh = p % BLOCK == 0;
 
 	if (p + 1 < window_end(w))
 		blocks_rebuild(w, spec, m, p);

@@ -13,7 +13,11 @@
  * Sums are prefix sums, so a range costs two look-ups whatever its length.
  * Integers wrap modulo 2^64 (squares: 2^128); a range's true sum is exact
  * because ra_window_add() refuses an event (RA_WINDOW_RANGE) once the sum of
- * the absolute values held could leave the range.
+ * the absolute values held would reach 2^62.  That concerns measures with sum
+ * or sumsq; others take any integer.
+ *
+ * Keys tell apart events of the same time only.  They must be good hashes: a
+ * window keeps 48 bits of them.
  *
  * Nothing here allocates, locks, or fails other than by its return value.
  */
@@ -96,7 +100,7 @@ typedef struct RaWindow
 	uint32_t	count;			/* events held */
 	uint32_t	bytes_capacity; /* room for values of RA_MEASURE_BYTES */
 	uint32_t	bytes_used;		/* of it, incl. garbage of removed events */
-	uint32_t	bytes_live;		/* of it, of events held: what a copy will use */
+	uint32_t	bytes_live;		/* of it, without the garbage: what a copy uses */
 	int64_t		complete_from;	/* all events later than this are held */
 	/* implementation's own fields follow in the block */
 } RaWindow;
@@ -106,7 +110,8 @@ typedef enum RaWindowResult
 	RA_WINDOW_OK,				/* added */
 	RA_WINDOW_REPLACED,			/* the key was there: value replaced, event now
 								 * last among its equals in time */
-	RA_WINDOW_FULL,				/* no room: nothing changed; grow and retry */
+	RA_WINDOW_FULL,				/* no room, or less than 1/16 to win by compacting:
+								 * nothing changed; copy to a larger one, retry */
 	RA_WINDOW_RANGE,			/* a sum could overflow: nothing changed */
 	RA_WINDOW_OLD				/* time <= complete_from: nothing changed */
 } RaWindowResult;
@@ -115,9 +120,9 @@ typedef enum RaWindowResult
 typedef struct RaAggregate
 {
 	uint64_t	n;				/* values that count, special ones included */
-	uint64_t	nan;
-	uint64_t	pinf;
-	uint64_t	ninf;
+	uint64_t	nan;			/* of them.  Filled for INT; for FLOAT only if fsum */
+	uint64_t	pinf;			/* or fsxx isn't finite: all zero then means that */
+	uint64_t	ninf;			/* finite values overflowed, where float8 sums fail */
 	ra_int128	sum;			/* INT, finite values: */
 	ra_uint128	sumsq;
 	int64_t		min;			/* valid if n > nan + pinf + ninf */
@@ -125,7 +130,8 @@ typedef struct RaAggregate
 	double		fsum;			/* FLOAT: sum, and sum of squared deviations */
 	double		fsxx;			/* (Youngs and Cramer), in time order; NaN and */
 	double		fmin;			/* infinities as float8's own aggregates treat */
-	double		fmax;			/* them; fmin, fmax: NaN greatest; valid if n > 0 */
+	double		fmax;			/* them (for avg(), add 0.0 to fsum: it may be -0);
+								 * fmin, fmax: NaN greatest; all valid if n > 0 */
 } RaAggregate;
 
 #define RA_WANT_COUNT	0x00
@@ -146,15 +152,15 @@ extern RaWindow *ra_window_init(void *mem, const RaWindowSpec *spec, uint32_t ca
 								uint32_t bytes_capacity, int64_t complete_from);
 
 /*
- * Copy src's events into dst, an empty window with room for them; drops
- * garbage bytes.  The way to grow, to shrink, and to compact.
+ * Copy src's events and complete_from into dst, an empty window with room for
+ * them; drops garbage bytes.  The way to grow, to shrink, and to compact.
  */
 extern void ra_window_copy(RaWindow *dst, const RaWindow *src, const RaWindowSpec *spec);
 
 /*
  * Add an event, or replace the one with its key (at the same time).  Appending
  * costs O(1) per measure (HASH: a look back for the same value), a late event
- * O(events behind it).
+ * O(events behind it).  BYTES must not point into the window itself.
  */
 extern RaWindowResult ra_window_add(RaWindow *w, const RaWindowSpec *spec, const RaEvent *event);
 

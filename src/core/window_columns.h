@@ -393,13 +393,13 @@ int_value(const uint64_t *sums, uint32_t p)
 static inline double
 float_smaller(double earlier, double later)
 {
-	return earlier < later || (isnan(later) && !isnan(earlier)) ? earlier : later;
+	return earlier < later || isnan(later) ? earlier : later;
 }
 
 static inline double
 float_larger(double earlier, double later)
 {
-	return earlier > later || (isnan(earlier) && !isnan(later)) ? earlier : later;
+	return earlier > later || isnan(earlier) ? earlier : later;
 }
 
 static inline uint32_t

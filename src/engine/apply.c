@@ -23,6 +23,10 @@
 #include "engine/capture.h"
 #include "engine/rebuild.h"
 
+/* How many events ahead memory is fetched */
+#define PREFETCH_CHAIN 8
+#define PREFETCH_ENTRY 4
+
 /* A window of this batch, rebuilt */
 typedef struct LocalKey
 {
@@ -41,12 +45,16 @@ typedef struct LocalWindow
 
 static HTAB *locals = NULL;		/* of the stream being processed */
 static MemoryContext locals_cxt;
+
+/* Time of the oldest event that the batch scores: nothing it needs may expire */
+static int64 oldest_scored;
 /* Events that the snapshot sees but that belong to a later batch of the tick */
 static RaSkipEvent skip_event;
 
 static void rebuild_missing(RaStream *stream, Snapshot snapshot);
 static LocalWindow *local_find(RaStream *stream, int entity, RaEntityHash hash, bool create, bool *found);
 static LocalWindow *local_make(RaStream *stream, RaBatchEvent *event, int lookup, Snapshot snapshot);
+static void prefetch_entities(RaStream *stream, int e);
 static void apply_event(RaStream *stream, RaBatchEvent *event);
 static void apply_remove(RaStream *stream, int entity, RaEntityId id, const RaRow *row);
 static void apply_add(RaStream *stream, int entity, RaEntityId id, const RaRow *row,
@@ -122,10 +130,23 @@ ra_apply(RaStream *stream, Snapshot snapshot, RaSkipEvent skip)
 						 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	locals_cxt = CurrentMemoryContext;
 	skip_event = skip;
+	oldest_scored = PG_INT64_MAX;
+	for (e = 0; e < stream->nevents; e++)
+		if (stream->events[e].score)
+			oldest_scored = Min(oldest_scored, stream->events[e].row.time);
 
 	rebuild_missing(stream, snapshot);
 	for (e = 0; e < stream->nevents; e++)
+	{
+		prefetch_entities(stream, e);
 		apply_event(stream, &stream->events[e]);
+	}
+}
+
+void
+ra_apply_prefetch(RaStream *stream, int e)
+{
+	prefetch_entities(stream, e);
 }
 
 void
@@ -279,6 +300,7 @@ rebuild_missing(RaStream *stream, Snapshot snapshot)
 
 				if (!event->score)
 					continue;
+				prefetch_entities(stream, e);
 				id = event->lookups[l];
 				if (!id.present)
 					continue;
@@ -432,6 +454,31 @@ local_make(RaStream *stream, RaBatchEvent *event, int lookup_no, Snapshot snapsh
 	return local;
 }
 
+/* Fetch ahead what the events behind event number e will need */
+static void
+prefetch_entities(RaStream *stream, int e)
+{
+	int			n;
+
+	for (n = 0; n < stream->nentities; n++)
+	{
+		if (e + PREFETCH_CHAIN < stream->nevents)
+		{
+			RaEntityId *id = &stream->events[e + PREFETCH_CHAIN].ids[n];
+
+			if (id->present)
+				ra_cache_prefetch_chain(stream->instances[n], id->hash);
+		}
+		if (e + PREFETCH_ENTRY < stream->nevents)
+		{
+			RaEntityId *id = &stream->events[e + PREFETCH_ENTRY].ids[n];
+
+			if (id->present)
+				ra_cache_prefetch_entry(stream->instances[n], id->hash);
+		}
+	}
+}
+
 static void
 apply_event(RaStream *stream, RaBatchEvent *event)
 {
@@ -523,7 +570,7 @@ apply_add(RaStream *stream, int n, RaEntityId id, const RaRow *row, const RaValu
 		if (result != RA_WINDOW_FULL)
 			break;
 		/* an event dated in the future must not expire what is current */
-		newest = Min(newest, GetCurrentTimestamp());
+		newest = Min(Min(newest, GetCurrentTimestamp()), oldest_scored);
 		if (!ra_cache_grow(instance, id.hash, &entity->spec,
 						   ra_window_event_bytes(&entity->spec, &event),
 						   rebuild_from(entity, newest)))

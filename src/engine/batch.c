@@ -971,6 +971,7 @@ score_stream(RaStream *stream, Snapshot snapshot)
 		if (!event->score)
 			continue;
 		CHECK_FOR_INTERRUPTS();
+		ra_apply_prefetch(stream, e);
 		MemoryContextReset(event_cxt);
 		old = MemoryContextSwitchTo(event_cxt);
 		ResetExprContext(rs->econtext);

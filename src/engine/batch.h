@@ -89,6 +89,9 @@ extern void ra_apply(RaStream *stream, Snapshot snapshot, RaSkipEvent skip);
 extern void ra_apply_features(RaStream *stream, RaBatchEvent *event, Snapshot snapshot,
 							  RaFeatureResult *results);
 
+/* Event number e is about to be scored: fetch ahead */
+extern void ra_apply_prefetch(RaStream *stream, int e);
+
 /* Which windows this worker maintains for the stream's present rule set */
 extern void ra_apply_instances(RaStream *stream);
 

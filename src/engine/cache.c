@@ -328,6 +328,34 @@ ra_cache_unlock(RaInstance instance, RaEntityHash hash)
 		LWLockRelease(chain_lock(chain_of(instance, hash)));
 }
 
+void
+ra_cache_prefetch_chain(RaInstance instance, RaEntityHash hash)
+{
+	if (instance.serial != 0)
+		__builtin_prefetch(&chains[chain_of(instance, hash)]);
+}
+
+void
+ra_cache_prefetch_entry(RaInstance instance, RaEntityHash hash)
+{
+	dsa_pointer p;
+
+	if (instance.serial == 0)
+		return;
+	attach();
+
+	/* without the lock: whatever it points to by now, a prefetch can't fault */
+	p = chains[chain_of(instance, hash)];
+	if (DsaPointerIsValid(p))
+	{
+		char	   *entry = dsa_get_address(area, p);
+
+		__builtin_prefetch(entry);
+		__builtin_prefetch(entry + 64);
+		__builtin_prefetch(entry + 128);
+	}
+}
+
 bool
 ra_cache_put(RaInstance instance, RaEntityHash hash, const RaWindow *window, bool wide)
 {

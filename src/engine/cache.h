@@ -55,6 +55,13 @@ extern RaWindow *ra_cache_lock(RaInstance instance, RaEntityHash hash, bool excl
 extern void ra_cache_unlock(RaInstance instance, RaEntityHash hash);
 
 /*
+ * Hints that the entity will be looked up soon: first the chain's head, a few
+ * events later the entry it leads to.  Both take memory that is seldom in the processor's cache.
+ */
+extern void ra_cache_prefetch_chain(RaInstance instance, RaEntityHash hash);
+extern void ra_cache_prefetch_entry(RaInstance instance, RaEntityHash hash);
+
+/*
  * Only the worker calls what follows, without holding a lock of the cache.
  * Put a copy of the window, replacing the one there; false: no room.
  */

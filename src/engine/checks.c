@@ -45,7 +45,8 @@ typedef struct RaCheck
 static void open_names(RaCheck *check, int32 stream_id);
 static void begin_check(RaCheck *check, int32 stream_id, const char *search_path, Oid owner);
 static void end_check(RaCheck *check);
-static void check_executable(Node *expr);
+static void check_executable(Node *expr, const char *text);
+static void planning_context(void *arg);
 static AttrNumber *parse_columns(Relation rel, const char *list, const char *what, int *n);
 static Datum column_names(Relation rel, int n, const AttrNumber *attnos);
 
@@ -116,6 +117,7 @@ ra_check_feature(PG_FUNCTION_ARGS)
 	RaAggregateFunction function;
 	RaValueClass value_class;
 	Node	   *value;
+	char	   *source;
 	Oid			result_type;
 	TupleDesc	desc;
 	Datum		values[6];
@@ -155,25 +157,26 @@ ra_check_feature(PG_FUNCTION_ARGS)
 	}
 	ra_check_lookup(rel, nentity, entity, lookup);
 
-	ra_expr_parse_aggregate(&check.names, text_to_cstring(PG_GETARG_TEXT_PP(3)), owner,
-							&function, &value);
+	source = text_to_cstring(PG_GETARG_TEXT_PP(3));
+	ra_expr_parse_aggregate(&check.names, source, owner, &function, &value);
 	ra_aggregate_types(function, value != NULL ? getBaseType(exprType(value)) : InvalidOid,
 					   &value_class, &result_type);
 	values[2] = CStringGetTextDatum(ra_aggregate_name(function));
 	nulls[3] = value == NULL;
 	if (value != NULL)
 	{
-		check_executable(value);
+		check_executable(value, source);
 		values[3] = CStringGetTextDatum(ra_expr_canonical(&check.names, value, RA_EXPR_VALUE, owner));
 	}
 
 	nulls[4] = PG_ARGISNULL(4);
 	if (!PG_ARGISNULL(4))
 	{
-		Node	   *filter = ra_expr_parse(&check.names, text_to_cstring(PG_GETARG_TEXT_PP(4)),
-										   RA_EXPR_FILTER, owner);
+		Node	   *filter;
 
-		check_executable(filter);
+		source = text_to_cstring(PG_GETARG_TEXT_PP(4));
+		filter = ra_expr_parse(&check.names, source, RA_EXPR_FILTER, owner);
+		check_executable(filter, source);
 		values[4] = CStringGetTextDatum(ra_expr_canonical(&check.names, filter, RA_EXPR_FILTER, owner));
 	}
 
@@ -193,13 +196,13 @@ ra_check_condition(PG_FUNCTION_ARGS)
 {
 	RaCheck		check;
 	Oid			owner = PG_GETARG_OID(3);
+	char	   *source = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	Node	   *condition;
 	text	   *result;
 
 	begin_check(&check, PG_GETARG_INT32(0), text_to_cstring(PG_GETARG_TEXT_PP(2)), owner);
-	condition = ra_expr_parse(&check.names, text_to_cstring(PG_GETARG_TEXT_PP(1)),
-							  RA_EXPR_CONDITION, owner);
-	check_executable(condition);
+	condition = ra_expr_parse(&check.names, source, RA_EXPR_CONDITION, owner);
+	check_executable(condition, source);
 	result = cstring_to_text(ra_expr_canonical(&check.names, condition, RA_EXPR_CONDITION, owner));
 	end_check(&check);
 	PG_RETURN_TEXT_P(result);
@@ -274,12 +277,24 @@ end_check(RaCheck *check)
  * computed, such as 1 / 0
  */
 static void
-check_executable(Node *expr)
+check_executable(Node *expr, const char *text)
 {
 	int			nestlevel = ra_settings_enter();
+	ErrorContextCallback callback;
 
+	callback.callback = planning_context;
+	callback.arg = unconstify(char *, text);
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
 	(void) ExecInitExpr(expression_planner(copyObject((Expr *) expr)), NULL);
+	error_context_stack = callback.previous;
 	ra_settings_leave(nestlevel);
+}
+
+static void
+planning_context(void *arg)
+{
+	errcontext("planning of the expression: %s", (char *) arg);
 }
 
 /*

@@ -210,8 +210,18 @@ strip_own_mutator(Node *node, Oid *extension)
 		return NULL;
 	if (IsA(node, FuncExpr) &&
 		getExtensionOfObject(ProcedureRelationId, ((FuncExpr *) node)->funcid) == *extension)
-		return expression_tree_mutator((Node *) ((FuncExpr *) node)->args,
-									   strip_own_mutator, (void *) extension);
+	{
+		FuncExpr   *call = (FuncExpr *) node;
+		CoalesceExpr *args = makeNode(CoalesceExpr);
+
+		/* anything that has arguments and depends on nothing else */
+		args->coalescetype = call->funcresulttype;
+		args->coalescecollid = call->funccollid;
+		args->args = (List *) expression_tree_mutator((Node *) call->args,
+													  strip_own_mutator, (void *) extension);
+		args->location = -1;
+		return (Node *) args;
+	}
 	return expression_tree_mutator(node, strip_own_mutator, (void *) extension);
 }
 

@@ -82,6 +82,7 @@ static void check_domain(RaExprContext *cxt, Oid type);
 static Node *resolve_name(ParseState *pstate, ColumnRef *cref);
 static void begin_parse(RaExprContext *cxt, const RaNames *names, const char *text,
 						RaExprKind kind, Oid owner);
+static char *used_objects(Node *expr);
 static Node *shadowed_mutator(Node *node, const RaNames *names);
 static char *name_params(const RaNames *names, const char *text);
 
@@ -466,7 +467,9 @@ resolve_name(ParseState *pstate, ColumnRef *cref)
 			 errmsg("\"%s\" is neither a column of table \"%s\" nor a feature of its stream",
 					name, relname) :
 			 errmsg("column \"%s\" of table \"%s\" does not exist", name, relname),
-			 hint != NULL ? errhint("%s", hint) : 0,
+			 hint != NULL ? errhint("%s", hint) :
+			 cxt->kind == RA_EXPR_CONDITION ?
+			 errhint("The view risk_alert.features lists the features.") : 0,
 			 parser_errposition(pstate, cref->location)));
 	return NULL;				/* keep compiler quiet */
 }
@@ -761,15 +764,80 @@ ra_expr_canonical(const RaNames *names, Node *expr, RaExprKind kind, Oid owner)
 	ra_settings_leave(nestlevel);
 
 	/*
-	 * A printer that does not print what it was given would make a rule mean
-	 * something else than its author wrote.
+	 * Text that is read differently would make the rule mean something else
+	 * than its author wrote.  Some syntax names no operator (IS DISTINCT FROM,
+	 * NULLIF, CASE x WHEN y, comparison of rows), so an operator of another schema
+	 * than pg_catalog gets lost.  Trees may differ in harmless ways, such as in how
+	 * ANDs are nested or where a constant is converted, but not in what they use.
 	 */
-	if (!equal(expr, again) && strcmp(text, ra_expr_print(names, again, kind)) != 0)
+	if (!equal(expr, again) && strcmp(used_objects(expr), used_objects(again)) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("%s cannot be stored in this form", kind_names[kind]),
-				 errdetail("It would be read back differently: %s", text)));
+				 errdetail("It would be read back differently: %s", text),
+				 errhint("Operators of other schemas than pg_catalog can't be meant by IS DISTINCT FROM, NULLIF, CASE or a comparison of rows: use them explicitly.")));
 	return text;
+}
+
+static bool
+used_function(Oid funcid, void *objects)
+{
+	*(List **) objects = lappend(*(List **) objects, psprintf("function %u", funcid));
+	return false;
+}
+
+static bool
+used_objects_walker(Node *node, List **objects)
+{
+	char	   *object = NULL;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+		object = psprintf("column %d", ((Var *) node)->varattno);
+	else if (IsA(node, Param))
+		object = psprintf("feature %d", ((Param *) node)->paramid);
+	else if (IsA(node, Const))
+	{
+		Const	   *con = copyObject((Const *) node);
+
+		con->consttypmod = -1;
+		con->location = -1;
+		object = nodeToString(con);
+	}
+	if (object != NULL)
+		*objects = lappend(*objects, object);
+	check_functions_in_node(node, used_function, objects);
+	return expression_tree_walker(node, used_objects_walker, (void *) objects);
+}
+
+static int
+compare_strings(const ListCell *a, const ListCell *b)
+{
+	return strcmp(lfirst(a), lfirst(b));
+}
+
+/*
+ * The functions, constants and names that occur in a tree, each once
+ */
+static char *
+used_objects(Node *expr)
+{
+	List	   *objects = NIL;
+	const char *last = "";
+	StringInfoData buf;
+	ListCell   *lc;
+
+	used_objects_walker(expr, &objects);
+	list_sort(objects, compare_strings);
+	initStringInfo(&buf);
+	foreach(lc, objects)
+	{
+		if (strcmp(lfirst(lc), last) != 0)
+			appendStringInfo(&buf, "%s\n", (char *) lfirst(lc));
+		last = lfirst(lc);
+	}
+	return buf.data;
 }
 
 /*

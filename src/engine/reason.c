@@ -232,7 +232,7 @@ ra_reason_print(const RaNames *names, List *pieces)
 			const char *end = NULL;
 			const char *ignored;
 
-			if (form % 2 == 1 || strpbrk(name, "{}\" ") == NULL)
+			if (form % 2 == 1 || strpbrk(name, "{}\"") == NULL)
 				end = parse_reference(&cxt, reference, &again, &ignored);
 			if (form == 3 || (end != NULL && *end == '\0' && again.attno == piece->attno &&
 							  again.feature == piece->feature))

@@ -29,6 +29,7 @@
 
 #include "engine/queue.h"
 #include "engine/ruleset.h"
+#include "guc.h"
 
 typedef struct RaCacheEntry
 {
@@ -49,6 +50,7 @@ static MemoryContext cache_cxt = NULL;
 static HTAB *cache = NULL;
 static List *retired = NIL;		/* RaRuleSets, freed at the end of transaction */
 static RaLoading *loading = NULL;
+static bool superuser_rules_allowed = false;	/* what the rule sets were loaded with */
 static Oid	stream_table = InvalidOid;	/* OID of risk_alert.stream, once known */
 
 static void initialise(void);
@@ -69,6 +71,11 @@ ra_ruleset_get(int32 stream_id)
 
 	if (cache == NULL)
 		initialise();
+	if (superuser_rules_allowed != ra_allow_superuser_rules)
+	{
+		superuser_rules_allowed = ra_allow_superuser_rules;
+		everything_callback((Datum) 0, 0, 0);
+	}
 	entry = hash_search(cache, &stream_id, HASH_FIND, NULL);
 	if (entry != NULL && entry->rs != NULL && !entry->rs->stale)
 		return entry->rs;

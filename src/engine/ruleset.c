@@ -39,6 +39,7 @@
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
+#include "compat.h"
 #include "engine/load.h"
 #include "engine/reason.h"
 
@@ -667,7 +668,7 @@ find_measure(RaLoader *loader, int entity, RaFeatureDraft *draft, Node *value, N
 
 		/* else it is count(*) with one more condition */
 		if (new.attno > 0 &&
-			TupleDescAttr(RelationGetDescr(loader->names.rel), new.attno - 1)->attnotnull)
+			ra_attribute_is_not_null(RelationGetDescr(loader->names.rel), new.attno))
 		{
 			resetStringInfo(&key);
 			appendStringInfo(&key, "owner %u value - filter %s", new.owner,
@@ -726,7 +727,7 @@ find_measure(RaLoader *loader, int entity, RaFeatureDraft *draft, Node *value, N
 		new_spec.always = filter == NULL &&
 			(value == NULL ||
 			 (new.attno > 0 &&
-			  TupleDescAttr(RelationGetDescr(loader->names.rel), new.attno - 1)->attnotnull));
+			  ra_attribute_is_not_null(RelationGetDescr(loader->names.rel), new.attno)));
 		new_spec.special = new.value_class == RA_CLASS_NUMERIC;
 
 		loader->measure_keys[entity] = lappend(loader->measure_keys[entity], key.data);

@@ -28,7 +28,9 @@ SELECT risk_alert.unwatch('st2.pay');
 -- claim: unwatch() leaves no trigger
 SELECT risk_alert.unwatch('pay');
 SELECT count(*) FROM pg_trigger WHERE tgrelid = 'pay'::regclass;
+\set VERBOSITY terse
 SELECT risk_alert.unwatch('pay');
+\set VERBOSITY default
 
 -- claim: event time may be timestamptz, timestamp or date, or a domain over one; else the hint helps
 SELECT risk_alert.watch('pay', event_time => 'happened');
@@ -172,7 +174,9 @@ SELECT risk_alert.alter_stream('pay', suppress => '5 minutes');
 SELECT review_at, deny_at, suppress, version FROM risk_alert.streams WHERE stream = 'pay';
 SELECT risk_alert.alter_stream('pay', review_at => 81);
 SELECT risk_alert.alter_stream('pay', deny_at => 20);
+\set VERBOSITY terse
 SELECT risk_alert.alter_stream('nothing', deny_at => 20);
+\set VERBOSITY default
 SELECT risk_alert.alter_stream(NULL);
 
 -- claim: a dropped table leaves a stream that says so, until unwatch()

@@ -14,26 +14,37 @@ $node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
 $node->start;
 {
 	my ($rc, $out, $err) = $node->psql('postgres', 'CREATE EXTENSION risk_alert');
-	is($rc, 0, 'F37 CREATE EXTENSION works without preloading (pg_restore needs it)');
-	like($err, qr/shared_preload_libraries/, 'F37 and says how to preload');
+	like($err, qr/ERROR.*HINT:.*shared_preload_libraries = 'risk_alert'/s, 'F37 CREATE EXTENSION without preloading is refused, the hint says what to do');
+}
+# Preloaded, then no longer: somebody has edited the setting
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'risk_alert'");
+$node->restart;
+$node->safe_psql('postgres', 'CREATE EXTENSION risk_alert');
+create_payments($node);
+is($node->safe_psql('postgres', q{SELECT count(*) FROM risk_alert.check_setup() WHERE level = 'error'}), 0,
+	'preloaded: check_setup() finds no error');
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+$node->restart;
+{
+	my ($rc, $out, $err);
 
-	$node->safe_psql('postgres', 'CREATE TABLE payments (id int PRIMARY KEY, at timestamptz)');
-	($rc, $out, $err) = $node->psql('postgres', q{SELECT risk_alert.watch('payments', event_time => 'at')});
-	like($err, qr/shared_preload_libraries/, 'F37 so does watch()');
+	is($node->psql('postgres', q{INSERT INTO payments VALUES (1, 1, 5000, '2026-01-01Z')}), 0,
+		'F37 no longer preloaded: a watched table takes rows all the same');
 	($rc, $out, $err) = $node->psql('postgres', q{SELECT risk_alert.drain()});
-	like($err, qr/ERROR.*risk_alert.*HINT.*shared_preload_libraries/s, 'F37 drain() can not work, and its hint says why');
+	like($err, qr/ERROR.*risk_alert.*HINT.*shared_preload_libraries/s, 'F37 drain() cannot work, and its hint says why');
 	like($node->safe_psql('postgres', q{SELECT string_agg(concat_ws(' ', level, name, remediation), ';') FROM risk_alert.check_setup() WHERE level = 'error'}),
 		qr/shared_preload_libraries/, 'F37 check_setup() says so, too');
-	is($node->psql('postgres', q{INSERT INTO payments VALUES (1, now())}), 0,
-		'F37 a watched table takes rows all the same');
+	($rc, $out, $err) = $node->psql('postgres', q{CREATE TABLE more (id int PRIMARY KEY, at timestamptz);
+SELECT risk_alert.watch('more', event_time => 'at')});
+	like($err, qr/shared_preload_libraries/, 'F37 so does watch()');
 }
-# Preloaded later: what was captured meanwhile is not lost
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'risk_alert'");
 $node->restart;
 drain($node);
-is($node->safe_psql('postgres', q{SELECT count(*) FROM risk_alert.check_setup() WHERE level = 'error'}), 0,
-	'preloaded: check_setup() finds no error');
-$node->safe_psql('postgres', q{DROP TABLE payments});
+is($node->safe_psql('postgres', q{SELECT event_key, score FROM risk_alert.alerts}), '1|60',
+	'F37 preloaded again: what was captured meanwhile is scored');
+$node->safe_psql('postgres', q{SET client_min_messages = warning;
+SELECT risk_alert.unwatch(stream) FROM risk_alert.streams; DROP TABLE payments; DELETE FROM risk_alert.alert});
 
 # LOAD is not preloading
 {

@@ -211,19 +211,24 @@ check_encode(const char *text, const void *data, size_t len)
 {
 	char		digits[MAX_TEXT + 8];
 	int			decimals;
+	int			dscale;
 	bool		negative;
 	ra_int128	value;
 	unsigned char buf[RA_DECIMAL_MAX_BYTES];
 
 	parse_text(text, digits, &decimals, &negative);
-	for (int surplus = 0; surplus < 6; surplus++)
+	dscale = decimals;
+
+	/* as few decimals as possible, then more and more zeros behind them */
+	for (size_t n = strlen(digits); n > 1 && digits[n - 1] == '0' && decimals > 0; n--, decimals--)
+		digits[n - 1] = '\0';
+	for (; text_to_int128(digits, negative, &value); decimals++, strcat(digits, "0"))
 	{
-		if (!text_to_int128(digits, negative, &value))
-			break;
-		if (ra_decimal_from_int128(value, decimals + surplus, decimals, buf) != len ||
+		if (ra_decimal_from_int128(value, decimals, dscale, buf) != len ||
 			memcmp(buf, data, len) != 0)
-			fail_msg("%s with %d surplus zeros", text, surplus);
-		strcat(digits, "0");
+			fail_msg("%s from scale %d", text, decimals);
+		if (decimals > dscale + 6)
+			break;
 	}
 }
 

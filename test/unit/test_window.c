@@ -438,11 +438,11 @@ large_windows_agree_with_the_model(void **state)
 	model_init(&model, &spec, 65535, 0);
 	model.max_count = 100000;
 
-	/* few values, then one that comes at both ends */
-	for (int i = 0; i < 66000; i++)
+	/* a few hundred values, and one that comes at both ends */
+	for (int64_t i = 0; i < 66000; i++)
 	{
 		bool		rare = i == 0 || i == 65530 || i == 65990;
-		RaValue		values[2] = {{.state = RA_VALUE_FINITE,.v.h = rare ? 99999 : (uint64_t) i % 1000},
+		RaValue		values[2] = {{.state = RA_VALUE_FINITE,.v.h = rare ? 99999 : (uint64_t) (i * i % 2003)},
 		{.state = RA_VALUE_FINITE,.v.i = (i * 7919) % 10007}};
 		RaEvent		event = {i, 0, values};
 
