@@ -13,7 +13,7 @@ CREATE INDEX ON bench.template (card_id, created_at);
 
 CREATE TABLE bench.none (LIKE bench.template INCLUDING ALL);
 CREATE TABLE bench.plpgsql (LIKE bench.template INCLUDING ALL);
-DROP TABLE payments;
+DROP TABLE payments CASCADE;
 CREATE TABLE payments (LIKE bench.template INCLUDING ALL);
 
 -- PL/pgSQL trigger into a queue table: what a consumer with SKIP LOCKED needs

@@ -64,6 +64,7 @@ ra_shmem_startup(void)
 {
 	bool		found;
 	int			i;
+	int			t;
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	ra_shared = ShmemInitStruct("risk_alert", sizeof(RaShared), &found);
@@ -78,6 +79,8 @@ ra_shmem_startup(void)
 
 			db->dboid = InvalidOid;
 			pg_atomic_init_u32(&db->queue_current, 0);
+			for (t = 0; t < (int) lengthof(db->queue_touched); t++)
+				pg_atomic_init_u32(&db->queue_touched[t], 0);
 			pg_atomic_init_u64(&db->drain_requested, 0);
 			pg_atomic_init_u64(&db->drain_done, 0);
 			pg_atomic_init_u64(&db->batches, 0);

@@ -42,6 +42,8 @@ typedef struct RaDatabase
 
 	/* free of locks */
 	pg_atomic_uint32 queue_current; /* which of the queue tables takes events */
+	pg_atomic_uint32 queue_touched[3];	/* by table: lowest block written to since
+										 * the worker looked last */
 	pg_atomic_uint64 drain_requested;	/* number of the latest drain() call */
 	pg_atomic_uint64 drain_done;	/* all up to this one are answered */
 	pg_atomic_uint64 batches;	/* statistics since server start */

@@ -172,6 +172,10 @@ ra_process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 			if (names_in_expressions(((AlterObjectSchemaStmt *) stmt)->objectType) && is_concerned())
 				renames = list_make1(ra_rename_begin(InvalidOid));
 			break;
+		case T_AlterEnumStmt:
+			if (((AlterEnumStmt *) stmt)->oldVal != NULL && is_concerned())
+				renames = list_make1(ra_rename_begin(InvalidOid));
+			break;
 		case T_TransactionStmt:
 			ours = ((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED;
 			break;
@@ -229,6 +233,7 @@ ra_process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 			break;
 		case T_RenameStmt:
 		case T_AlterObjectSchemaStmt:
+		case T_AlterEnumStmt:
 			foreach(lc, renames)
 				ra_rename_end(lfirst(lc));
 			break;
@@ -431,12 +436,20 @@ hold_database(const char *name)
 	ConditionVariableCancelSleep();
 }
 
-/* Has this database the extension?  The first look is at a cache. */
+/*
+ * Has this database the extension?  (Its own scripts are left alone.)  The
+ * first look is at a cache.
+ */
 static bool
 is_concerned(void)
 {
-	return OidIsValid(get_namespace_oid(RA_EXTENSION, true)) && !creating_extension &&
-		OidIsValid(ra_extension_oid(NULL));
+	Oid			extension;
+
+	if (!OidIsValid(get_namespace_oid(RA_EXTENSION, true)))
+		return false;
+	extension = ra_extension_oid(NULL);
+	return OidIsValid(extension) &&
+		!(creating_extension && CurrentExtensionObject == extension);
 }
 
 static const char *
@@ -513,6 +526,8 @@ names_in_expressions(ObjectType type)
 		case OBJECT_PROCEDURE:
 		case OBJECT_ROUTINE:
 		case OBJECT_SCHEMA:
+		case OBJECT_TSCONFIGURATION:
+		case OBJECT_TSDICTIONARY:
 		case OBJECT_TYPE:
 			return true;
 		default:

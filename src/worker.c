@@ -165,7 +165,7 @@ static void worker_settings(void);
 static void note_state(RaWorkerState state, const char *error);
 static bool extension_look(void);
 static void extension_invalidate(Datum arg, Oid relid);
-static bool run_batch(bool full);
+static bool run_batch(void);
 static void check_signals(void);
 static bool wait_for_work(long ms);
 
@@ -173,8 +173,6 @@ void
 ra_worker_main(Datum main_arg)
 {
 	TimestampTz busy_at;
-	TimestampTz full_at = 0;
-	bool		full = true;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, worker_sigterm);
@@ -234,25 +232,18 @@ ra_worker_main(Datum main_arg)
 			continue;
 		}
 
-		/* a full look at the queue now and then, also when there is no pause */
 		now = GetCurrentTimestamp();
-		if (now < full_at || now >= TimestampTzPlusMilliseconds(full_at, POLL_MS))
-			full = true;
-		if (full)
-			full_at = now;
-
 		events = pg_atomic_read_u64(&my_slot->events);
-		more = run_batch(full);
+		more = run_batch();
 		if (pg_atomic_read_u64(&my_slot->events) != events)
 			busy_at = now;
-		full = false;
 		if ((more || extension_stale) && error_pause == 0)
 			continue;
 
 		lazy = max_prepared_xacts == 0 &&
 			now >= TimestampTzPlusMilliseconds(busy_at, LAZY_AFTER_MS);
 		if (error_pause == 0)
-			full = wait_for_work(lazy ? LAZY_POLL_MS : POLL_MS);
+			(void) wait_for_work(lazy ? LAZY_POLL_MS : POLL_MS);
 		else
 		{
 			TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), error_pause);
@@ -264,7 +255,6 @@ ra_worker_main(Datum main_arg)
 				(void) wait_for_work(Min(left, error_pause));
 				check_signals();
 			}
-			full = true;
 		}
 	}
 }
@@ -480,7 +470,7 @@ extension_invalidate(Datum arg, Oid relid)
  * One batch, whatever may happen in it; true: there is more to do right now.
  */
 static bool
-run_batch(bool full)
+run_batch(void)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	volatile bool more = false;
@@ -497,7 +487,7 @@ run_batch(bool full)
 			CommitTransactionCommand();
 			initialized = true;
 		}
-		more = ra_batch_run(my_slot, full);
+		more = ra_batch_run(my_slot);
 		if (error_pause != 0)
 		{
 			error_pause = 0;

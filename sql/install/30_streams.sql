@@ -186,6 +186,24 @@ $$;
 COMMENT ON FUNCTION risk_alert._check_key(regclass, text) IS 'internal: the columns that tell a table''s rows apart';
 REVOKE ALL ON FUNCTION risk_alert._check_key(regclass, text) FROM PUBLIC;
 
+-- A stream that is not made by watch() comes from a dump.  The layout it had
+-- there means nothing here, and could be taken for another one.
+CREATE FUNCTION risk_alert._restore_stream() RETURNS trigger
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    NEW.layout_id := NULL;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION risk_alert._restore_stream() IS 'internal: trigger function that marks a new stream as one to be refreshed';
+REVOKE ALL ON FUNCTION risk_alert._restore_stream() FROM PUBLIC;
+CREATE TRIGGER restore_stream
+    BEFORE INSERT ON risk_alert.stream
+    FOR EACH ROW EXECUTE FUNCTION risk_alert._restore_stream();
+COMMENT ON TRIGGER restore_stream ON risk_alert.stream IS 'marks a stream from a dump as one to be refreshed';
+
 -- Which row events (bits of pg_trigger.tgtype: 4 INSERT, 8 DELETE, 16 UPDATE)
 -- reach capture() by triggers of the user's, or by our own.  A trigger with a condition or a list
 -- of columns lets events pass by.
@@ -205,7 +223,8 @@ COMMENT ON FUNCTION risk_alert._captured_events(regclass, bool) IS 'internal: wh
 REVOKE ALL ON FUNCTION risk_alert._captured_events(regclass, bool) FROM PUBLIC;
 
 -- Attach the triggers that are missing.  Row triggers of a partitioned table
--- reach its partitions, present and future; triggers on TRUNCATE do not.
+-- reach its partitions, present and future; triggers on TRUNCATE do not, but
+-- src/utility.c sees when a partition is emptied.
 CREATE FUNCTION risk_alert._attach(relation regclass) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
@@ -232,24 +251,15 @@ BEGIN
                                   'made by risk_alert: captures rows as events');
     END IF;
 
-    FOR t IN
-        SELECT n.nspname, c.relname
-          FROM (SELECT relation AS oid
-                 UNION SELECT p.relid FROM pg_catalog.pg_partition_tree(relation) p) tree
-          JOIN pg_catalog.pg_class c ON c.oid = tree.oid
-          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-         WHERE c.relkind IN ('r', 'p')
-           AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g
-                            WHERE g.tgrelid = c.oid AND g.tgfoid = 'risk_alert.capture()'::regprocedure
-                              AND g.tgtype & 32 <> 0)
-         ORDER BY c.oid
-    LOOP
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g
+                    WHERE g.tgrelid = relation AND g.tgfoid = 'risk_alert.capture()'::regprocedure
+                      AND g.tgtype & 32 <> 0) THEN
         EXECUTE pg_catalog.format(
             'CREATE TRIGGER risk_alert_truncate AFTER TRUNCATE ON %I.%I '
             'FOR EACH STATEMENT EXECUTE FUNCTION risk_alert.capture()', t.nspname, t.relname);
         EXECUTE pg_catalog.format('COMMENT ON TRIGGER risk_alert_truncate ON %I.%I IS %L', t.nspname, t.relname,
                                   'made by risk_alert: forgets the windows of a table that is emptied');
-    END LOOP;
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION risk_alert._attach(regclass) IS 'internal: attaches the missing triggers to a watched table';

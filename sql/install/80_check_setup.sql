@@ -166,6 +166,7 @@ BEGIN
                pg_catalog.cardinality(g.tgattr::int2[]) > 0 AS by_column
           FROM pg_catalog.pg_trigger g
          WHERE g.tgrelid = s.relation AND g.tgfoid = 'risk_alert.capture()'::regprocedure
+           AND g.tgtype & 1 = 1
          ORDER BY g.tgname
     LOOP
         IF r.tgenabled IN ('D', 'R') THEN
@@ -214,17 +215,25 @@ BEGIN
         END IF;
     END LOOP;
 
-    SELECT pg_catalog.array_agg(risk_alert._qualified(c.oid) ORDER BY c.oid) AS tables INTO r
-      FROM (SELECT s.relation AS oid UNION SELECT p.relid FROM pg_catalog.pg_partition_tree(s.relation) p) t
-      JOIN pg_catalog.pg_class c ON c.oid = t.oid
-     WHERE c.relkind IN ('r', 'p')
-       AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g
-                        WHERE g.tgrelid = c.oid AND g.tgfoid = 'risk_alert.capture()'::regprocedure
-                          AND g.tgtype & 32 <> 0 AND g.tgenabled IN ('O', 'A'));
-    IF r.tables IS NOT NULL THEN
+    SELECT pg_catalog.min(g.tgname) FILTER (WHERE g.tgenabled IN ('D', 'R')) AS disabled,
+           pg_catalog.bool_or(g.tgenabled IN ('O', 'A')) AS fires INTO r
+      FROM pg_catalog.pg_trigger g
+     WHERE g.tgrelid = s.relation AND g.tgfoid = 'risk_alert.capture()'::regprocedure AND g.tgtype & 32 <> 0;
+    IF r.fires IS NOT TRUE THEN
         RETURN NEXT ROW('truncate_trigger', 'warning', s.name, 'TRUNCATE goes unnoticed',
-            pg_catalog.format('Features would still count the rows that it removes from %s.',
-                              pg_catalog.array_to_string(r.tables, ', ')), repair)::risk_alert._finding;
+            pg_catalog.format('Features would still count the rows that it removes from table %s.', fullname),
+            CASE WHEN r.disabled IS NULL THEN repair
+                 ELSE pg_catalog.format('ALTER TABLE %s ENABLE TRIGGER %I', fullname, r.disabled) END)::risk_alert._finding;
+    END IF;
+
+    IF problem IS NULL AND NOT EXISTS (
+            SELECT FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_depend d ON d.objid = g.oid
+             WHERE g.tgrelid = s.relation AND g.tgfoid = 'risk_alert.capture()'::regprocedure
+               AND d.classid = 'pg_catalog.pg_trigger'::regclass
+               AND d.refclassid = 'pg_catalog.pg_class'::regclass
+               AND d.refobjid = s.relation AND d.refobjsubid > 0) THEN
+        RETURN NEXT ROW('dependencies', 'warning', s.name, 'nothing keeps columns and functions that rules use from being dropped',
+            'The triggers come from a dump, or were made by hand after watch().', repair)::risk_alert._finding;
     END IF;
 
     IF EXISTS (SELECT FROM pg_catalog.pg_subscription_rel b
@@ -307,7 +316,7 @@ BEGIN
     END LOOP;
 
     FOR r IN
-        SELECT u.*, st.errors, st.last_error
+        SELECT u.*, st.errors, st.errors_in_row, st.last_error, st.last_error_at
           FROM risk_alert.rule u LEFT JOIN risk_alert.rule_stat st USING (rule_id)
          WHERE u.stream_id = s.stream_id AND u.status <> 'retired'
          ORDER BY u.name
@@ -332,8 +341,10 @@ BEGIN
             RETURN NEXT ROW('rule', 'error', pg_catalog.format('%s.%s', s.name, r.name), 'a rule is suspended after repeated errors',
                 r.suspended_for,
                 pg_catalog.format('Correct its condition, or SELECT risk_alert.alter_rule(%L, %L, status => %L)', s.name, r.name, r.status))::risk_alert._finding;
-        ELSIF r.errors > 0 THEN
-            RETURN NEXT ROW('rule', 'warning', pg_catalog.format('%s.%s', s.name, r.name), 'a rule has failed for some events',
+        ELSIF r.errors_in_row > 0 OR r.last_error_at > pg_catalog.clock_timestamp() - interval '1 day' THEN
+            RETURN NEXT ROW('rule', CASE WHEN r.errors_in_row > 0 THEN 'warning' ELSE 'info' END,
+                pg_catalog.format('%s.%s', s.name, r.name),
+                CASE WHEN r.errors_in_row > 0 THEN 'a rule fails' ELSE 'a rule has failed for some events' END,
                 pg_catalog.format('%s times, the last time with: %s', r.errors, r.last_error),
                 pg_catalog.format('SELECT risk_alert.alter_rule(%L, %L, condition => %L), corrected', s.name, r.name, r.condition))::risk_alert._finding;
         END IF;
@@ -393,7 +404,7 @@ BEGIN
     f.name := 'activity';
     f.object := s.name;
     f.level := 'warning';
-    IF st.state <> 'running' AND st.queued > 0 THEN
+    IF st.state <> 'running' AND st.queued > 0 AND risk_alert._capture_problem(s.relation) IS NULL THEN
         f.level := 'error';
         f.description := 'events are captured but not processed';
         f.detail := pg_catalog.format('%s events wait; state: %s.', st.queued, st.state);
@@ -444,7 +455,7 @@ BEGIN
     RETURN NEXT f;
 
     IF st.skipped > 0 AND st.scored > 0 THEN
-        RETURN NEXT ROW('skipped', 'warning', s.name, 'some events could not be scored',
+        RETURN NEXT ROW('skipped', CASE WHEN st.skipped > st.scored / 100 THEN 'warning' ELSE 'info' END, s.name, 'some events could not be scored',
             pg_catalog.format('%s events, the last one because: %s', st.skipped, st.last_skip), NULL)::risk_alert._finding;
     END IF;
     IF st.last_event_time > pg_catalog.clock_timestamp() + interval '5 minutes' THEN

@@ -42,6 +42,7 @@
 #include "engine/capture.h"
 #include "engine/rebuild.h"
 #include "guc.h"
+#include "worker.h"
 
 /* How long progress without alerts may stay unwritten */
 #define FLUSH_INTERVAL_MS	1000
@@ -111,11 +112,12 @@ static uint64 single_until;		/* go event by event up to this item */
 static bool skip_first;			/* its only event can't be processed: pass over it */
 static char *skip_reason;
 
+static bool run_transaction(RaDatabase *db);
 static void position_load(void);
 static void position_store(bool tick_done);
 static void flush(bool tick_done, bool durable);
 static void flush_statistics(void);
-static void tick_begin(Snapshot snapshot, bool full);
+static void tick_begin(Snapshot snapshot);
 static void tick_end(RaDatabase *db);
 static void pending_build(void);
 static bool skip_pending(int32 stream_id, uint64 key);
@@ -130,6 +132,7 @@ static void identify_events(RaStream *stream);
 static int	score_stream(RaStream *stream, Snapshot snapshot);
 static void absorb_rule_counters(RaRuleSet *rs);
 static void statistics_written(bool written);
+static bool servers_fault(int sqlerrcode);
 static bool handle_failure(MemoryContext cxt);
 
 void
@@ -172,79 +175,14 @@ ra_batch_init(void)
 }
 
 bool
-ra_batch_run(RaDatabase *db, bool full)
+ra_batch_run(RaDatabase *db)
 {
 	volatile bool more = false;
 	MemoryContext old = CurrentMemoryContext;
 
 	PG_TRY();
 	{
-		uint64		drain = pg_atomic_read_u64(&db->drain_requested);
-		bool		draining = drain > pg_atomic_read_u64(&db->drain_done);
-		Snapshot	snapshot;
-		uint64		events;
-		int			alerts = 0;
-		bool		tick_done;
-		bool		write;
-
-		StartTransactionCommand();
-
-		/* configuration that has changed by now is visible in the snapshot taken next */
-		AcceptInvalidationMessages();
-		snapshot = GetTransactionSnapshot();
-		PushActiveSnapshot(snapshot);
-		MemoryContextReset(batch_cxt);
-		MemoryContextSwitchTo(batch_cxt);
-
-		if (items == NULL)
-		{
-			tick_drain = drain;
-			tick_begin(snapshot, full || draining);
-		}
-		else if (!ra_queue_open(reader))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("the queue of risk_alert is gone")));
-
-		/* an event that nothing can be done with must not stop the others */
-		batch_end = Min(nitems, next_item + (next_item < single_until ? 1 : ra_batch_size));
-		events = batch_end - next_item;
-		if (events > 0)
-		{
-			alerts = process_batch(snapshot);
-			dirty = true;
-		}
-		tick_done = batch_end >= nitems;
-		ra_queue_release(reader);
-
-		write = alerts > 0 || (tick_done && ra_queue_rotation_due(reader));
-		if (dirty && !write)
-			write = (tick_done && draining) ||
-				TimestampDifferenceExceeds(last_flush, GetCurrentTimestamp(), FLUSH_INTERVAL_MS);
-		if (write)
-		{
-			if (events > 0)
-				done_through = items[batch_end - 1].arrived;
-			flush(tick_done, alerts > 0);
-		}
-		PopActiveSnapshot();
-		CommitTransactionCommand();
-		MemoryContextSwitchTo(worker_cxt);
-
-		/* now it has happened */
-		statistics_written(write);
-		next_item = batch_end;
-		failures = 0;
-		skip_first = false;
-		if (events > 0)
-		{
-			pg_atomic_fetch_add_u64(&db->batches, 1);
-			pg_atomic_fetch_add_u64(&db->events, events);
-			pg_atomic_write_u64(&db->last_batch_at, (uint64) GetCurrentTimestamp());
-		}
-		if (tick_done)
-			tick_end(db);
-		more = !tick_done || pg_atomic_read_u64(&db->drain_requested) > tick_drain;
+		more = run_transaction(db);
 	}
 	PG_CATCH();
 	{
@@ -256,6 +194,85 @@ ra_batch_run(RaDatabase *db, bool full)
 
 	MemoryContextSwitchTo(old);
 	return more;
+}
+
+/* One transaction: a batch, or just a look whether there is one */
+static bool
+run_transaction(RaDatabase *db)
+{
+	uint64		drain = pg_atomic_read_u64(&db->drain_requested);
+	bool		draining = drain > pg_atomic_read_u64(&db->drain_done);
+	Snapshot	snapshot;
+	uint64		events;
+	int			alerts = 0;
+	bool		tick_done;
+	bool		write;
+
+	StartTransactionCommand();
+
+	/*
+	 * Reads invalidations as well: configuration that has changed by now is
+	 * visible in the snapshot taken next.
+	 */
+	if (!ra_worker_lock_extension())
+	{
+		CommitTransactionCommand();
+		return false;
+	}
+	snapshot = GetTransactionSnapshot();
+	PushActiveSnapshot(snapshot);
+	MemoryContextReset(batch_cxt);
+	MemoryContextSwitchTo(batch_cxt);
+
+	if (items == NULL)
+	{
+		tick_drain = drain;
+		tick_begin(snapshot);
+	}
+	else if (!ra_queue_open(reader))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the queue of risk_alert is gone")));
+
+	/* an event that nothing can be done with must not stop the others */
+	batch_end = Min(nitems, next_item + (next_item < single_until ? 1 : ra_batch_size));
+	events = batch_end - next_item;
+	if (events > 0)
+	{
+		alerts = process_batch(snapshot);
+		dirty = true;
+	}
+	tick_done = batch_end >= nitems;
+	ra_queue_release(reader);
+
+	write = alerts > 0 || (tick_done && ra_queue_rotation_due(reader));
+	if (dirty && !write)
+		write = (tick_done && draining) ||
+			TimestampDifferenceExceeds(last_flush, GetCurrentTimestamp(), FLUSH_INTERVAL_MS);
+	if (write)
+	{
+		if (events > 0)
+			done_through = items[batch_end - 1].arrived;
+		flush(tick_done, alerts > 0);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(worker_cxt);
+
+	/* now it has happened */
+	statistics_written(write);
+	next_item = batch_end;
+	failures = 0;
+	skip_first = false;
+	if (events > 0)
+	{
+		pg_atomic_fetch_add_u64(&db->batches, 1);
+		pg_atomic_fetch_add_u64(&db->events, events);
+		pg_atomic_write_u64(&db->last_batch_at, (uint64) GetCurrentTimestamp());
+	}
+	if (tick_done)
+		tick_end(db);
+	return !tick_done || pg_atomic_read_u64(&db->drain_requested) > tick_drain;
 }
 
 /* Does work wait that no latch will announce? */
@@ -465,14 +482,14 @@ flush_statistics(void)
 
 /* Find out what is new as of the snapshot */
 static void
-tick_begin(Snapshot snapshot, bool full)
+tick_begin(Snapshot snapshot)
 {
 	RaXidSet   *now;
 
 	MemoryContextReset(tick_cxt);
 	MemoryContextSwitchTo(tick_cxt);
 	now = ra_xidset_from_snapshot(snapshot, tick_cxt);
-	items = ra_queue_collect(reader, snapshot, now, low, high, done_through, full, &nitems);
+	items = ra_queue_collect(reader, snapshot, now, low, high, done_through, &nitems);
 	next_item = 0;
 	pending = NULL;
 
@@ -1080,6 +1097,27 @@ statistics_written(bool written)
 }
 
 /*
+ * Is the error of a kind that an event can't have caused, and that goes away:
+ * resources, operator intervention, locks, system?
+ */
+static bool
+servers_fault(int sqlerrcode)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
+	{
+		case MAKE_SQLSTATE('0', '8', '0', '0', '0'):
+		case MAKE_SQLSTATE('4', '0', '0', '0', '0'):
+		case MAKE_SQLSTATE('5', '3', '0', '0', '0'):
+		case MAKE_SQLSTATE('5', '5', '0', '0', '0'):
+		case MAKE_SQLSTATE('5', '7', '0', '0', '0'):
+		case MAKE_SQLSTATE('5', '8', '0', '0', '0'):
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
  * An error ended the transaction.  True: it was a user's expression, which is
  * handled with care from now on, and the batch can be done again at once.
  * False: the caller reports it, and waits before it tries again.
@@ -1135,7 +1173,7 @@ handle_failure(MemoryContext cxt)
 		 */
 		if (++failures > 2)
 			single_until = Max(single_until, batch_end);
-		if (failures > 5 && batch_end - next_item == 1)
+		if (failures > 5 && batch_end - next_item == 1 && !servers_fault(geterrcode()))
 		{
 			ErrorData  *error;
 

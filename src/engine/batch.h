@@ -19,9 +19,9 @@ extern void ra_batch_init(void);
 
 /*
  * Process one batch in a transaction of its own, and answer drain() calls.
- * full: look at the whole queue.  True if there is more to do right away.
+ * True if there is more to do right away.
  */
-extern bool ra_batch_run(RaDatabase *db, bool full);
+extern bool ra_batch_run(RaDatabase *db);
 
 typedef struct RaStreamCounters
 {

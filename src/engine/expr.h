@@ -76,6 +76,9 @@ extern bool ra_aggregate_by_name(const char *name, RaAggregateFunction *function
 extern void ra_aggregate_types(RaAggregateFunction function, Oid type,
 							   RaValueClass *value_class, Oid *result_type);
 
+/* Decimals that a numeric expression's values have at most; -1: can't be told */
+extern int	ra_expr_scale(Node *expr);
+
 /*
  * Attribute number of a column by exact name; 0 if there is none.  ERROR if it
  * is one that events don't have (virtual generated columns).

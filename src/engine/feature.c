@@ -523,7 +523,7 @@ feature_datum(const RaRuleSet *rs, const RaFeature *feature, const RaFeatureResu
 					case RA_AGG_SUM:
 						return Float8GetDatum(a->fsum);
 					case RA_AGG_AVG:
-						return Float8GetDatum(a->fsum / (double) a->n);
+						return Float8GetDatum((0.0 + a->fsum) / (double) a->n);	/* no -0, as in SQL */
 					case RA_AGG_MIN:
 						return Float8GetDatum(a->fmin);
 					default:

@@ -11,6 +11,8 @@
 #include "catalog/pg_type.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/typcache.h"
 #include "utils/varlena.h"
@@ -206,6 +208,130 @@ ra_aggregate_types(RaAggregateFunction function, Oid type,
 						aggregates[function].sql != NULL ? aggregates[function].sql : aggregates[function].name,
 						format_type_be(type)),
 				 errhint("%s", hint)));
+}
+
+static int
+max_scale(List *args)
+{
+	int			scale = 0;
+	ListCell   *lc;
+
+	foreach(lc, args)
+	{
+		int			of_arg = ra_expr_scale(lfirst(lc));
+
+		if (of_arg < 0)
+			return -1;
+		scale = Max(scale, of_arg);
+	}
+	return scale;
+}
+
+/*
+ * How many decimals a numeric expression's values have at most, as numeric's
+ * own functions choose them; -1 if that can't be told.
+ */
+int
+ra_expr_scale(Node *expr)
+{
+	int32		typmod = exprTypmod(expr);
+	Oid			funcid = InvalidOid;
+	List	   *args = NIL;
+
+	if (getBaseTypeAndTypmod(exprType(expr), &typmod) == NUMERICOID &&
+		typmod >= (int32) VARHDRSZ)
+	{
+		/* as numeric_typmod_scale(): 11 bits, signed */
+		int			scale = (((typmod - VARHDRSZ) & 0x7ff) ^ 1024) - 1024;
+
+		return Max(scale, 0);
+	}
+
+	switch (nodeTag(expr))
+	{
+		case T_Const:
+			{
+				Const	   *con = (Const *) expr;
+				char	   *point;
+
+				if (con->constisnull)
+					return 0;
+				if (con->consttype != NUMERICOID)
+					return -1;
+				point = strchr(DatumGetCString(DirectFunctionCall1(numeric_out, con->constvalue)), '.');
+				return point == NULL ? 0 : (int) strlen(point + 1);
+			}
+		case T_RelabelType:
+			return ra_expr_scale((Node *) ((RelabelType *) expr)->arg);
+		case T_CoerceToDomain:
+			return ra_expr_scale((Node *) ((CoerceToDomain *) expr)->arg);
+		case T_CoalesceExpr:
+			return max_scale(((CoalesceExpr *) expr)->args);
+		case T_MinMaxExpr:
+			return max_scale(((MinMaxExpr *) expr)->args);
+		case T_NullIfExpr:
+			return ra_expr_scale(linitial(((NullIfExpr *) expr)->args));
+		case T_CaseExpr:
+			{
+				CaseExpr   *c = (CaseExpr *) expr;
+				ListCell   *lc;
+
+				foreach(lc, c->args)
+					args = lappend(args, lfirst_node(CaseWhen, lc)->result);
+				if (c->defresult != NULL)
+					args = lappend(args, c->defresult);
+				return max_scale(args);
+			}
+		case T_FuncExpr:
+			funcid = ((FuncExpr *) expr)->funcid;
+			args = ((FuncExpr *) expr)->args;
+			break;
+		case T_OpExpr:
+			funcid = ((OpExpr *) expr)->opfuncid;
+			if (!OidIsValid(funcid))
+				funcid = get_opcode(((OpExpr *) expr)->opno);
+			args = ((OpExpr *) expr)->args;
+			break;
+		default:
+			return -1;
+	}
+
+	switch (funcid)
+	{
+		case F_NUMERIC_INT2:
+		case F_NUMERIC_INT4:
+		case F_NUMERIC_INT8:
+		case F_ROUND_NUMERIC:
+		case F_TRUNC_NUMERIC:
+		case F_CEIL_NUMERIC:
+		case F_CEILING_NUMERIC:
+		case F_FLOOR_NUMERIC:
+		case F_SIGN_NUMERIC:
+			return 0;
+		case F_ROUND_NUMERIC_INT4:
+		case F_TRUNC_NUMERIC_INT4:
+			if (IsA(lsecond(args), Const) && !((Const *) lsecond(args))->constisnull)
+				return Max(DatumGetInt32(((Const *) lsecond(args))->constvalue), 0);
+			return -1;
+		case F_NUMERIC_ADD:
+		case F_NUMERIC_SUB:
+		case F_NUMERIC_MOD:
+		case F_MOD_NUMERIC_NUMERIC:
+		case F_NUMERIC_UMINUS:
+		case F_NUMERIC_UPLUS:
+		case F_NUMERIC_ABS:
+		case F_ABS_NUMERIC:
+			return max_scale(args);
+		case F_NUMERIC_MUL:
+			{
+				int			left = ra_expr_scale(linitial(args));
+				int			right = ra_expr_scale(lsecond(args));
+
+				return left < 0 || right < 0 ? -1 : left + right;
+			}
+		default:
+			return -1;
+	}
 }
 
 

@@ -15,12 +15,17 @@
  *
  * A transaction that runs for hours keeps its own rows back and nothing else.
  * To make that cheap as well, the reader remembers per page whether
- *	 - it can hold something new (OPEN),
+ *	 - there is nothing unread in it (DONE),
  *	 - all its unread rows belong to one transaction that runs (that xid), or
- *	 - everything in it has been read and no room is left (DONE).
- * "No room" is a guess: a smaller row may still fit.  It only costs latency,
- * since a full look (once a second, before drain() answers, and before a
- * TRUNCATE under an exclusive lock) visits every page.
+ *	 - it has to be looked at (OPEN).
+ * That alone would miss a row written to a DONE page later.  So a writer, after
+ * it has written a row and thus before it commits, notes the block in shared
+ * memory (the lowest one, by table), and the reader, after it has taken its snapshot,
+ * takes the note away and looks at all pages from there on.  For every row that the snapshot
+ * sees: its note was made before the snapshot, so it is taken now, or it was taken
+ * by an earlier tick, which found the row on its page and remembers it.  Rows
+ * go to the end of a table, but for sessions that fill a page begun earlier, so
+ * the notes point near the end.
  *
  * Rotation.  When the current table has grown large and another one is empty,
  * the hint moves on.  A table is truncated when its lock can be had at once (so no transaction
@@ -67,9 +72,6 @@
 #define Anum_stream_id		1
 #define Anum_stream_layout	10
 
-/* a page with less free space than this is taken to be full */
-#define PAGE_FULL			512
-
 /* states of a page; any other value is the one xid it waits for */
 #define PAGE_OPEN			UINT64CONST(0)
 #define PAGE_DONE			PG_UINT64_MAX
@@ -83,6 +85,7 @@ typedef struct QueueTable
 	BlockNumber nalloc;
 	uint64	   *pages;			/* state of each */
 	BlockNumber first;			/* all before are DONE */
+	BlockNumber touched;		/* look at all from here on, whatever their state */
 } QueueTable;
 
 struct RaQueueReader
@@ -97,10 +100,11 @@ struct RaQueueReader
 static Oid	queue_relids[RA_QUEUE_TABLES];
 static bool queue_relids_valid = false;
 
+static void note_block(int table, BlockNumber block);
 static Oid	queue_relid(int i);
 static void queue_invalidate(Datum arg, Oid relid);
 static void table_collect(RaQueueReader *reader, int t, Snapshot snapshot, const RaXidSet *now,
-						  const RaXidSet *low, const RaXidSet *high, int64 done_through, bool full,
+						  const RaXidSet *low, const RaXidSet *high, int64 done_through,
 						  RaQueueItem **items, uint64 *n, uint64 *nalloc);
 static bool table_covered(Relation rel, const RaXidSet *low);
 static int	item_cmp(const void *a, const void *b);
@@ -144,10 +148,35 @@ ra_queue_append(int32 stream_id, int32 layout_id, char op, bytea *data)
 
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
 	heap_insert(rel, tuple, GetCurrentCommandId(true), HEAP_INSERT_SKIP_FSM, NULL);
+	note_block(current, ItemPointerGetBlockNumber(&tuple->t_self));
 	heap_freetuple(tuple);
 
 	/* the lock stays until commit: it tells the reader that rows may come */
 	table_close(rel, NoLock);
+}
+
+/*
+ * Tell the reader where a row was written.  The slot is looked up only now: if
+ * there is none yet, its worker has not begun, and will read everything.
+ */
+static void
+note_block(int table, BlockNumber block)
+{
+	RaDatabase *db = ra_my_database();
+	uint32		lowest;
+
+	if (db == NULL)
+		return;
+
+	/*
+	 * The row is on its page before the note is read: a reader that takes a
+	 * note which covers the block looks at the page after that.
+	 */
+	pg_memory_barrier();
+	lowest = pg_atomic_read_u32(&db->queue_touched[table]);
+	while (block < lowest &&
+		   !pg_atomic_compare_exchange_u32(&db->queue_touched[table], &lowest, block))
+		;
 }
 
 int32
@@ -282,9 +311,12 @@ RaQueueReader *
 ra_queue_reader(MemoryContext cxt)
 {
 	RaQueueReader *reader = MemoryContextAllocZero(cxt, sizeof(RaQueueReader));
+	int			t;
 
 	reader->cxt = cxt;
 	reader->buffer = InvalidBuffer;
+	for (t = 0; t < RA_QUEUE_TABLES; t++)
+		reader->tables[t].touched = PG_UINT32_MAX;
 	return reader;
 }
 
@@ -306,7 +338,7 @@ ra_queue_reader_reset(RaQueueReader *reader)
 RaQueueItem *
 ra_queue_collect(RaQueueReader *reader, Snapshot snapshot, const RaXidSet *now,
 				 const RaXidSet *low, const RaXidSet *high, int64 done_through,
-				 bool full, uint64 *nitems)
+				 uint64 *nitems)
 {
 	RaQueueItem *items = NULL;
 	uint64		n = 0;
@@ -315,7 +347,7 @@ ra_queue_collect(RaQueueReader *reader, Snapshot snapshot, const RaXidSet *now,
 
 	reader->pending = false;
 	for (t = 0; t < RA_QUEUE_TABLES; t++)
-		table_collect(reader, t, snapshot, now, low, high, done_through, full,
+		table_collect(reader, t, snapshot, now, low, high, done_through,
 					  &items, &n, &nalloc);
 
 	/* mostly in order already, but for sessions that write to pages of their own */
@@ -547,13 +579,18 @@ queue_invalidate(Datum arg, Oid relid)
  */
 static void
 table_collect(RaQueueReader *reader, int t, Snapshot snapshot, const RaXidSet *now,
-			  const RaXidSet *low, const RaXidSet *high, int64 done_through, bool full,
+			  const RaXidSet *low, const RaXidSet *high, int64 done_through,
 			  RaQueueItem **items, uint64 *n, uint64 *nalloc)
 {
 	QueueTable *table = &reader->tables[t];
 	BlockNumber nblocks;
 	BlockNumber block;
+	BlockNumber touched;
 	Oid			storage;
+
+	/* after the snapshot, before the table's size is read */
+	touched = pg_atomic_exchange_u32(&ra_my_database()->queue_touched[t], PG_UINT32_MAX);
+	table->touched = Min(table->touched, touched);
 
 	if (table->rel == NULL)
 		table->rel = table_open(queue_relid(t), AccessShareLock);
@@ -580,7 +617,7 @@ table_collect(RaQueueReader *reader, int t, Snapshot snapshot, const RaXidSet *n
 	while (table->nblocks < nblocks)
 		table->pages[table->nblocks++] = PAGE_OPEN;
 
-	for (block = full ? 0 : table->first; block < nblocks; block++)
+	for (block = Min(table->first, table->touched); block < nblocks; block++)
 	{
 		uint64		state = table->pages[block];
 		uint64		waits_for = 0;
@@ -590,7 +627,7 @@ table_collect(RaQueueReader *reader, int t, Snapshot snapshot, const RaXidSet *n
 		OffsetNumber off,
 					max;
 
-		if (!full)
+		if (block < table->touched)
 		{
 			if (state == PAGE_DONE)
 				continue;
@@ -655,7 +692,7 @@ table_collect(RaQueueReader *reader, int t, Snapshot snapshot, const RaXidSet *n
 
 		if (waits_for != 0 || waits_for_many)
 			reader->pending = true;
-		if (PageIsNew(page) || PageGetHeapFreeSpace(page) >= PAGE_FULL || waits_for_many)
+		if (waits_for_many)
 			table->pages[block] = PAGE_OPEN;
 		else if (waits_for != 0)
 			table->pages[block] = waits_for;
@@ -664,9 +701,8 @@ table_collect(RaQueueReader *reader, int t, Snapshot snapshot, const RaXidSet *n
 		UnlockReleaseBuffer(buffer);
 	}
 
-	/* a full look may have found an earlier page open again */
-	if (full)
-		table->first = 0;
+	table->first = Min(table->first, table->touched);
+	table->touched = PG_UINT32_MAX;
 	while (table->first < table->nblocks && table->pages[table->first] == PAGE_DONE)
 		table->first++;
 }

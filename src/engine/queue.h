@@ -68,12 +68,12 @@ extern void ra_queue_reader_reset(RaQueueReader *reader);
 /*
  * Collect, ordered by arrival, the events visible in snapshot (whose running transactions are now)
  * that low does not cover; with high, only those that high covers and that
- * arrived after done_through.  full: look at every page, however unlikely it is to hold
- * something new.  Result in the current context.
+ * arrived after done_through.  The snapshot must have been taken before the call.  Result in
+ * the current context.
  */
 extern RaQueueItem *ra_queue_collect(RaQueueReader *reader, Snapshot snapshot, const RaXidSet *now,
 									 const RaXidSet *low, const RaXidSet *high, int64 done_through,
-									 bool full, uint64 *nitems);
+									 uint64 *nitems);
 
 /* Open the tables for ra_queue_fetch in a further transaction; false: the extension is gone */
 extern bool ra_queue_open(RaQueueReader *reader);

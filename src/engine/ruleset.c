@@ -628,17 +628,10 @@ find_measure(RaLoader *loader, int entity, RaFeatureDraft *draft, Node *value, N
 		ra_aggregate_types(function, getBaseType(new.type), &new.value_class, &result_type);
 		if (new.value_class == RA_CLASS_NUMERIC)
 		{
-			int32		typmod = exprTypmod(value);
-			Oid			base = getBaseTypeAndTypmod(new.type, &typmod);
-
-			new.scale = DECIMAL_DEFAULT_SCALE;
-			if (base == NUMERICOID && typmod >= (int32) VARHDRSZ)
-			{
-				/* as numeric_typmod_scale(): 11 bits, signed */
-				int			scale = (((typmod - VARHDRSZ) & 0x7ff) ^ 1024) - 1024;
-
-				new.scale = Min(Max(scale, 0), DECIMAL_MAX_SCALE);
-			}
+			new.scale = ra_expr_scale(value);
+			if (new.scale < 0)
+				new.scale = DECIMAL_DEFAULT_SCALE;
+			new.scale = Min(new.scale, DECIMAL_MAX_SCALE);
 		}
 		new.type = getBaseType(new.type);
 	}

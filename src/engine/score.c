@@ -138,7 +138,8 @@ ra_rule_failed(RaRuleSet *rs, RaRule *rule, const char *message)
 			pfree(rule->last_error);
 		rule->last_error = MemoryContextStrdup(rs->cxt, message);
 	}
-	if (!rule->suspended && rule->errors_in_row >= (uint64) ra_rule_error_limit)
+	if (!rule->suspended && ra_rule_error_limit > 0 &&
+		rule->errors_in_row >= (uint64) ra_rule_error_limit)
 	{
 		rule->suspended = true;
 		ereport(WARNING,

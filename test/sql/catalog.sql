@@ -89,4 +89,4 @@ SELECT line FROM (SELECT pg_read_file(setting || '/extension/risk_alert--0.1.sql
 SELECT attrelid::regclass AS "table", string_agg(attname, ' ' ORDER BY attnum) AS columns
   FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
  WHERE c.relnamespace = 'risk_alert'::regnamespace AND c.relkind = 'r' AND attnum > 0
- GROUP BY attrelid ORDER BY attrelid::regclass::text;
+ GROUP BY attrelid ORDER BY attrelid::regclass::text COLLATE "C";

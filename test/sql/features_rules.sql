@@ -20,7 +20,7 @@ CREATE INDEX ON pay (payee, at);
 SELECT risk_alert.create_feature('pay', 'payer_got', entity => 'payee', lookup => 'payer',
                                  aggregate => 'sum(amount)', within => '48 hours');
 SELECT feature, entity, lookup, aggregate, within, filter, include_current, result_type
-  FROM risk_alert.features WHERE stream = 'pay' ORDER BY feature;
+  FROM risk_alert.features WHERE stream = 'pay' ORDER BY feature COLLATE "C";
 
 -- claim: names are identifiers, read as SQL reads them
 SELECT risk_alert.create_feature('pay', 'Card_N_2h', entity => 'card_id', aggregate => 'count(*)', within => '2 hours');
@@ -109,7 +109,7 @@ DROP FUNCTION is_round(numeric);
 ALTER TABLE pay RENAME COLUMN amount TO sum_total;
 ALTER TABLE pay RENAME COLUMN card_id TO card;
 SELECT rule, condition, reason FROM risk_alert.rules WHERE stream = 'pay' ORDER BY rule;
-SELECT feature, entity, aggregate, filter FROM risk_alert.features WHERE stream = 'pay' ORDER BY feature;
+SELECT feature, entity, aggregate, filter FROM risk_alert.features WHERE stream = 'pay' ORDER BY feature COLLATE "C";
 ALTER TABLE pay RENAME COLUMN sum_total TO amount;
 ALTER TABLE pay RENAME COLUMN card TO card_id;
 

@@ -134,7 +134,7 @@ SELECT risk_alert.unwatch('Pay, all');
 SELECT risk_alert.watch('"Odd schema"."Pay, all"', event_time => 'At Time');
 DROP SCHEMA "Odd schema" CASCADE;
 
--- claim: a partitioned table is watched as a whole, each partition's TRUNCATE included
+-- claim: a partitioned table is watched as a whole
 CREATE TABLE part (id int, at timestamptz, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
 CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
 CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM ('2021-01-01') TO ('2022-01-01') PARTITION BY RANGE (at);
@@ -144,10 +144,10 @@ SELECT risk_alert.watch('part', event_time => 'at', key => 'id');
 SELECT risk_alert.watch('part', event_time => 'at');
 SELECT tgrelid::regclass, tgname, tgparentid <> 0 AS cloned FROM pg_trigger
  WHERE tgrelid::regclass::text LIKE 'part%' ORDER BY 1, 2;
-CREATE TABLE part_3 PARTITION OF part FOR VALUES FROM ('2022-01-01') TO ('2023-01-01');
 -- claim: alter_stream() without settings attaches what is missing, and makes no new version
+DROP TRIGGER risk_alert_truncate ON part;
 SELECT risk_alert.alter_stream('part');
-SELECT tgname FROM pg_trigger WHERE tgrelid = 'part_3'::regclass ORDER BY 1;
+SELECT tgname FROM pg_trigger WHERE tgrelid = 'part'::regclass ORDER BY 1;
 SELECT version FROM risk_alert.streams WHERE stream = 'part';
 SELECT risk_alert.unwatch('part');
 SELECT count(*) FROM pg_trigger WHERE tgrelid::regclass::text LIKE 'part%';
