@@ -167,7 +167,7 @@ static bool extension_look(void);
 static void extension_invalidate(Datum arg, Oid relid);
 static bool run_batch(void);
 static void check_signals(void);
-static bool wait_for_work(long ms);
+static void wait_for_work(long ms);
 
 void
 ra_worker_main(Datum main_arg)
@@ -227,7 +227,7 @@ ra_worker_main(Datum main_arg)
 		if (!extension_fits)
 		{
 			/* whoever wakes us may have run ALTER EXTENSION */
-			(void) wait_for_work(MISFIT_POLL_MS);
+			wait_for_work(MISFIT_POLL_MS);
 			extension_stale = true;
 			continue;
 		}
@@ -243,16 +243,19 @@ ra_worker_main(Datum main_arg)
 		lazy = max_prepared_xacts == 0 &&
 			now >= TimestampTzPlusMilliseconds(busy_at, LAZY_AFTER_MS);
 		if (error_pause == 0)
-			(void) wait_for_work(lazy ? LAZY_POLL_MS : POLL_MS);
+			wait_for_work(lazy ? LAZY_POLL_MS : POLL_MS);
 		else
 		{
 			TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), error_pause);
 			long		left;
 
-			/* commits that wake us don't shorten the pause */
-			while ((left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until)) > 0)
+			/* commits that wake us don't shorten the pause; a clock set back ends it */
+			for (;;)
 			{
-				(void) wait_for_work(Min(left, error_pause));
+				left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+				if (left <= 0 || left > error_pause)
+					break;
+				wait_for_work(left);
 				check_signals();
 			}
 		}
@@ -550,16 +553,14 @@ check_signals(void)
 	}
 }
 
-/* Sleep until woken, or for that long; true: nobody woke us */
-static bool
+/* Sleep until woken, or for that long */
+static void
 wait_for_work(long ms)
 {
 	static uint32 wait_event = 0;
-	int			rc;
 
-	rc = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
-				   ra_wait_event(&wait_event, "RiskAlertWorker"));
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
+					 ra_wait_event(&wait_event, "RiskAlertWorker"));
 	ResetLatch(MyLatch);
 	pg_atomic_fetch_add_u64(&my_slot->wakeups, 1);
-	return (rc & WL_LATCH_SET) == 0;
 }

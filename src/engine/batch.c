@@ -27,6 +27,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/condition_variable.h"
+#include "storage/ipc.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -85,6 +86,7 @@ typedef struct PendingEvent
 	uint64		item;			/* index of its last INSERT in the tick */
 } PendingEvent;
 
+static bool exit_registered = false;
 static MemoryContext worker_cxt;	/* lives as long as the worker */
 static MemoryContext tick_cxt;
 static MemoryContext batch_cxt;
@@ -112,6 +114,7 @@ static uint64 single_until;		/* go event by event up to this item */
 static bool skip_first;			/* its only event can't be processed: pass over it */
 static char *skip_reason;
 
+static void worker_exit(int code, Datum arg);
 static bool run_transaction(RaDatabase *db);
 static void position_load(void);
 static void position_store(bool tick_done);
@@ -169,9 +172,19 @@ ra_batch_init(void)
 	skip_first = false;
 	last_flush = GetCurrentTimestamp();
 
+	if (!exit_registered)
+		before_shmem_exit(worker_exit, (Datum) 0);
+	exit_registered = true;
 	ra_cache_end_all();
 	ra_score_init();
 	position_load();
+}
+
+/* Windows that nobody keeps up to date must not be read */
+static void
+worker_exit(int code, Datum arg)
+{
+	ra_cache_end_all();
 }
 
 bool

@@ -23,7 +23,7 @@
  * Instances.  A window is only right as long as a worker applies every event
  * to it.  Hence windows belong to an instance that the worker announces in
  * shared memory, and end with it: a new serial number makes all old windows
- * unreachable, and CLOCK reclaims them.
+ * unreachable, and they are freed.
  */
 #include "postgres.h"
 
@@ -105,6 +105,7 @@ static void entry_unlink(uint32 chain, CacheEntry *entry, dsa_pointer self, dsa_
 static dsa_pointer entry_alloc(Size size);
 static bool entry_put(RaInstance instance, RaEntityHash hash, const RaWindow *window, bool wide);
 static Size evict_some(Size want);
+static void reclaim(void);
 static void attach(void);
 
 static uint32
@@ -245,6 +246,7 @@ ra_cache_end_instance(RaInstance instance)
 	if (pg_atomic_read_u32(&cache->instances[instance.slot].serial) == instance.serial)
 		pg_atomic_write_u32(&cache->instances[instance.slot].serial, 0);
 	LWLockRelease(&cache->instance_lock);
+	reclaim();
 }
 
 void
@@ -261,6 +263,7 @@ ra_cache_end_all(void)
 			pg_atomic_write_u32(&cache->instances[i].serial, 0);
 	}
 	LWLockRelease(&cache->instance_lock);
+	reclaim();
 }
 
 RaInstance
@@ -587,6 +590,53 @@ entry_unlink(uint32 chain, CacheEntry *entry, dsa_pointer self, dsa_pointer prev
 		chains[chain] = entry->next;
 	pg_atomic_fetch_sub_u64(&slot->entities, 1);
 	pg_atomic_fetch_sub_u64(&slot->bytes, entry->size);
+}
+
+/*
+ * Free the windows of instances that have ended, so that their slots can be
+ * used again.  Looks at every chain; ending an instance is rare.
+ */
+static void
+reclaim(void)
+{
+	uint32		chain;
+
+	attach();
+	for (chain = 0; chain < cache->nchains; chain++)
+	{
+		dsa_pointer victims = InvalidDsaPointer;
+		dsa_pointer p,
+					prev;
+
+		/* a peek without the lock: nobody adds to an ended instance */
+		if (!DsaPointerIsValid(chains[chain]))
+			continue;
+		LWLockAcquire(chain_lock(chain), LW_EXCLUSIVE);
+		prev = InvalidDsaPointer;
+		p = chains[chain];
+		while (DsaPointerIsValid(p))
+		{
+			CacheEntry *entry = dsa_get_address(area, p);
+			dsa_pointer next = entry->next;
+
+			if (pg_atomic_read_u32(&cache->instances[entry->slot].serial) == entry->serial)
+				prev = p;
+			else
+			{
+				entry_unlink(chain, entry, p, prev);
+				entry->next = victims;
+				victims = p;
+			}
+			p = next;
+		}
+		LWLockRelease(chain_lock(chain));
+		while (DsaPointerIsValid(victims))
+		{
+			p = victims;
+			victims = ((CacheEntry *) dsa_get_address(area, p))->next;
+			dsa_free(area, p);
+		}
+	}
 }
 
 /* Memory for an entry, evicting others if need be; invalid if there is none */

@@ -5,8 +5,16 @@
  * The tables are small and read rarely, and by sessions that have no rights on
  * them (risk_score() by anybody): so by plain scans, without SPI.  Columns are
  * addressed by number as in sql/install; an upgrade script may only append to
- * them.  Readers take no locks beyond the tables' own; who writes the
- * configuration of a stream takes the lock of ra_lock_stream() (depend.c).
+ * them.
+ *
+ * The scans use the catalog snapshot, which for tables that are no catalogs is
+ * taken anew each time: what is committed now, and what this transaction has
+ * done, whatever its isolation level.  An older snapshot could show the
+ * configuration from before the change whose invalidation we are acting on,
+ * and there would be no second one.
+ *
+ * Readers take no locks beyond the tables' own; who writes the configuration of
+ * a stream holds the lock of its row.
  */
 #include "postgres.h"
 
@@ -22,7 +30,6 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/snapmgr.h"
 
 #include "engine/config.h"
 #include "engine/queue.h"
@@ -165,7 +172,7 @@ read_rows(const char *table, int nkeys, ScanKey keys, int ncolumns, RowReader re
 	if (RelationGetDescr(rel)->natts < ncolumns)
 		elog(ERROR, "table risk_alert.%s has too few columns", table);
 
-	scan = systable_beginscan(rel, InvalidOid, false, GetActiveSnapshot(), nkeys, keys);
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, nkeys, keys);
 	while ((tuple = systable_getnext(scan)) != NULL)
 	{
 		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);

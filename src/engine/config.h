@@ -54,8 +54,8 @@ typedef struct RaRuleRow
 } RaRuleRow;
 
 /*
- * All of these read under the active snapshot, whatever rights the current
- * user has.  The stream's row, or NULL.
+ * All of these read what is committed now, whatever the transaction's snapshot
+ * and the current user's rights.  The stream's row, or NULL.
  */
 extern RaStreamRow *ra_read_stream(int32 stream_id);
 

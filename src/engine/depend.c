@@ -12,8 +12,8 @@
  * Objects of the extension itself are left out: DROP EXTENSION is about the
  * trigger anyway, and an upgrade may replace what rules use.
  *
- * A refresh holds the lock on the stream's row, and then reads under a snapshot
- * taken after that: of two concurrent changes of a stream the later one sees the
+ * A refresh holds the lock on the stream's row, and reads what is committed when
+ * it has got it: of two concurrent changes of a stream the later one sees the
  * earlier one's rows.
  */
 #include "postgres.h"
@@ -39,7 +39,6 @@
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "engine/depend.h"
@@ -81,9 +80,7 @@ ra_stream_refresh(int32 stream_id)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("stream with ID %d does not exist", stream_id)));
 
-	PushActiveSnapshot(GetLatestSnapshot());
 	rs = ra_ruleset_load_all(stream_id, CurrentMemoryContext, &uses);
-	PopActiveSnapshot();
 	if (uses.excess != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -107,6 +104,44 @@ ra_stream_refresh(int32 stream_id)
 	ra_settings_leave(nestlevel);
 }
 
+/*
+ * Any stream's triggers depend on its time column, once refreshed; and its
+ * layout is of these columns.
+ */
+bool
+ra_stream_needs_refresh(int32 stream_id)
+{
+	static const char query[] =
+		"SELECT FROM risk_alert.stream s"
+		" WHERE s.stream_id = $1 AND EXISTS (SELECT FROM pg_class WHERE oid = s.relation)"
+		" AND (EXISTS (SELECT FROM pg_trigger t"
+		" WHERE t.tgrelid = s.relation AND t.tgfoid = 'risk_alert.capture()'::regprocedure"
+		" AND t.tgparentid = 0 AND t.tgtype & 1 = 1"
+		" AND NOT EXISTS (SELECT FROM pg_depend d, pg_attribute a"
+		" WHERE d.classid = 'pg_trigger'::regclass AND d.objid = t.oid"
+		" AND d.refclassid = 'pg_class'::regclass AND d.refobjid = s.relation"
+		" AND d.refobjsubid = a.attnum AND a.attrelid = s.relation AND a.attname = s.event_time))"
+		" OR NOT EXISTS (SELECT FROM risk_alert.capture_layout l"
+		" WHERE l.layout_id = s.layout_id AND l.stream_id = s.stream_id"
+		" AND NOT EXISTS (SELECT FROM unnest(l.attnums, l.types) AS u (attnum, type)"
+		" WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = s.relation"
+		" AND a.attnum = u.attnum AND a.atttypid = u.type))"
+		" AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = s.relation"
+		" AND a.attname = s.event_time AND a.attnum = ANY (l.attnums))))";
+	int			nestlevel = ra_settings_enter();
+	Oid			type = INT4OID;
+	Datum		value = Int32GetDatum(stream_id);
+	bool		needed;
+
+	SPI_connect();
+	if (SPI_execute_with_args(query, 1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look at stream %d", stream_id);
+	needed = SPI_processed > 0;
+	SPI_finish();
+	ra_settings_leave(nestlevel);
+	return needed;
+}
+
 void
 ra_stream_invalidate(int32 stream_id)
 {
@@ -115,9 +150,7 @@ ra_stream_invalidate(int32 stream_id)
 
 	if (!OidIsValid(stream_table))
 		return;
-	PushActiveSnapshot(GetLatestSnapshot());
 	stream = ra_read_stream(stream_id);
-	PopActiveSnapshot();
 
 	/*
 	 * The watched table's entry for those who keep something about it; our own

@@ -14,6 +14,13 @@
  */
 extern void ra_stream_refresh(int32 stream_id);
 
+/*
+ * Does the stream need a refresh although nobody has changed it?  So it is after
+ * dump and restore or pg_upgrade, which lose dependencies and may number columns
+ * anew.
+ */
+extern bool ra_stream_needs_refresh(int32 stream_id);
+
 /* Make all processes reload the stream when this transaction commits */
 extern void ra_stream_invalidate(int32 stream_id);
 

@@ -683,8 +683,8 @@ check_not_temporary(RaExprContext *cxt, Oid classid, Oid objid)
 	if (isAnyTempNamespace(get_object_namespace(&address)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-				 errmsg("%s cannot use temporary %s", kind_names[cxt->kind],
-						getObjectDescription(&address, false)),
+				 errmsg("%s cannot use temporary objects", kind_names[cxt->kind]),
+				 errdetail("They go away with the session."),
 				 parser_errposition(cxt->pstate, cxt->location)));
 }
 

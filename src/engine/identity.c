@@ -93,6 +93,13 @@ ra_unbecome(const RaIdentity *save)
 	SetUserIdAndSecContext(save->userid, save->sec_context);
 }
 
+/* No subtransactions there */
+static void
+parallel_context(void *arg)
+{
+	errcontext("loading of rules in a parallel query, where broken ones cannot be left out");
+}
+
 char *
 ra_attempt(Oid owner, void (*step) (void *arg), void *arg)
 {
@@ -106,10 +113,16 @@ ra_attempt(Oid owner, void (*step) (void *arg), void *arg)
 
 	if (IsInParallelMode())
 	{
-		/* no subtransactions here: an error is everybody's */
+		ErrorContextCallback callback;
+
+		callback.callback = parallel_context;
+		callback.arg = NULL;
+		callback.previous = error_context_stack;
+		error_context_stack = &callback;
 		ra_become(owner, &save);
 		step(arg);
 		ra_unbecome(&save);
+		error_context_stack = callback.previous;
 		return NULL;
 	}
 

@@ -37,7 +37,6 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
-#include "engine/list.h"
 #include "engine/queue.h"
 #include "risk_alert.h"
 
@@ -200,12 +199,6 @@ ra_in_list_any(PG_FUNCTION_ARGS)
 	/* the list last: nothing that runs other code may follow */
 	list = site_list(site, PG_GETARG_TEXT_PP(0));
 	PG_RETURN_BOOL(list_contains(list, value, len));
-}
-
-bool
-ra_in_list_lookup(const char *list, const char *value, int len)
-{
-	return list_contains(list_get(list, strlen(list)), value, len);
 }
 
 /*

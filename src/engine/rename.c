@@ -21,7 +21,6 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/snapmgr.h"
 
 #include "engine/depend.h"
 #include "engine/load.h"
@@ -82,7 +81,6 @@ ra_rename_begin(Oid relid)
 	ListCell   *lc;
 
 	nestlevel = ra_settings_enter();
-	PushActiveSnapshot(GetLatestSnapshot());
 	if (OidIsValid(relid))
 	{
 		int32		stream_id = ra_stream_by_relid(relid);
@@ -100,7 +98,6 @@ ra_rename_begin(Oid relid)
 		if (stream != NULL)
 			streams = lappend(streams, stream);
 	}
-	PopActiveSnapshot();
 	ra_settings_leave(nestlevel);
 	return streams;
 }
@@ -116,10 +113,8 @@ ra_rename_end(void *state)
 		return;
 	CommandCounterIncrement();
 	nestlevel = ra_settings_enter();
-	PushActiveSnapshot(GetLatestSnapshot());
 	foreach(lc, streams)
 		finish(lfirst(lc));
-	PopActiveSnapshot();
 	ra_settings_leave(nestlevel);
 }
 

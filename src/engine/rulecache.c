@@ -8,10 +8,9 @@
  * the next lock, and reloads on demand.  DDL on the table, and changes of
  * functions, types, roles and schemas that rules depend on, are learnt in the same way.
  *
- * A rule set is loaded under a snapshot of its own, newer than the transaction's:
- * an old one might see the configuration as it was before the change whose
- * invalidation we have just taken note of, and there would be no second one.
- * Invalidations that arrive while loading mark the result as stale at once.
+ * Loading reads what is committed at the time, not what the transaction's
+ * snapshot shows (config.c).  Invalidations that arrive while loading mark the
+ * result as stale at once.
  *
  * A replaced rule set may still be in use up the stack (a rule that calls
  * risk_score()); it lives until the transaction ends.
@@ -67,6 +66,7 @@ ra_ruleset_get(int32 stream_id)
 	RaCacheEntry *entry;
 	RaRuleSet  *rs;
 	RaLoading	this;
+	bool		pushed;
 	bool		found;
 
 	if (cache == NULL)
@@ -83,20 +83,25 @@ ra_ruleset_get(int32 stream_id)
 	/* before anything is read, or we'd miss that it changes */
 	stream_table = ra_extension_relid("stream");
 
+	/* functions that planning evaluates may want one */
+	pushed = !ActiveSnapshotSet();
+	if (pushed)
+		PushActiveSnapshot(GetTransactionSnapshot());
+
 	this.outer = loading;
 	this.invalidated = false;
 	loading = &this;
 	PG_TRY();
 	{
-		PushActiveSnapshot(GetLatestSnapshot());
 		rs = ra_ruleset_load(stream_id, cache_cxt);
-		PopActiveSnapshot();
 	}
 	PG_FINALLY();
 	{
 		loading = this.outer;
 	}
 	PG_END_TRY();
+	if (pushed)
+		PopActiveSnapshot();
 
 	entry = hash_search(cache, &stream_id, HASH_ENTER, &found);
 	if (!found)

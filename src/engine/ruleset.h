@@ -219,8 +219,8 @@ typedef struct RaRuleSet
 } RaRuleSet;
 
 /*
- * Load the stream's rule set as seen by the active snapshot.  NULL if there is no such
- * stream.  Problems of one rule are left in its error, of the stream in
+ * Load the stream's rule set as it is now, whatever the transaction's snapshot;
+ * some snapshot must be active, though.  NULL if there is no such stream.  Problems of one rule are left in its error, of the stream in
  * broken; other errors are thrown.  Result in a child context of parent.
  */
 extern RaRuleSet *ra_ruleset_load(int32 stream_id, MemoryContext parent);

@@ -4,6 +4,7 @@
 \set SHOW_CONTEXT never
 SET TimeZone = 'UTC';
 SET DateStyle = 'ISO, MDY';
+SET IntervalStyle = 'postgres';
 
 CREATE SCHEMA expr;
 SET search_path = expr, public;

@@ -279,7 +279,8 @@ sub _row
 		int(rand 5), int(rand 5), _pick("'phone'", "'tablet'"), _pick("'DE'", "'FR'", "'IT'"),
 		sprintf("'00000000-0000-0000-0000-%012d'", rand 3), _pick(-1, 0, 4_000_000_000),
 		int(rand 9) - 2, int(rand 65535) - 32767,
-		_pick('9223372036854775807', '-9223372036854775808', int(rand 1000), int(rand 1e9) * 1e6),
+		$state->{wide} ? _pick('9223372036854775807', '-9223372036854775808', int(rand 1000))
+		: int(rand 1e9) * 1e6,
 		sprintf('%.2f', _chance(0.02) ? -rand 1e9 : rand 100),
 		_chance(0.03) ? _pick(@odd_double[ 0 .. 2 ])
 		: _pick('1e30', '-1e-20', '0.1', '0.10', '12345678901234567890.123456789', int(rand 100), sprintf('%.9f', rand 1e6)),
