@@ -2,9 +2,10 @@
  * apply.c
  *	  A batch's events and the windows of their entities.
  *
- * The order is: find which windows the batch's scored events need and the
- * cache lacks, rebuild those from the table under the batch's snapshot, then
- * apply every event in order of arrival.  Applying is idempotent (an event that
+ * Every event is applied in order of arrival to the windows that the cache has.
+ * Those that scored events need and the cache lacks, or does not hold far enough
+ * back, are noted on the way, rebuilt from the table under the batch's snapshot,
+ * all at once, and the events are applied to them too.  Applying is idempotent (an event that
  * the rebuild has read already is found by its key), and puts an event behind
  * the others of its time; so afterwards each window is what the table holds as of the
  * snapshot, in order of arrival, whether it came from the cache or not.
@@ -43,6 +44,17 @@ typedef struct LocalWindow
 	bool		wide;
 } LocalWindow;
 
+/* Windows to rebuild, of one entity definition */
+typedef struct Missing
+{
+	int			n;
+	int			nalloc;
+	RaRebuild  *rebuilds;
+	LocalWindow **windows;
+	bool		read_own;		/* events read the windows that they are in */
+} Missing;
+
+static Missing *missing;		/* by entity */
 static HTAB *locals = NULL;		/* of the stream being processed */
 static MemoryContext locals_cxt;
 
@@ -51,14 +63,18 @@ static int64 oldest_scored;
 /* Events that the snapshot sees but that belong to a later batch of the tick */
 static RaSkipEvent skip_event;
 
-static void rebuild_missing(RaStream *stream, Snapshot snapshot);
+static void note_missing(RaStream *stream, int n, const RaColumns *columns, RaEntityId id,
+						 const RaRow *row);
+static void note_foreign(RaStream *stream, RaBatchEvent *event);
+static bool rebuild_missing(RaStream *stream, Snapshot snapshot);
 static LocalWindow *local_find(RaStream *stream, int entity, RaEntityHash hash, bool create, bool *found);
 static LocalWindow *local_make(RaStream *stream, RaBatchEvent *event, int lookup, Snapshot snapshot);
 static void prefetch_entities(RaStream *stream, int e);
-static void apply_event(RaStream *stream, RaBatchEvent *event);
+static void apply_event(RaStream *stream, RaBatchEvent *event, bool rebuilt_only);
+static bool is_rebuilt(RaStream *stream, int n, RaEntityId id);
 static void apply_remove(RaStream *stream, int entity, RaEntityId id, const RaRow *row);
 static void apply_add(RaStream *stream, int entity, RaEntityId id, const RaRow *row,
-					  const RaValue *values);
+					  const RaValue *values, bool score);
 static void local_add(RaStream *stream, LocalWindow *local, const RaEvent *event);
 static int64 needed_from(const RaEntity *entity, int64 time);
 
@@ -135,11 +151,21 @@ ra_apply(RaStream *stream, Snapshot snapshot, RaSkipEvent skip)
 		if (stream->events[e].score)
 			oldest_scored = Min(oldest_scored, stream->events[e].row.time);
 
-	rebuild_missing(stream, snapshot);
+	missing = palloc0(Max(stream->nentities, 1) * sizeof(Missing));
+	for (e = 0; e < stream->rs->nlookups; e++)
+		if (stream->rs->lookups[e].own)
+			missing[stream->rs->lookups[e].entity].read_own = true;
 	for (e = 0; e < stream->nevents; e++)
 	{
 		prefetch_entities(stream, e);
-		apply_event(stream, &stream->events[e]);
+		apply_event(stream, &stream->events[e], false);
+		note_foreign(stream, &stream->events[e]);
+	}
+
+	if (rebuild_missing(stream, snapshot))
+	{
+		for (e = 0; e < stream->nevents; e++)
+			apply_event(stream, &stream->events[e], true);
 	}
 }
 
@@ -264,101 +290,108 @@ rebuild_from(const RaEntity *entity, int64 time)
 	return from < PG_INT64_MIN + slack ? PG_INT64_MIN : from - slack;
 }
 
-/* Collect what the batch's scored events lack, and read it */
+/* A scored event needs a window that isn't there, or doesn't go far enough back */
 static void
-rebuild_missing(RaStream *stream, Snapshot snapshot)
+note_missing(RaStream *stream, int n, const RaColumns *columns, RaEntityId id, const RaRow *row)
+{
+	RaEntity   *entity = &stream->rs->entities[n];
+	Missing    *m = &missing[n];
+	LocalWindow *local;
+	RaRebuild  *rebuild;
+	bool		found;
+	int			i;
+
+	local = local_find(stream, n, id.hash, true, &found);
+	if (found)
+	{
+		rebuild = &m->rebuilds[local->rebuild];
+		rebuild->lower = Min(rebuild->lower, rebuild_from(entity, row->time));
+		return;
+	}
+
+	if (m->n == m->nalloc)
+	{
+		m->nalloc = m->nalloc ? m->nalloc * 2 : 64;
+		m->rebuilds = m->rebuilds ? repalloc_huge(m->rebuilds, m->nalloc * sizeof(RaRebuild))
+			: palloc(m->nalloc * sizeof(RaRebuild));
+		m->windows = m->windows ? repalloc_huge(m->windows, m->nalloc * sizeof(LocalWindow *))
+			: palloc(m->nalloc * sizeof(LocalWindow *));
+	}
+	local->rebuild = m->n;
+	local->window = NULL;
+	local->wide = false;
+	rebuild = &m->rebuilds[m->n];
+	rebuild->lower = rebuild_from(entity, row->time);
+	rebuild->values = palloc(columns->n * sizeof(Datum));
+	for (i = 0; i < columns->n; i++)
+	{
+		bool		isnull;
+
+		rebuild->values[i] = ra_row_value(stream->rs, row, columns->attnos[i], &isnull);
+	}
+	m->windows[m->n++] = local;
+}
+
+/* Windows that an event reads without being in them: those of other lookups */
+static void
+note_foreign(RaStream *stream, RaBatchEvent *event)
 {
 	RaRuleSet  *rs = stream->rs;
-	int			n;
+	int			l;
 
-	for (n = 0; n < rs->nentities; n++)
+	if (!event->score)
+		return;
+	for (l = 0; l < rs->nlookups; l++)
 	{
-		RaEntity   *entity = &rs->entities[n];
-		RaRebuild  *rebuilds = NULL;
-		LocalWindow **windows = NULL;
-		int			count = 0;
-		int			nalloc = 0;
-		int			e,
-					l,
-					i;
+		RaLookup   *lookup = &rs->lookups[l];
+		RaEntityId	id = event->lookups[l];
+		RaWindow   *window;
+		bool		present;
+		bool		wide;
 
-		for (l = 0; l < rs->nlookups; l++)
-		{
-			RaLookup   *lookup = &rs->lookups[l];
-
-			if (lookup->entity != n)
-				continue;
-			for (e = 0; e < stream->nevents; e++)
-			{
-				RaBatchEvent *event = &stream->events[e];
-				RaEntityId	id;
-				RaWindow   *window;
-				LocalWindow *local;
-				bool		wide;
-				bool		present;
-				bool		found;
-
-				if (!event->score)
-					continue;
-				prefetch_entities(stream, e);
-				id = event->lookups[l];
-				if (!id.present)
-					continue;
-				window = ra_cache_lock(stream->instances[n], id.hash, false, &wide);
-				present = window != NULL &&
-					(wide || window->complete_from <= needed_from(entity, event->row.time));
-				ra_cache_unlock(stream->instances[n], id.hash);
-				if (present)
-					continue;
-
-				local = local_find(stream, n, id.hash, true, &found);
-				if (!found)
-				{
-					if (count == nalloc)
-					{
-						nalloc = nalloc ? nalloc * 2 : 64;
-						rebuilds = rebuilds ? repalloc_huge(rebuilds, nalloc * sizeof(RaRebuild))
-							: palloc(nalloc * sizeof(RaRebuild));
-						windows = windows ? repalloc_huge(windows, nalloc * sizeof(LocalWindow *))
-							: palloc(nalloc * sizeof(LocalWindow *));
-					}
-					local->rebuild = count;
-					local->window = NULL;
-					local->wide = false;
-					rebuilds[count].lower = rebuild_from(entity, event->row.time);
-					rebuilds[count].values = palloc(entity->columns.n * sizeof(Datum));
-					for (i = 0; i < entity->columns.n; i++)
-					{
-						bool		isnull;
-
-						rebuilds[count].values[i] = ra_row_value(rs, &event->row,
-																 lookup->columns.attnos[i], &isnull);
-					}
-					windows[count++] = local;
-				}
-				else
-					rebuilds[local->rebuild].lower = Min(rebuilds[local->rebuild].lower,
-														 rebuild_from(entity, event->row.time));
-			}
-		}
-		if (count == 0)
+		if (lookup->own || !id.present)
 			continue;
+		window = ra_cache_lock(stream->instances[lookup->entity], id.hash, false, &wide);
+		present = window != NULL &&
+			(wide || window->complete_from <= needed_from(&rs->entities[lookup->entity],
+														  event->row.time));
+		ra_cache_unlock(stream->instances[lookup->entity], id.hash);
+		if (!present)
+			note_missing(stream, lookup->entity, &lookup->columns, id, &event->row);
+	}
+}
 
-		ra_rebuild(rs, n, count, rebuilds, PG_INT64_MAX, snapshot, skip_event);
-		for (i = 0; i < count; i++)
+/* Read what is missing; false: nothing was */
+static bool
+rebuild_missing(RaStream *stream, Snapshot snapshot)
+{
+	bool		any = false;
+	int			n,
+				i;
+
+	for (n = 0; n < stream->nentities; n++)
+	{
+		Missing    *m = &missing[n];
+
+		if (m->n == 0)
+			continue;
+		any = true;
+		ra_rebuild(stream->rs, n, m->n, m->rebuilds, PG_INT64_MAX, snapshot, skip_event);
+		for (i = 0; i < m->n; i++)
 		{
-			LocalWindow *local = windows[i];
+			LocalWindow *local = m->windows[i];
 			RaEntityHash hash = {{local->key.h[0], local->key.h[1]}};
 
-			local->wide = rebuilds[i].wide;
-			local->window = rebuilds[i].window;
-			if (ra_cache_put(stream->instances[n], hash, rebuilds[i].window, rebuilds[i].wide))
+			local->wide = m->rebuilds[i].wide;
+			local->window = m->rebuilds[i].window;
+			if (ra_cache_put(stream->instances[n], hash, m->rebuilds[i].window, m->rebuilds[i].wide))
 			{
-				pfree(rebuilds[i].window);
+				pfree(m->rebuilds[i].window);
 				local->window = NULL;
 			}
 		}
 	}
+	return any;
 }
 
 static LocalWindow *
@@ -479,8 +512,9 @@ prefetch_entities(RaStream *stream, int e)
 	}
 }
 
+/* Bring the event's windows up to date; rebuilt_only: those rebuilt just now */
 static void
-apply_event(RaStream *stream, RaBatchEvent *event)
+apply_event(RaStream *stream, RaBatchEvent *event, bool rebuilt_only)
 {
 	int			n;
 
@@ -488,15 +522,25 @@ apply_event(RaStream *stream, RaBatchEvent *event)
 		return;
 	for (n = 0; n < stream->nentities; n++)
 	{
-		if (event->op == RA_OP_UPDATE && event->old.timed)
+		if (event->op == RA_OP_UPDATE && event->old.timed &&
+			(!rebuilt_only || is_rebuilt(stream, n, event->old_ids[n])))
 			apply_remove(stream, n, event->old_ids[n], &event->old);
-		if (!event->row.timed)
+		if (!event->row.timed || (rebuilt_only && !is_rebuilt(stream, n, event->ids[n])))
 			continue;
 		if (event->op == RA_OP_DELETE)
 			apply_remove(stream, n, event->ids[n], &event->row);
 		else
-			apply_add(stream, n, event->ids[n], &event->row, event->measures[n]);
+			apply_add(stream, n, event->ids[n], &event->row, event->measures[n],
+					  event->score && !rebuilt_only);
 	}
+}
+
+static bool
+is_rebuilt(RaStream *stream, int n, RaEntityId id)
+{
+	bool		found;
+
+	return id.present && local_find(stream, n, id.hash, false, &found) != NULL;
 }
 
 static void
@@ -520,9 +564,12 @@ apply_remove(RaStream *stream, int n, RaEntityId id, const RaRow *row)
 		ra_window_remove(local->window, &entity->spec, row->time, row->key);
 }
 
-/* values NULL: too large a number, the entity is computed from the table from now on */
+/*
+ * values NULL: too large a number, the entity is computed from the table from
+ * now on.  score: the event will be scored, so its window must be there.
+ */
 static void
-apply_add(RaStream *stream, int n, RaEntityId id, const RaRow *row, const RaValue *values)
+apply_add(RaStream *stream, int n, RaEntityId id, const RaRow *row, const RaValue *values, bool score)
 {
 	RaEntity   *entity = &stream->rs->entities[n];
 	RaInstance	instance = stream->instances[n];
@@ -543,19 +590,25 @@ apply_add(RaStream *stream, int n, RaEntityId id, const RaRow *row, const RaValu
 		RaWindowResult result = RA_WINDOW_OLD;
 		RaWindow   *window;
 		int64		newest = row->time;
+		bool		incomplete;
 		bool		wide;
 
 		window = ra_cache_lock(instance, id.hash, true, &wide);
 		if (window == NULL || wide)
 		{
 			ra_cache_unlock(instance, id.hash);
+			if (window == NULL && score && missing[n].read_own)
+				note_missing(stream, n, &entity->columns, id, row);
 			break;
 		}
+		incomplete = window->complete_from > needed_from(entity, row->time);
 		if (!too_large)
 			result = ra_window_add(window, &entity->spec, &event);
 		if (window->count > 0)
 			newest = Max(newest, ra_window_time(window, window->count - 1));
 		ra_cache_unlock(instance, id.hash);
+		if (incomplete && score && missing[n].read_own)
+			note_missing(stream, n, &entity->columns, id, row);
 
 		if (too_large || result == RA_WINDOW_RANGE)
 		{

@@ -15,9 +15,11 @@ use warnings FATAL => 'all';
 use Exporter 'import';
 use File::Spec;
 use IO::Uncompress::Gunzip qw($GunzipError);
+use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes;
 
 our @EXPORT = qw(new_node create_payments drain wait_until worker_pid wait_for_worker
   wait_for_restart wait_for_logged alerts one_line data_file);
@@ -82,10 +84,27 @@ sub drain
 
 # wait_until(node, query, expected (default t), db): poll until the query's output
 # is as expected; also while the server restarts.  False, with diagnostics, when it never is.
+# (Cluster's poll_query_until dies when psql is gone before it has read the query,
+# as it is when the server does not accept connections.)
 sub wait_until
 {
 	my ($node, $query, $expected, $db) = @_;
-	return $node->poll_query_until($db // 'postgres', $query, $expected // 't');
+	my $connstr = $node->connstr($db // 'postgres');
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	my ($out, $err);
+
+	$expected //= 't';
+	while (1)
+	{
+		$out = $err = '';
+		IPC::Run::run([ 'psql', '-XAt', '-d', $connstr, '-c', $query ], '<', \undef, '>', \$out, '2>', \$err);
+		chomp($out, $err);
+		return 1 if $out eq $expected && $err eq '';
+		last if time > $deadline;
+		Time::HiRes::sleep(0.02);
+	}
+	diag("still not \"$expected\" but \"$out\" ($err): $query");
+	return 0;
 }
 
 # The process id of the database's worker; '' when none runs
