@@ -72,6 +72,14 @@
 #define LAZY_POLL_MS	10000	/* nothing happens, and nothing can be prepared */
 #define LAZY_AFTER_MS	60000	/* what "nothing happens" means */
 
+/*
+ * Under many small commits a batch for each would cost more than it is worth:
+ * after so many batches in a row of fewer events than that, each with
+ * more work waiting at its end, the worker takes what a millisecond gathers.
+ */
+#define CROWDED_BATCHES 8
+#define CROWDED_EVENTS	64
+
 /* the library and the extension differ in version: nothing can be done */
 #define MISFIT_POLL_MS	60000
 
@@ -168,11 +176,13 @@ static void extension_invalidate(Datum arg, Oid relid);
 static bool run_batch(void);
 static void check_signals(void);
 static void wait_for_work(long ms);
+static void nap(void);
 
 void
 ra_worker_main(Datum main_arg)
 {
 	TimestampTz busy_at;
+	int			crowded = 0;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, worker_sigterm);
@@ -235,10 +245,20 @@ ra_worker_main(Datum main_arg)
 		now = GetCurrentTimestamp();
 		events = pg_atomic_read_u64(&my_slot->events);
 		more = run_batch();
-		if (pg_atomic_read_u64(&my_slot->events) != events)
+		events = pg_atomic_read_u64(&my_slot->events) - events;
+		if (events > 0)
 			busy_at = now;
 		if ((more || extension_stale) && error_pause == 0)
 			continue;
+
+		/* many commits, each with few events: let some gather */
+		if (events > 0 && events < CROWDED_EVENTS && MyLatch->is_set && error_pause == 0)
+		{
+			if (++crowded > CROWDED_BATCHES)
+				nap();
+			continue;
+		}
+		crowded = 0;
 
 		lazy = max_prepared_xacts == 0 &&
 			now >= TimestampTzPlusMilliseconds(busy_at, LAZY_AFTER_MS);
@@ -554,6 +574,20 @@ check_signals(void)
 }
 
 /* Sleep until woken, or for that long */
+/*
+ * A millisecond in which commits don't wake us.  What they bring is seen right
+ * after it, by a snapshot that is taken when our latch can be found again.
+ */
+static void
+nap(void)
+{
+	my_slot->worker_latch = NULL;
+	ResetLatch(MyLatch);
+	wait_for_work(1);
+	my_slot->worker_latch = MyLatch;
+	pg_memory_barrier();
+}
+
 static void
 wait_for_work(long ms)
 {

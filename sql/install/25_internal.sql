@@ -16,7 +16,7 @@ CREATE FUNCTION risk_alert._preloaded() RETURNS bool
     SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT pg_catalog.current_setting('shared_preload_libraries')
-           ~ '(^|[,/[:space:]"])risk_alert(\.so)?"?[[:space:]]*(,|$)'
+           ~ '(^|[,/[:space:]"])risk_alert([.]so)?"?[[:space:]]*(,|$)'
 $$;
 COMMENT ON FUNCTION risk_alert._preloaded() IS 'internal: is the library in shared_preload_libraries?';
 REVOKE ALL ON FUNCTION risk_alert._preloaded() FROM PUBLIC;
@@ -395,6 +395,39 @@ END
 $$;
 COMMENT ON FUNCTION risk_alert._check_table_exists(risk_alert.stream) IS 'internal: refuses a stream whose table was dropped';
 REVOKE ALL ON FUNCTION risk_alert._check_table_exists(risk_alert.stream) FROM PUBLIC;
+
+-- Lists that a condition (as stored, in canonical spelling) names by a literal
+-- and that are not there
+CREATE FUNCTION risk_alert._missing_lists(condition text) RETURNS text[]
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_catalog.array_agg(DISTINCT u.name)
+      FROM pg_catalog.regexp_matches(condition, 'risk_alert[.]in_list[(]''((?:[^'']|'''')*)''::text', 'g') m (part)
+     CROSS JOIN LATERAL (SELECT pg_catalog.replace(m.part[1], '''''', '''')) u (name)
+     WHERE NOT EXISTS (SELECT FROM risk_alert.list l WHERE l.name = u.name)
+$$;
+COMMENT ON FUNCTION risk_alert._missing_lists(text) IS 'internal: lists that a condition uses and that do not exist, or NULL';
+REVOKE ALL ON FUNCTION risk_alert._missing_lists(text) FROM PUBLIC;
+
+-- Not an error: the list may be made after the rule
+CREATE FUNCTION risk_alert._warn_of_lists(rule_name text, condition text) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    list text;
+BEGIN
+    FOREACH list IN ARRAY COALESCE(risk_alert._missing_lists(condition), '{}') LOOP
+        RAISE WARNING USING
+            MESSAGE = pg_catalog.format('list "%s" does not exist', list),
+            DETAIL = pg_catalog.format('Rule "%s" will fail until it does.', rule_name),
+            HINT = pg_catalog.format('SELECT risk_alert.create_list(%L)', list);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION risk_alert._warn_of_lists(text, text) IS 'internal: warns of lists that a rule uses and that do not exist';
+REVOKE ALL ON FUNCTION risk_alert._warn_of_lists(text, text) FROM PUBLIC;
 
 -- A rule's name as a template: braces stand for themselves
 CREATE FUNCTION risk_alert._plain_reason(label text) RETURNS text

@@ -186,9 +186,10 @@ BEGIN
             HINT = pg_catalog.format('Change it with risk_alert.alter_rule(%L, %L, ...), or choose another name.', s.name, rule_name);
     END IF;
 
+    condition_text := risk_alert._check_condition(s.stream_id, condition_text, search_path, caller);
+    PERFORM risk_alert._warn_of_lists(rule_name, condition_text);
     INSERT INTO risk_alert.rule (stream_id, name, condition, points, severity, reason, status, owner)
-        VALUES (s.stream_id, rule_name,
-                risk_alert._check_condition(s.stream_id, condition_text, search_path, caller),
+        VALUES (s.stream_id, rule_name, condition_text,
                 rule_points, rule_severity,
                 CASE WHEN reason_text IS NULL THEN risk_alert._plain_reason(rule_name)
                      ELSE risk_alert._check_reason(s.stream_id, reason_text, caller) END,
@@ -233,6 +234,7 @@ BEGIN
         PERFORM risk_alert._check_access(s.relation, caller, false);
         r.condition := risk_alert._check_condition(s.stream_id, condition_text, search_path, caller);
         r.owner := caller;
+        PERFORM risk_alert._warn_of_lists(rule_name, r.condition);
     END IF;
     IF reason_text IS NOT NULL THEN
         -- the caller must not have shown to him what only the owner may read

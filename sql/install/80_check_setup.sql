@@ -337,6 +337,11 @@ BEGIN
             RETURN NEXT ROW('rule', CASE r.status WHEN 'draft' THEN 'warning' ELSE 'error' END,
                 pg_catalog.format('%s.%s', s.name, r.name), 'a rule cannot be evaluated', problem,
                 pg_catalog.format('SELECT risk_alert.alter_rule(%L, %L, condition => %L), corrected', s.name, r.name, r.condition))::risk_alert._finding;
+        ELSIF risk_alert._missing_lists(r.condition) IS NOT NULL THEN
+            broken := broken || r.name;
+            RETURN NEXT ROW('rule', 'error', pg_catalog.format('%s.%s', s.name, r.name), 'a rule looks up a list that does not exist',
+                pg_catalog.format('Lists: %s.', pg_catalog.array_to_string(risk_alert._missing_lists(r.condition), ', ')),
+                pg_catalog.format('SELECT risk_alert.create_list(%L)', (risk_alert._missing_lists(r.condition))[1]))::risk_alert._finding;
         ELSIF r.suspended_at IS NOT NULL THEN
             RETURN NEXT ROW('rule', 'error', pg_catalog.format('%s.%s', s.name, r.name), 'a rule is suspended after repeated errors',
                 r.suspended_for,

@@ -40,6 +40,7 @@
 #include "engine/rebuild.h"
 #include "engine/ruleset.h"
 #include "engine/score.h"
+#include "risk_alert.h"
 
 PG_FUNCTION_INFO_V1(ra_risk_score_row);
 PG_FUNCTION_INFO_V1(ra_risk_score_json);
@@ -250,8 +251,10 @@ populate_row(Oid type, Jsonb *event)
 static RaRuleSet *
 ruleset_or_error(int32 stream_id, const char *name)
 {
-	RaRuleSet  *rs = ra_ruleset_get(stream_id);
+	RaRuleSet  *rs;
 
+	ra_check_version();
+	rs = ra_ruleset_get(stream_id);
 	if (rs == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

@@ -624,6 +624,15 @@ check_function(Oid funcid, void *context)
 				 errhint("Only functions that are declared IMMUTABLE or STABLE can be used."),
 				 parser_errposition(cxt->pstate, cxt->location)));
 
+	/* what we provide is not for rules, risk_score() of a rule's own stream least of all */
+	if (get_func_namespace(funcid) == get_namespace_oid("risk_alert", true) &&
+		strcmp(get_func_name(funcid), "in_list") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("%s cannot call function %s", kind_names[cxt->kind], format_procedure(funcid)),
+				 errdetail("Of schema risk_alert only in_list() is meant for rules."),
+				 parser_errposition(cxt->pstate, cxt->location)));
+
 	/*
 	 * A window is built from the table at any time, so what counts in it must
 	 * not depend on when or by whom that is done.  Stable functions of

@@ -37,6 +37,8 @@ CREATE INDEX ON pay (device, card_id, at);
 CREATE INDEX ON pay (merchant_id, at) WHERE amount > 0;
 SELECT risk_alert.watch('pay', event_time => 'at', name => 'expr');
 
+SELECT risk_alert.create_list('trusted'), risk_alert.create_list('x');
+
 -- ways to look at the result
 CREATE VIEW texts AS
     SELECT 'feature' AS kind, f.feature_id AS id, f.name::text, f.entity, f.lookup, f.function, f.value, f.filter AS condition,
@@ -187,6 +189,7 @@ SELECT rule('bad', 'amount IN (SELECT 1)');
 SELECT rule('bad', 'amount > 1 AND random() < 0.5');
 SELECT rule('bad', 'clock_timestamp() > at');
 SELECT rule('bad', 'nextval(''s'') > 1');
+SELECT rule('bad', 'risk_alert.risk_score(''expr'', extra) > 1');
 SELECT rule('bad', 'sum(amount) > 1');
 SELECT rule('bad', 'amount > 1 AND rank() OVER () > 1');
 SELECT rule('bad', 'generate_series(1, 3) > amount');
@@ -347,6 +350,7 @@ $$;
 DROP TABLE payment;
 SELECT rule('bad', 'amount > 1');
 SELECT risk_alert.unwatch('expr');
+SELECT risk_alert.drop_list('trusted'), risk_alert.drop_list('x');
 SET client_min_messages = warning;
 DROP SCHEMA expr2 CASCADE;
 DROP FUNCTION public.score(numeric);

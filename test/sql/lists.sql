@@ -44,11 +44,12 @@ SELECT risk_alert.list_add('l_block', NULL);
 SELECT risk_alert.list_add('l_block', repeat('x', 1001));
 SELECT risk_alert.drop_list('l_none');
 
--- claim: a list that a rule uses stays
+-- claim: a list that a rule uses stays; one that it looks up in vain is warned of
 CREATE TABLE l_pay (id int PRIMARY KEY, merchant text, at timestamptz);
 SELECT risk_alert.watch('l_pay', event_time => 'at');
 SELECT risk_alert.create_rule('l_pay', 'blocked', 'risk_alert.in_list(''l_block'', merchant)');
 SELECT risk_alert.create_rule('l_pay', 'typo', 'risk_alert.in_list(''l_blok'', merchant)');
+SELECT level, name, object, description, detail, remediation FROM risk_alert.check_setup() WHERE object = 'l_pay.typo';
 SELECT risk_alert.drop_list('l_block');
 SELECT risk_alert.unwatch('l_pay');
 SELECT risk_alert.drop_list('l_block');

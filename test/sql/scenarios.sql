@@ -175,19 +175,24 @@ INSERT INTO s3 (at, card, amount, what, expected) VALUES
     ('2024-05-01 11:00:00', 12, 30, '80 + 30, the other card''s', 'much'),
     ('2024-05-01 11:00:00', 13, 30, 'after the rollback', '-'),
     ('2024-05-01 11:00:00', 14, 30, '10 + 30', '-');
--- A late event is seen as of its own time; later ones see it
+-- A late event is seen as of its own time.  What was scored before is not
+-- scored again; what commits with it sees it, and so do later ones.
 INSERT INTO s3 (at, card, amount, what, expected) VALUES
     ('2024-05-01 12:00:00', 15, 90, '90', '-'),
+    ('2024-05-01 12:00:00', 16, 90, '90 + 20, which commits with it', 'much'),
+    ('2024-05-01 11:00:00', 16, 20, 'late: 20 as of its own time', '-');
+SELECT risk_alert.drain('5 min');
+INSERT INTO s3 (at, card, amount, what, expected) VALUES
     ('2024-05-01 11:00:00', 15, 20, 'late: 20 as of its own time', '-'),
     ('2024-05-01 13:00:00', 15, 0.5, '110.50', 'much');
 -- Without a card, without an amount, not a number
 INSERT INTO s3 (at, card, amount, what, expected) VALUES
     ('2024-05-01 10:00:00', NULL, 90, 'no card', '-'),
     ('2024-05-01 10:01:00', NULL, 20, 'no card', '-'),
-    ('2024-05-01 10:00:00', 16, NULL, 'no amount', '-'),
-    ('2024-05-01 10:01:00', 16, 100, 'sum 100', '-'),
-    ('2024-05-01 10:02:00', 16, 'NaN', 'NaN, greater than any number', 'much'),
-    ('2024-05-02 10:02:00', 16, 1, 'a day later it is gone', '-');
+    ('2024-05-01 10:00:00', 17, NULL, 'no amount', '-'),
+    ('2024-05-01 10:01:00', 17, 100, 'sum 100', '-'),
+    ('2024-05-01 10:02:00', 17, 'NaN', 'NaN, greater than any number', 'much'),
+    ('2024-05-02 10:02:00', 17, 1, 'a day later it is gone', '-');
 SELECT risk_alert.drain('5 min');
 SELECT * FROM verdicts('s3');
 

@@ -118,7 +118,7 @@ wait_until($node, q{SELECT current_setting('idle_session_timeout') = '0'});
 	my @hostile = ('default_transaction_read_only = on', "search_path = 'nowhere'", 'row_security = off', 'DateStyle = German',
 		'IntervalStyle = sql_standard', "TimeZone = 'Pacific/Apia'", 'extra_float_digits = -15', 'bytea_output = escape',
 		"lc_messages = 'C'", 'standard_conforming_strings = off', 'default_transaction_isolation = serializable',
-		'default_transaction_deferrable = on', 'work_mem = 64kB', 'enable_indexscan = off', 'enable_seqscan = off',
+		'default_transaction_deferrable = on', "work_mem = '64kB'", 'enable_indexscan = off', 'enable_seqscan = off',
 		'client_encoding = LATIN1', 'quote_all_identifiers = on', 'transform_null_equals = on', 'synchronous_commit = off',
 		'vacuum_cost_delay = 10', "default_tablespace = ''", 'session_replication_role = replica', 'check_function_bodies = off',
 		"temp_tablespaces = ''", 'array_nulls = off', 'escape_string_warning = off', 'jit = on', 'jit_above_cost = 0');

@@ -112,11 +112,12 @@ INSERT INTO payments SELECT 500000 + g, 1000, 1, timestamptz '2026-01-01Z' + g *
 	{
 		my $from = 1_000_000 * $seed;
 		# one payment per transaction, until the server goes
-		my $script = join('', map { payments($from + $_, 1) . "\n" } 0 .. 1999);
-		my ($out, $err) = ('', '');
-		my $psql = IPC::Run::start(
-			[ 'psql', '-XqAt', '-d', $node->connstr('postgres'), '-f', '-' ],
-			'<', \$script, '>', \$out, '2>', \$err);
+		my $script = $node->basedir . '/burst.sql';
+		unlink $script;
+		append_to_file($script, join('', map { payments($from + $_, 1) . "\n" } 0 .. 1999));
+		my $err = '';
+		my $psql = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres'), '-f', $script ],
+			'<', \undef, '2>', \$err);
 		my $wanted = 1 + ($seed * 7919) % 300;
 
 		wait_until($node, "SELECT count(*) >= $wanted FROM payments WHERE payment_id >= $from");
