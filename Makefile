@@ -86,7 +86,9 @@ $(CORE_OBJS): override CFLAGS += $(CFLAGS_VECTORIZE)
 # PGXS tracks no headers
 $(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h src/core/*.h src/engine/*.h)
 
+# ASCII only: the script is read in the encoding of each database
 sql/risk_alert--0.1.sql: $(sort $(wildcard sql/install/*.sql))
+	@! LC_ALL=C grep -n '[^ -~	]' $^
 	{ printf '%s\n' '\echo Use "CREATE EXTENSION risk_alert" to load this file. \quit'; cat $^; } > $@.tmp
 	mv $@.tmp $@
 

@@ -18,6 +18,7 @@ DROP TABLE payments CASCADE;
 CREATE TABLE payments (LIKE bench.template INCLUDING ALL);
 -- one index, so one entity; all columns are captured even so
 DELETE FROM bench.feature WHERE entity = 'merchant_id';
+CALL bench.make_rules(500000, 5000000);
 DELETE FROM bench.rule WHERE condition LIKE '%merchant\__%';
 INSERT INTO bench.rule SELECT name || '_again', condition FROM bench.rule;
 

@@ -74,23 +74,34 @@ INSERT INTO bench.feature VALUES
     ('merchant_max_7d',    'merchant_id', 'max(amount)', '7 days'),
     ('merchant_cards_1h',  'merchant_id', 'count(DISTINCT card_id)', '1 hour');
 
--- 50 rules in ten forms; about one event in a hundred is above a threshold
+-- 50 rules in ten forms.  Thresholds lie above what is usual at so many events per
+-- card and merchant a day, so that about one event in a hundred raises an alert whatever that rate is.
 CREATE TABLE bench.rule (name text, condition text);
-INSERT INTO bench.rule
-SELECT format('r%s_%s', lpad(i::text, 2, '0'), form),
-       CASE form
-       WHEN 0 THEN format('amount > %s AND card_count_30d >= 5', 235 + 20 * i)
-       WHEN 1 THEN format('card_count_10m > %s AND amount < 2', 2 + i)
-       WHEN 2 THEN format('card_count_1h > %s AND card_sum_1h > %s', 4 + i, 300 + 50 * i)
-       WHEN 3 THEN format('amount > %s * card_avg_30d AND amount > 2 * card_avg_7d AND card_count_30d > 10', 7 + i / 10)
-       WHEN 4 THEN format('card_sum_1d > %s AND card_count_1d > 2 AND country <> ''DE''', 900 + 50 * i)
-       WHEN 5 THEN format('card_merchants_1h > %s AND card_sum_30d > 1000 AND channel = 3', 3 + i)
-       WHEN 6 THEN format('merchant_count_10m > %s AND amount < merchant_avg_30d AND country = ''US''', 60 + 5 * i)
-       WHEN 7 THEN format('amount >= card_max_30d AND amount > %s AND amount >= merchant_max_7d', 400 + 10 * i)
-       WHEN 8 THEN format('merchant_cards_1h > %s AND merchant_count_1h > %s', 1500 + i, 2000 + i)
-       ELSE format('merchant_count_1d > %s AND merchant_sum_1d > 4 * merchant_sum_30d / 30 AND card_count_1d > card_count_7d / 2', 80 + i)
-       END
-FROM generate_series(0, 49) i, LATERAL (SELECT i % 10 AS form) f;
+CREATE FUNCTION bench.unusual(per_day float8, days float8, i int) RETURNS int LANGUAGE sql AS $$
+    -- of a Poisson distribution, about
+    SELECT ceil(per_day * days + (5 + i / 5.0) * sqrt(per_day * days) + 3 + i / 10.0)::int
+$$;
+CREATE PROCEDURE bench.make_rules(card_per_day float8, merchant_per_day float8) LANGUAGE sql AS $$
+    TRUNCATE bench.rule;
+    INSERT INTO bench.rule
+    SELECT format('r%s_%s', lpad(i::text, 2, '0'), form),
+           CASE form
+           WHEN 0 THEN format('amount > %s AND card_count_30d >= 5', 235 + 20 * i)
+           WHEN 1 THEN format('card_count_10m > %s AND amount < 2', bench.unusual(card_per_day, 1 / 144.0, i))
+           WHEN 2 THEN format('card_count_1h > %s AND card_sum_1h > %s', bench.unusual(card_per_day, 1 / 24.0, i), 300 + 50 * i)
+           WHEN 3 THEN format('amount > %s * card_avg_30d AND amount > 2 * card_avg_7d AND card_count_30d > 10', 7 + i / 10)
+           WHEN 4 THEN format('card_sum_1d > %s AND card_count_1d > 2 AND country <> ''DE''', 70 * bench.unusual(card_per_day, 1, i))
+           WHEN 5 THEN format('card_merchants_1h > %s AND card_sum_30d > 1000 AND channel = 3', bench.unusual(card_per_day, 1 / 24.0, i))
+           WHEN 6 THEN format('merchant_count_10m > %s AND amount < merchant_avg_30d AND country = ''US''',
+                              bench.unusual(merchant_per_day, 1 / 144.0, i))
+           WHEN 7 THEN format('amount >= card_max_30d AND amount > %s AND amount >= merchant_max_7d', 400 + 10 * i)
+           WHEN 8 THEN format('merchant_cards_1h > %s AND merchant_count_1h > %s',
+                              bench.unusual(merchant_per_day, 1 / 24.0, i), bench.unusual(merchant_per_day, 1 / 24.0, i + 1))
+           ELSE format('merchant_count_1d > %s AND merchant_sum_1d > 4 * merchant_sum_30d / 30 AND card_count_1d > card_count_7d / 2',
+                       bench.unusual(merchant_per_day, 1, i))
+           END
+    FROM generate_series(0, 49) i, LATERAL (SELECT i % 10 AS form) f;
+$$;
 
 -- Rules that never fire: their first comparison fails
 CREATE FUNCTION bench.idle_rule(i int) RETURNS text LANGUAGE sql AS $$
@@ -129,6 +140,7 @@ CREATE TABLE bench.sql_alert (
     features   jsonb
 );
 
+-- Called when the rules are made
 CREATE PROCEDURE bench.make_sql_peer() LANGUAGE plpgsql AS $$
 DECLARE
     assess text;
@@ -181,7 +193,6 @@ BEGIN
         $f$, assess);
 END
 $$;
-CALL bench.make_sql_peer();
 
 -- Events per second of the SQL consumer: batches until so much time has gone by
 CREATE PROCEDURE bench.run_sql_consumer(batch int, seconds float8, INOUT rate float8) LANGUAGE plpgsql AS $$

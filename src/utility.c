@@ -492,9 +492,25 @@ forgets_rows(AlterTableStmt *stmt)
 	{
 		AlterTableType type = lfirst_node(AlterTableCmd, lc)->subtype;
 
-		if (type == AT_AttachPartition || type == AT_DetachPartition ||
-			type == AT_DetachPartitionFinalize || RA_IS_SET_EXPRESSION(type))
-			return true;
+		switch (type)
+		{
+			case AT_AttachPartition:
+			case AT_DetachPartition:
+			case AT_DetachPartitionFinalize:
+				return true;
+
+				/* rows may have come while the trigger was off */
+			case AT_EnableTrig:
+			case AT_EnableAlwaysTrig:
+			case AT_EnableReplicaTrig:
+			case AT_EnableTrigAll:
+			case AT_EnableTrigUser:
+				return true;
+			default:
+				if (RA_IS_SET_EXPRESSION(type))
+					return true;
+				break;
+		}
 	}
 	return false;
 }

@@ -129,6 +129,12 @@ COMMENT ON FUNCTION risk_alert._invalidate_stream(int) IS
     'internal: makes all processes reload a stream';
 REVOKE ALL ON FUNCTION risk_alert._invalidate_stream(int) FROM PUBLIC;
 
+CREATE FUNCTION risk_alert._forget_windows(relation regclass) RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ra_forget_windows';
+COMMENT ON FUNCTION risk_alert._forget_windows(regclass) IS
+    'internal: has the worker read the entities of a watched table anew';
+REVOKE ALL ON FUNCTION risk_alert._forget_windows(regclass) FROM PUBLIC;
+
 CREATE FUNCTION risk_alert._config_changed() RETURNS trigger
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ra_config_changed';
 COMMENT ON FUNCTION risk_alert._config_changed() IS

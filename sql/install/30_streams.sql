@@ -422,6 +422,8 @@ BEGIN
         PERFORM risk_alert._check_table_exists(s);
         PERFORM risk_alert._attach(s.relation);
         PERFORM risk_alert._refresh_stream(s.stream_id);
+        -- rows may have come that no trigger saw
+        PERFORM risk_alert._forget_windows(s.relation);
         RETURN;
     END IF;
 

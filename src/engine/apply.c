@@ -44,6 +44,10 @@ typedef struct LocalWindow
 	bool		wide;
 } LocalWindow;
 
+/* The event whose features are being computed */
+static RaStream *scored_stream;
+static RaBatchEvent *scored_event;
+
 /* Windows to rebuild, of one entity definition */
 typedef struct Missing
 {
@@ -63,6 +67,8 @@ static int64 oldest_scored;
 /* Events that the snapshot sees but that belong to a later batch of the tick */
 static RaSkipEvent skip_event;
 
+static uint32 later_peers(int lookup, RaEntityId id, const RaWindow *window, bool own);
+static bool skip_later_peer(int32 stream_id, uint64 key);
 static void note_missing(RaStream *stream, int n, const RaColumns *columns, RaEntityId id,
 						 const RaRow *row);
 static void note_foreign(RaStream *stream, RaBatchEvent *event);
@@ -184,6 +190,8 @@ ra_apply_features(RaStream *stream, RaBatchEvent *event, Snapshot snapshot, RaFe
 	int			l,
 				f;
 
+	scored_stream = stream;
+	scored_event = event;
 	ra_features_bounds(rs, event->row.time, lower);
 	for (l = 0; l < rs->nlookups; l++)
 	{
@@ -197,7 +205,7 @@ ra_apply_features(RaStream *stream, RaBatchEvent *event, Snapshot snapshot, RaFe
 
 		if (!id.present)
 		{
-			ra_features_look(rs, l, NULL, &event->row, NULL, false, lower, results);
+			ra_features_look(rs, l, NULL, &event->row, NULL, false, 0, lower, results);
 			continue;
 		}
 		if (own.present && own.hash.h[0] == id.hash.h[0] && own.hash.h[1] == id.hash.h[1])
@@ -219,7 +227,8 @@ ra_apply_features(RaStream *stream, RaBatchEvent *event, Snapshot snapshot, RaFe
 			else if (window != NULL &&
 					 window->complete_from <= needed_from(entity, event->row.time))
 			{
-				ra_features_look(rs, l, window, &event->row, self, false, lower, results);
+				ra_features_look(rs, l, window, &event->row, self, false,
+								 later_peers(l, id, window, self != NULL), lower, results);
 				done = true;
 			}
 			ra_cache_unlock(instance, id.hash);
@@ -233,7 +242,8 @@ ra_apply_features(RaStream *stream, RaBatchEvent *event, Snapshot snapshot, RaFe
 					wide[l] = true;
 					break;
 				}
-				ra_features_look(rs, l, local->window, &event->row, self, false, lower, results);
+				ra_features_look(rs, l, local->window, &event->row, self, false,
+								 later_peers(l, id, local->window, self != NULL), lower, results);
 				done = true;
 			}
 
@@ -265,9 +275,55 @@ ra_apply_features(RaStream *stream, RaBatchEvent *event, Snapshot snapshot, RaFe
 			ra_exact_features(rs, l, &event->row,
 							  own.present && own.hash.h[0] == id.hash.h[0] &&
 							  own.hash.h[1] == id.hash.h[1],
-							  lower, snapshot);
+							  lower, snapshot, skip_later_peer);
 		}
 	}
+}
+
+/*
+ * How many of the batch's events behind the one at hand have its time and belong
+ * to the entity that it looks up without being of it.  (Its own entity's window
+ * holds it, so that its place tells.)
+ */
+static uint32
+later_peers(int lookup, RaEntityId id, const RaWindow *window, bool own)
+{
+	int			entity = scored_stream->rs->lookups[lookup].entity;
+	uint32		hi;
+	uint32		n = 0;
+	RaBatchEvent *event;
+
+	if (own)
+		return 0;
+	hi = ra_window_bound(window, scored_event->row.time);
+	if (hi == 0 || ra_window_time(window, hi - 1) != scored_event->row.time)
+		return 0;
+	for (event = scored_event + 1; event < scored_stream->events + scored_stream->nevents; event++)
+	{
+		if (event->usable && event->op == RA_OP_INSERT && event->row.timed &&
+			event->row.time == scored_event->row.time && event->ids[entity].present &&
+			event->ids[entity].hash.h[0] == id.hash.h[0] &&
+			event->ids[entity].hash.h[1] == id.hash.h[1] &&
+			ra_window_find(window, event->row.time, event->row.key) >= 0)
+			n++;
+	}
+	return n;
+}
+
+/* Did the event of that key, of the same time as the one at hand, arrive later? */
+static bool
+skip_later_peer(int32 stream_id, uint64 key)
+{
+	RaBatchEvent *event;
+
+	if (skip_event && skip_event(stream_id, key))
+		return true;
+	for (event = scored_event + 1; event < scored_stream->events + scored_stream->nevents; event++)
+	{
+		if (event->op == RA_OP_INSERT && event->row.key == key)
+			return true;
+	}
+	return false;
 }
 
 /* From when on a window must be complete for an event at time */

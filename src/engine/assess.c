@@ -381,7 +381,7 @@ assess_features(RaRuleSet *rs, RaRow *row)
 
 		if (!id.present)
 		{
-			ra_features_look(rs, l, NULL, row, NULL, true, lower, results);
+			ra_features_look(rs, l, NULL, row, NULL, true, 0, lower, results);
 			continue;
 		}
 		for (f = 0; f < rs->nfeatures; f++)
@@ -412,11 +412,11 @@ assess_features(RaRuleSet *rs, RaRow *row)
 				if (window && is_wide)
 					wide[l] = true;
 				else if (window && window->complete_from <= needed)
-					done = ra_features_look(rs, l, window, row, self, true, lower, results);
+					done = ra_features_look(rs, l, window, row, self, true, 0, lower, results);
 				ra_cache_unlock(instance, id.hash);
 			}
 			else
-				done = ra_features_look(rs, l, local, row, self, true, lower, results);
+				done = ra_features_look(rs, l, local, row, self, true, 0, lower, results);
 
 			if (!done && !wide[l])
 			{
@@ -464,7 +464,7 @@ assess_features(RaRuleSet *rs, RaRow *row)
 	ra_features_store(rs, results);
 	for (l = 0; l < rs->nlookups; l++)
 		if (wide[l])
-			ra_exact_features(rs, l, row, self_of[l], lower, GetActiveSnapshot());
+			ra_exact_features(rs, l, row, self_of[l], lower, GetActiveSnapshot(), NULL);
 }
 
 /* The worker's instance of an entity, looked up once per rule set */

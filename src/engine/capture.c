@@ -73,6 +73,7 @@ static HTAB *targets = NULL;
 static bool wake_at_commit = false;
 
 PG_FUNCTION_INFO_V1(ra_capture);
+PG_FUNCTION_INFO_V1(ra_forget_windows);
 
 static CaptureTarget *capture_target(Oid relid);
 static void target_load(CaptureTarget *target);
@@ -164,6 +165,14 @@ ra_capture_truncate(Oid root_relid)
 		return;
 	ra_queue_append(target->stream_id, 0, RA_OP_FORGET, NULL);
 	wake_at_commit = true;
+}
+
+/* _forget_windows(relation regclass) */
+Datum
+ra_forget_windows(PG_FUNCTION_ARGS)
+{
+	ra_capture_truncate(PG_GETARG_OID(0));
+	PG_RETURN_VOID();
 }
 
 RaLayout *

@@ -17,6 +17,7 @@
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
+#include "engine/hash.h"
 #include "engine/load.h"
 
 /*
@@ -38,7 +39,6 @@ ra_columns_build(Relation rel, int n, const AttrNumber *attnos)
 	for (int i = 0; i < n; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, attnos[i] - 1);
-		TypeCacheEntry *typcache;
 		Oid			output;
 		bool		varlena;
 
@@ -46,8 +46,7 @@ ra_columns_build(Relation rel, int n, const AttrNumber *attnos)
 		columns.types[i] = getBaseType(att->atttypid);
 		columns.collations[i] = att->attcollation;
 		columns.names[i] = pstrdup(NameStr(att->attname));
-		typcache = lookup_type_cache(columns.types[i], TYPECACHE_HASH_EXTENDED_PROC);
-		fmgr_info(typcache->hash_extended_proc, &columns.hash[i]);
+		ra_hash_lookup(columns.types[i], &columns.hash[i], CurrentMemoryContext);
 		getTypeOutputInfo(columns.types[i], &output, &varlena);
 		fmgr_info(output, &columns.output[i]);
 	}

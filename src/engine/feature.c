@@ -245,7 +245,7 @@ ra_feature_results(const RaRuleSet *rs)
 bool
 ra_features_look(const RaRuleSet *rs, int lookup, const RaWindow *window,
 				 const RaRow *row, const RaValue *self, bool all_peers,
-				 const int64 *lower, RaFeatureResult *results)
+				 uint32 later, const int64 *lower, RaFeatureResult *results)
 {
 	const RaEntity *entity = &rs->entities[rs->lookups[lookup].entity];
 	const RaWindowSpec *spec = &entity->spec;
@@ -266,6 +266,8 @@ ra_features_look(const RaRuleSet *rs, int lookup, const RaWindow *window,
 				return false;
 			hi = (uint32) pos;
 		}
+		else
+			hi -= Min(later, hi);
 	}
 
 	for (f = 0; f < rs->nfeatures; f++)

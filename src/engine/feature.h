@@ -70,14 +70,16 @@ typedef struct RaFeatureResult
  * Look at a window (NULL: entity has none) for all features of a lookup, as of
  * the row's time: events earlier than the row, and of the same time those that
  * stand before it (all of them if the row isn't in the window).  self: the row's own
- * measures, or NULL if it isn't the entity's event.  Does not throw.
+ * measures, or NULL if it isn't the entity's event.  later: how many events of the row's
+ * time stand in the window that arrived after the row, which are the last of
+ * their time.  Does not throw.
  *
  * Returns false if the row stands between others of its time and all of these
  * are wanted (all_peers): see ra_window_move_last().
  */
 extern bool ra_features_look(const RaRuleSet *rs, int lookup, const RaWindow *window,
 							 const RaRow *row, const RaValue *self, bool all_peers,
-							 const int64 *lower, RaFeatureResult *results);
+							 uint32 later, const int64 *lower, RaFeatureResult *results);
 
 /* Lower bound (exclusive) of each feature's window for an event at time */
 extern void ra_features_bounds(const RaRuleSet *rs, int64 time, int64 *lower);

@@ -27,6 +27,7 @@
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/datum.h"
+#include "utils/float.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -315,6 +316,9 @@ exact_add(RaRuleSet *rs, RaFeature *feature, RaMeasure *measure, ExactState *sta
 				d = x * n - sum;
 				if (state->n > 1)
 					sxx += d * d / (n * (n - 1));
+				/* as float8_accum(): an infinity, or NaN, spoils it for good */
+				if (isinf(x) || isnan(x) || isinf(sum) || isinf(sxx))
+					sxx = get_float8_nan();
 				state->sum = Float8GetDatum(sum);
 				state->sumsq = Float8GetDatum(sxx);
 				break;
@@ -429,7 +433,7 @@ exact_result(RaFeature *feature, RaMeasure *measure, ExactState *state, bool *is
 
 void
 ra_exact_features(RaRuleSet *rs, int lookup_no, const RaRow *row, bool self, const int64 *lower,
-				  Snapshot snapshot)
+				  Snapshot snapshot, RaSkipEvent skip)
 {
 	RaLookup   *lookup = &rs->lookups[lookup_no];
 	RaEntity   *entity = &rs->entities[lookup->entity];
@@ -479,6 +483,8 @@ ra_exact_features(RaRuleSet *rs, int lookup_no, const RaRow *row, bool self, con
 			other.nulls = row_nulls;
 			tuple_row(rs, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &other);
 			if (!other.timed || (self && other.key == row->key && other.time == row->time))
+				continue;
+			if (skip && other.time == row->time && skip(rs->stream_id, other.key))
 				continue;
 		}
 		ra_row_store(rs, &other);
@@ -568,9 +574,11 @@ plan_many(RaRuleSet *rs, int entity_no)
 	RaEntity   *entity = &rs->entities[entity_no];
 	StringInfoData sql;
 	Oid		   *types = palloc((entity->columns.n + 2) * sizeof(Oid));
+	const char *time;
 	SPIPlanPtr	plan;
 	int			i;
 
+	time = quote_identifier(get_attname(rs->relid, rs->time_attno, false));
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT e.ordinality");
 	append_columns(&sql, rs);
@@ -588,22 +596,38 @@ plan_many(RaRuleSet *rs, int entity_no)
 		types[i] = array;
 		appendStringInfo(&sql, "%spg_catalog.unnest($%d)", i > 0 ? ", " : "", i + 1);
 	}
+	types[i] = rs->time_type;
+	types[i + 1] = rs->time_type;
 	appendStringInfoString(&sql, ") WITH ORDINALITY AS e (");
 	for (i = 0; i < entity->columns.n; i++)
 		appendStringInfo(&sql, "c%d, ", i + 1);
 	appendStringInfoString(&sql, "ordinality), ");
+
+	/*
+	 * With an index on (entity, time) the only good plan is to look each
+	 * entity up in it, however many the planner expects: OFFSET 0 keeps it
+	 * from choosing another order.  Without one, the table must be read once,
+	 * not once per entity.
+	 */
+	if (entity->has_index)
+	{
+		appendStringInfoString(&sql, "LATERAL (SELECT t.ctid AS place");
+		append_columns(&sql, rs);
+		appendStringInfoString(&sql, " FROM ");
+	}
 	append_table(&sql, rs);
 	appendStringInfoString(&sql, " WHERE ");
 	for (i = 0; i < entity->columns.n; i++)
 		appendStringInfo(&sql, "t.%s %s e.c%d AND ", quote_identifier(entity->columns.names[i]),
 						 equality_operator(entity->columns.types[i]), i + 1);
-	types[i] = rs->time_type;
-	types[i + 1] = rs->time_type;
-	appendStringInfo(&sql, "t.%s > $%d AND t.%s <= $%d ORDER BY 1, t.%s",
-					 quote_identifier(get_attname(rs->relid, rs->time_attno, false)), i + 1,
-					 quote_identifier(get_attname(rs->relid, rs->time_attno, false)), i + 2,
-					 quote_identifier(get_attname(rs->relid, rs->time_attno, false)));
+	appendStringInfo(&sql, "t.%s > $%d AND t.%s <= $%d", time, entity->columns.n + 1,
+					 time, entity->columns.n + 2);
 
+	/* rows of one time in the order they were stored: as a rule, that of arrival */
+	if (entity->has_index)
+		appendStringInfo(&sql, " ORDER BY t.%s, t.ctid OFFSET 0) AS t", time);
+	else
+		appendStringInfo(&sql, " ORDER BY e.ordinality, t.%s, t.ctid", time);
 	plan = SPI_prepare_cursor(sql.data, entity->columns.n + 2, types, CURSOR_OPT_GENERIC_PLAN);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare a query of stream \"%s\": %s", rs->name,
@@ -764,9 +788,8 @@ fetch_entities(RaRuleSet *rs, int entity_no, int n, RaRebuild *rebuilds, int64 u
 }
 
 /*
- * With an index on (entity, time) the only good plan is to look each entity up
- * in it, whatever the planner thinks of their number; without one it must not
- * scan the table once per entity.  Returns the GUC nest level to leave, or -1.
+ * Planner settings for the queries of plan_many(): an index scan per entity, or a
+ * join by hashing.  Returns the GUC nest level to leave, or -1.
  */
 static int
 plan_settings(bool has_index)

@@ -32,10 +32,11 @@ extern void ra_rebuild(RaRuleSet *rs, int entity, int n, RaRebuild *rebuilds, in
 /*
  * The features of one lookup for a row whose entity's numbers don't fit a
  * window, computed from the table with numeric arithmetic: slow and exact.
- * Sets rs->values of these features.
+ * Sets rs->values of these features.  skip (may be NULL) tells which events of
+ * the row's own time to leave out.
  */
 extern void ra_exact_features(RaRuleSet *rs, int lookup, const RaRow *row, bool self,
-							  const int64 *lower, Snapshot snapshot);
+							  const int64 *lower, Snapshot snapshot, RaSkipEvent skip);
 
 /*
  * Read the row of the stream's table with row's key; its captured columns replace row's

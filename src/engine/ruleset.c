@@ -40,6 +40,7 @@
 #include "utils/typcache.h"
 
 #include "compat.h"
+#include "engine/hash.h"
 #include "engine/load.h"
 #include "engine/reason.h"
 
@@ -708,8 +709,7 @@ find_measure(RaLoader *loader, int entity, RaFeatureDraft *draft, Node *value, N
 		if (OidIsValid(new.type))
 			get_typlenbyval(new.type, &new.typlen, &new.typbyval);
 		if (new.value_class == RA_CLASS_HASH)
-			fmgr_info_cxt(lookup_type_cache(new.type, TYPECACHE_HASH_EXTENDED_PROC)->hash_extended_proc,
-						  &new.hash, rs->cxt);
+			ra_hash_lookup(new.type, &new.hash, rs->cxt);
 		if (value != NULL && new.attno == 0)
 			new.value = compile(loader, value);
 		if (filter != NULL)

@@ -109,5 +109,10 @@ SELECT count(*) FROM risk_alert.alerts WHERE stream = 'al_pay';
 SELECT rule, status, alerts FROM risk_alert.rule_performance WHERE stream = 'al_pay' ORDER BY rule;
 DROP ROLE ra_alerts_ann, "ra_alerts Bob", ra_alerts_eve;
 SELECT DISTINCT NULLIF(changed_by, current_user) AS changed_by FROM risk_alert.alert_history WHERE alert_id = :often ORDER BY 1;
+
+-- claim: events and history go with their alert
+SELECT alert_id AS last FROM risk_alert.alerts WHERE stream = 'al_pay' AND event_key = '8' \gset
 DELETE FROM risk_alert.alert WHERE stream = 'al_pay';
+SELECT (SELECT count(*) FROM risk_alert.alert_event WHERE alert_id IN (:often, :huge, :last)) AS events,
+       (SELECT count(*) FROM risk_alert.alert_change WHERE alert_id IN (:often, :huge, :last)) AS changes;
 DROP TABLE al_pay;

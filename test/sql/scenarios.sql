@@ -4,8 +4,8 @@
 --
 -- Every row says in words what it is (what) and which rules are to fire
 -- (expected; - is none).  verdicts() shows what fired live, and what
--- risk_assess() says of the stored row: "same", or what else fires because all
--- rows of the same time count there, whichever arrived first.
+-- risk_assess() says of the stored row: "same", or what fires because there all
+-- rows of the same time count, whichever arrived first, and late ones too.
 --
 SET TimeZone = 'UTC';
 SET DateStyle = 'ISO, YMD';

@@ -87,6 +87,7 @@ SKIP:
 	my @limited = ('sh', '-c', 'ulimit -v 900000 && exec "$0" "$@"');
 	skip 'no limit of the address space to be had', 5 if system(@limited, 'true') != 0;
 	skip 'the server does not start under the limit', 5 unless start_by($node, @limited);
+	$node->safe_psql('postgres', 'CREATE EXTENSION risk_alert');
 	create_payments($node);
 	# 800 MB as an intermediate result
 	$node->safe_psql('postgres', q{

@@ -141,6 +141,7 @@ SELECT risk_alert.drain()});
 SET client_encoding = '$encoding'; SET datestyle = 'ISO'; SET timezone = 'UTC';
 CREATE EXTENSION risk_alert;
 CREATE TABLE pay (id text PRIMARY KEY, shop text, amount numeric, at timestamptz);
+CREATE INDEX ON pay (shop, at);
 SELECT risk_alert.watch('pay', 'at', suppress => '0');
 SELECT risk_alert.create_feature('pay', 'n', 'shop', 'count(*)', '1 day');
 SELECT risk_alert.create_feature('pay', 's', 'shop', 'sum(amount)', '1 day');

@@ -9,81 +9,98 @@ use Plain;
 use PostgreSQL::Test::Utils;
 use RiskAlert;
 use Test::More;
-use Time::HiRes;
 
-# Seeds differ from run to run only if one wants them to
+# Another seed makes other streams: RISK_ALERT_SEED=17
 my $seed = $ENV{RISK_ALERT_SEED} // 1;
+my $sessions = 3;
+my $node = new_node('property');
+
+install_plain($node);
 note("RISK_ALERT_SEED=$seed");
 
-my @types = ('timestamptz', 'timestamp', 'date');
-my @features = features();
-my $sessions = 3;
-
-my $node = new_node('property');
-install_plain($node);
-
-# Several sessions change what they like; round: ids are fresh in each
-sub play_round
+# Several sessions change the table as they like; a round has fresh ids
+sub play
 {
-	my ($table, $type, $stream_seed, $round, $transactions) = @_;
+	my ($o, $round, $transactions) = @_;
 
-	run_sessions($node,
-		map { change(seed => $stream_seed, session => $_, sessions => $sessions, table => $table,
-				type => $type, transactions => $transactions, round => $round) } 1 .. $sessions);
-	# a script that was cut short leaves nothing behind
-	is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_prepared_xacts'), 0, "$table: no transaction left");
+	run_sessions($node, map { change(%$o, session => $_, sessions => $sessions, round => $round,
+				transactions => $transactions) } 1 .. $sessions);
+	is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_prepared_xacts'), 0,
+		"$o->{table}: no transaction left open");
 	drain($node);
 	return;
 }
 
-foreach my $i (0 .. $#types)
+# Inserts, deletes, updates of values, entities, times and keys, late rows, savepoints ...
+my @changes;
+foreach my $type ('timestamptz', 'timestamp', 'date')
 {
-	my $table = "changes_$i";
+	my $i = @changes;
+	my $o = { table => "changes_$i", type => $type, seed => $seed + $i, wide => $i == 1 };
+	my $name = $type . ($o->{wide} ? ', numbers of any size, partitioned' : '');
 
-	create_stream($node, $table, $types[$i], @features);
-	play_round($table, $types[$i], $seed + $i, 0, 40);
-	compare_stored($node, $table, \@features, "changes, $types[$i]");
+	$o->{features} = [ features($o->{wide}) ];
+	push @changes, $o;
+	create_stream($node, $o->{table}, $type, $o->{features}, $o->{wide});
+	play($o, 0, 30);
+	compare_stored($node, $o->{table}, $o->{features}, "changes, $name");
 }
 
-# Another worker starts with whatever the cache holds; then with nothing
+# TRUNCATE empties the windows, but for one that is rolled back
+my $o = $changes[1];
+$node->safe_psql('postgres', "BEGIN; TRUNCATE $o->{table}; ROLLBACK");
+play($o, 1, 5);
+compare_stored($node, $o->{table}, $o->{features}, 'after a TRUNCATE that was rolled back');
+$node->safe_psql('postgres', "TRUNCATE $o->{table}");
+play($o, 2, 20);
+compare_stored($node, $o->{table}, $o->{features}, 'after TRUNCATE');
+
+# Another worker starts with whatever the cache holds; after a crash there is none
+$o = $changes[0];
 my $pid = worker_pid($node);
 $node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
 wait_for_worker($node, 'postgres', $pid);
-compare_stored($node, 'changes_0', \@features, 'after another worker started');
-play_round('changes_0', $types[0], $seed, 1, 20);
-compare_stored($node, 'changes_0', \@features, 'more changes');
-
+play($o, 1, 10);
+compare_stored($node, $o->{table}, $o->{features}, 'changes after another worker started');
 $node->stop('immediate');
 $node->start;
-compare_stored($node, 'changes_0', \@features, 'after a crash');
-play_round('changes_0', $types[0], $seed, 2, 20);
-compare_stored($node, 'changes_0', \@features, 'changes after a crash');
+compare_stored($node, $o->{table}, $o->{features}, 'after a crash');
+play($o, 2, 10);
+compare_stored($node, $o->{table}, $o->{features}, 'changes after a crash');
 
 # What the worker saw, event by event
-foreach my $i (0 .. $#types)
+sub check_inserts
 {
-	my $ordered = $i != 1;
-	my $table = "inserts_$i";
-	my $how = $ordered ? 'inserts in the order of time' : 'inserts, many of them late';
+	my (%o) = @_;
+	my @features = features($o{wide});
+	my $name = "inserts, $o{type}, "
+	  . ($o{ordered} ? 'in the order of time' : 'many of them late')
+	  . ($o{wide} ? ', numbers of any size' : '');
 
-	create_stream($node, $table, $types[$i], @features);
-	fill($node, seed => $seed + $i, table => $table, type => $types[$i], rows => 200, ordered => $ordered);
-	arrive($node, $table, !$ordered);
-	compare_live($node, $table, \@features, "$how, $types[$i], live");
-	compare_stored($node, $table, \@features, "$how, $types[$i], stored");
+	create_stream($node, $o{table}, $o{type}, \@features);
+	fill($node, %o, rows => 200);
+	arrive($node, $o{table}, !$o{ordered});
+	compare_live($node, $o{table}, \@features, "$name, live");
+	compare_stored($node, $o{table}, \@features, "$name, stored");
+	return;
 }
 
-# F19: with the smallest memory nearly everything is evicted again and again; values stay right
+check_inserts(table => 'inserts_0', type => 'timestamptz', seed => $seed, ordered => 1);
+check_inserts(table => 'inserts_1', type => 'timestamp', seed => $seed + 1, ordered => 0);
+check_inserts(table => 'inserts_2', type => 'date', seed => $seed + 2, ordered => 1);
+check_inserts(table => 'inserts_3', type => 'date', seed => $seed + 3, ordered => 0);
+check_inserts(table => 'inserts_4', type => 'timestamp', seed => $seed + 4, ordered => 1, wide => 1);
+check_inserts(table => 'inserts_5', type => 'timestamptz', seed => $seed + 5, ordered => 0, wide => 1);
+
+# F19: with the least memory nearly everything is evicted again and again; the
+# values stay right
 my $least = $node->safe_psql('postgres', "SELECT min_val FROM pg_settings WHERE name = 'risk_alert.feature_memory'");
 $node->append_conf('postgresql.conf', "risk_alert.feature_memory = $least");
 $node->restart;
-
-create_stream($node, 'small', 'timestamptz', @features);
-fill($node, seed => $seed + 7, table => 'small', type => 'timestamptz', rows => 300, ordered => 0);
-arrive($node, 'small', 1);
-compare_live($node, 'small', \@features, 'little memory, live');
-play_round('small', 'timestamptz', $seed, 1, 40);
-compare_stored($node, 'small', \@features, 'little memory, changes');
+$o = { table => 'small', type => 'timestamptz', seed => $seed + 6, ordered => 0, features => [ features(0) ] };
+check_inserts(%$o);
+play($o, 1, 30);
+compare_stored($node, $o->{table}, $o->{features}, 'little memory, changes');
 
 $node->stop;
 done_testing();

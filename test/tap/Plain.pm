@@ -33,9 +33,11 @@ sub _feature
 		name => $name, entity => $entity, aggregate => $aggregate, within => $within };
 }
 
-# All aggregates, over columns of every type, in windows from a second to ten years
+# All aggregates, over columns of every type, in windows from a second to ten
+# years; wide: also one whose values have more digits than windows keep
 sub features
 {
+	my ($wide) = @_;
 	my @features = (
 		_feature('n_second', 'card', 'count(*)', '1 second'),
 		_feature('n_hour', 'card', 'count(*)', '1 hour'),
@@ -77,7 +79,6 @@ sub features
 	push @features,
 	  _feature('signed', 'card', 'sum(CASE WHEN ok THEN n ELSE -n END)', '2 hours'),
 	  _feature('product', 'merchant', 'avg(n * i)', '1 day'),
-	  _feature('thirds', 'merchant', 'sum(n / 3)', '1 day'),
 	  _feature('longest', 'merchant', 'max(length(t))', '1 day', filter => 't IS NOT NULL');
 
 	push @features, _feature("distinct_$_", 'card', "count(DISTINCT $_)", '1 day')
@@ -96,6 +97,8 @@ sub features
 	  _feature('first_n', 'card', 'first(n)', '2 hours', filter => 'ok'),
 	  _feature('first_before', 'card', 'first(merchant)', '2 hours', kind => 'text', current => 0);
 
+	push @features, _feature('thirds', 'merchant', 'sum(n / 3)', '1 day') if $wide;
+
 	# what the card's peer did
 	push @features,
 	  _feature('peer_sum', 'card', 'sum(n)', '1 day', lookup => 'peer'),
@@ -103,16 +106,24 @@ sub features
 	return @features;
 }
 
-# create_stream(node, table, type of the event time, features): a watched table, every
-# event of which alerts.  Columns tx and seq are for compare_live().
+# create_stream(node, table, type of the event time, features, partitioned): a
+# watched table, every event of which alerts.  Columns tx and seq are for compare_live().
 sub create_stream
 {
-	my ($node, $table, $type, @features) = @_;
+	my ($node, $table, $type, $features, $partitioned) = @_;
+	my $by = $partitioned ? 'PARTITION BY HASH (id)' : '';
+	my $partitions = '';
+	if ($partitioned)
+	{
+		$partitions .= "CREATE TABLE ${table}_$_ PARTITION OF $table FOR VALUES WITH (MODULUS 3, REMAINDER $_);\n"
+		  foreach 0 .. 2;
+	}
 	my @sql = (qq{
 CREATE TABLE $table (id bigint PRIMARY KEY, ts $type, card int, peer int, device text,
 	country varchar(2), merchant uuid, "Terminal" bigint, i int, s smallint, b bigint,
 	n numeric(12,2), u numeric, f float8, g float4, h float8, dt date, tm timestamp,
-	tz timestamptz, t text, ok bool, tx int, seq int);
+	tz timestamptz, t text, ok bool, tx int, seq int) $by;
+$partitions
 CREATE INDEX ON $table (card, ts);
 CREATE INDEX ON $table (device, country, ts);
 CREATE INDEX ON $table (merchant, ts);
@@ -121,7 +132,7 @@ BEGIN;
 SELECT risk_alert.watch('$table', event_time => 'ts', suppress => '0 seconds');
 SELECT risk_alert.create_rule('$table', 'everything', 'true', points => 100);});
 
-	foreach my $f (@features)
+	foreach my $f (@$features)
 	{
 		my $filter = defined $f->{filter} ? "'$f->{filter}'" : 'NULL';
 		my $current = $f->{current} ? 'true' : 'false';
@@ -270,20 +281,22 @@ sub _time
 	return $times->[-1];
 }
 
-# A row, but for tx and seq
+# A row, but for tx and seq.  Ids, terminals and the signs of u are such that
+# PostgreSQL's hash functions take some for equal that are not.
 sub _row
 {
 	my ($state, $id) = @_;
 	my @odd_double = ("'NaN'", "'Infinity'", "'-Infinity'", "'-0'");
 	my @values = (
 		int(rand 5), int(rand 5), _pick("'phone'", "'tablet'"), _pick("'DE'", "'FR'", "'IT'"),
-		sprintf("'00000000-0000-0000-0000-%012d'", rand 3), _pick(-1, 0, 4_000_000_000),
+		sprintf("'00000000-0000-0000-0000-%012d'", rand 3), _pick(-1, 4_294_967_295, 1, 4_294_967_296),
 		int(rand 9) - 2, int(rand 65535) - 32767,
 		$state->{wide} ? _pick('9223372036854775807', '-9223372036854775808', int(rand 1000))
 		: int(rand 1e9) * 1e6,
 		sprintf('%.2f', _chance(0.02) ? -rand 1e9 : rand 100),
 		_chance(0.03) ? _pick(@odd_double[ 0 .. 2 ])
-		: _pick('1e30', '-1e-20', '0.1', '0.10', '12345678901234567890.123456789', int(rand 100), sprintf('%.9f', rand 1e6)),
+		: $state->{wide} && _chance(0.3) ? _pick('1e30', '-1e-20', '12345678901234567890.123456789', sprintf('%.9f', rand 1e6))
+		: _pick('0.1', '0.10', '-0.1', int(rand 100), sprintf('%.6f', rand 1e6)),
 		# eighths: their sums have no rounding, whatever the order
 		_chance(0.03) ? _pick(@odd_double) : int(rand 1000) / 8,
 		_chance(0.03) ? _pick(@odd_double) : int(rand 1000) / 8,
@@ -302,7 +315,8 @@ sub _row
 sub _new_rows
 {
 	my ($state, $n) = @_;
-	return "INSERT INTO $state->{table} VALUES " . join(",\n", map { _row($state, $state->{next_id}++) } 1 .. $n);
+	my @ids = map { my $id = $state->{next_id}++; _chance(0.1) ? ($id, $id * 4_294_967_296) : $id } 1 .. $n;
+	return "INSERT INTO $state->{table} VALUES " . join(",\n", map { _row($state, $_) } @ids);
 }
 
 # Some statement that changes the table, on rows of any session
@@ -342,7 +356,7 @@ WHEN MATCHED THEN UPDATE SET n = 5, ts = $time
 WHEN NOT MATCHED THEN INSERT (id, ts, card, n, ok) VALUES (v.id, $time, 1, 2.5, true);";
 }
 
-# change(seed, session, sessions, table, type of the event time, transactions, round): a
+# change(seed, session, sessions, table, type of the event time, wide, transactions, round): a
 # session's script.  Its statements may well fail, on conflicts or in deadlocks;
 # then the transaction is gone.
 sub change
@@ -394,7 +408,7 @@ sub run_sessions
 	return;
 }
 
-# fill(node, seed, table, type of the event time, rows, ordered): random rows in table
+# fill(node, seed, table, type of the event time, wide, rows, ordered): random rows in table
 # "<table>_feed", divided into transactions of random size; ordered: times only grow
 sub fill
 {
