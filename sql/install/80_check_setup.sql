@@ -137,7 +137,7 @@ BEGIN
     LOOP
         RETURN NEXT ROW('roles', 'error', r.role, 'a role of risk_alert is missing',
             'Its rights went with it.',
-            pg_catalog.format('CREATE ROLE %I, then grant it anew what sql/install/90_rights.sql says.', r.role))::risk_alert._finding;
+            pg_catalog.format('CREATE ROLE %I, then repeat the GRANT statements of the extension''s script.', r.role))::risk_alert._finding;
     END LOOP;
     IF pg_catalog.to_regrole('risk_alert_analyst') IS NOT NULL
        AND NOT EXISTS (SELECT FROM pg_catalog.pg_auth_members m WHERE m.roleid = pg_catalog.to_regrole('risk_alert_analyst')) THEN
@@ -397,7 +397,6 @@ DECLARE
     st record;
     r record;
     f risk_alert._finding;
-    watched_for interval := pg_catalog.clock_timestamp() - s.created_at;
 BEGIN
     SELECT * INTO st FROM risk_alert.stat_streams v WHERE v.stream = s.name;
     SELECT pg_catalog.count(*) FILTER (WHERE u.status = 'active') AS active,
@@ -423,19 +422,16 @@ BEGIN
         f.description := 'the worker is behind';
         f.detail := pg_catalog.format('%s events wait, the oldest for %s.', st.queued, pg_catalog.date_trunc('second', st.lag));
         f.remediation := 'SELECT * FROM risk_alert.stat_rules ORDER BY total_time DESC, and look for features without an index.';
-    ELSIF st.processed = 0 AND st.queued = 0 THEN
-        f.level := 'info';
-        f.description := 'no row has been written since the table is watched';
-        f.detail := pg_catalog.format('Watched since %s. Rows that were there before are history: features count them, but they are not scored.',
-                                      pg_catalog.date_trunc('second', s.created_at));
-        f.remediation := pg_catalog.format('SELECT (risk_alert.risk_assess(t)).* FROM %s t LIMIT 10', risk_alert._qualified(s.relation));
     ELSIF st.scored = 0 AND st.skipped > 0 THEN
         f.description := 'no event could be scored';
         f.detail := pg_catalog.format('%s events were skipped, the last one because: %s', st.skipped, st.last_skip);
     ELSIF st.scored = 0 THEN
         f.level := 'info';
         f.description := 'no row has been inserted since the table is watched';
-        f.detail := pg_catalog.format('%s updates and deletes were processed; only inserted rows are scored.', st.processed);
+        f.detail := pg_catalog.format('Watched since %s. Rows that were there before are history: features count them, '
+                                      'but they are not scored. Nor are updates and deletes, of which there were %s.',
+                                      pg_catalog.date_trunc('second', s.created_at), st.processed);
+        f.remediation := pg_catalog.format('SELECT (risk_alert.risk_assess(t)).* FROM %s t LIMIT 10', risk_alert._qualified(s.relation));
     ELSIF r.active = 0 THEN
         f.description := 'events are scored, but no rule is active';
         f.detail := pg_catalog.format('%s events were scored.', st.scored);

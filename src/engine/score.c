@@ -226,6 +226,10 @@ rule_evaluate(RaRuleSet *rs, RaRule *rule)
 	ra_culprit_rule = rule;
 	ra_become(rule->owner, &save);
 	d = ExecEvalExprSwitchContext(rule->condition, rs->econtext, &isnull);
+
+	/* cancelled, but nothing looked until the end: it must not hit others */
+	if (unlikely(out_of_time))
+		CHECK_FOR_INTERRUPTS();
 	ra_unbecome(&save);
 	ra_culprit_rule = NULL;
 	return !isnull && DatumGetBool(d);
