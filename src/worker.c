@@ -69,6 +69,7 @@
  * have things to finish (a rotation that waits for a transaction to end).
  */
 #define POLL_MS			1000
+#define BUSY_POLL_MS	100		/* progress is to be written */
 #define LAZY_POLL_MS	10000	/* nothing happens, and nothing can be prepared */
 #define LAZY_AFTER_MS	60000	/* what "nothing happens" means */
 
@@ -263,7 +264,7 @@ ra_worker_main(Datum main_arg)
 		lazy = max_prepared_xacts == 0 &&
 			now >= TimestampTzPlusMilliseconds(busy_at, LAZY_AFTER_MS);
 		if (error_pause == 0)
-			wait_for_work(lazy ? LAZY_POLL_MS : POLL_MS);
+			wait_for_work(ra_batch_waiting() ? BUSY_POLL_MS : lazy ? LAZY_POLL_MS : POLL_MS);
 		else
 		{
 			TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), error_pause);

@@ -203,7 +203,7 @@ CREATE TABLE risk_alert.alert (
     last_event_time timestamptz NOT NULL,
     CHECK ((status = 'resolved') = (outcome IS NOT NULL))
 );
-CREATE INDEX alert_fold ON risk_alert.alert (stream_id, entity, lead_rule) WHERE status <> 'resolved';
+CREATE INDEX alert_fold ON risk_alert.alert (stream_id, entity, lead_rule, event_time) WHERE status <> 'resolved';
 CREATE INDEX alert_raised_at ON risk_alert.alert (raised_at);
 COMMENT ON TABLE risk_alert.alert IS 'what analysts work on; see views alerts and open_alerts';
 COMMENT ON COLUMN risk_alert.alert.lead_rule IS 'the fired rule with the most points; alerts fold by it';

@@ -34,7 +34,7 @@ static SPIPlanPtr event_plan;
 static SPIPlanPtr
 keep_plan(const char *sql, int nargs, Oid *types)
 {
-	SPIPlanPtr	plan = SPI_prepare(sql, nargs, types);
+	SPIPlanPtr	plan = SPI_prepare_cursor(sql, nargs, types, CURSOR_OPT_GENERIC_PLAN);
 
 	if (plan == NULL)
 		elog(ERROR, "could not prepare a statement: %s", SPI_result_code_string(SPI_result));
@@ -61,7 +61,7 @@ prepare(void)
 							  " WHERE a.stream_id = $1 AND a.entity = $2 AND a.lead_rule = $3"
 							  " AND a.status <> 'resolved'"
 							  " AND a.event_time > $4 - $5 AND a.event_time < $4 + $5"
-							  " ORDER BY a.alert_id DESC LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)"
+							  " ORDER BY a.event_time DESC LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)"
 							  " RETURNING alert_id",
 							  8, (Oid[]) {INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INTERVALOID,
 							  INT4OID, TEXTOID, TEXTOID});

@@ -68,7 +68,7 @@ static int64 oldest_scored;
 static RaSkipEvent skip_event;
 
 static uint32 later_peers(int lookup, RaEntityId id, const RaWindow *window, bool own);
-static bool skip_later_peer(int32 stream_id, uint64 key);
+static bool skip_later_peer(int32 stream_id, uint64 key, TransactionId xmin);
 static void note_missing(RaStream *stream, int n, const RaColumns *columns, RaEntityId id,
 						 const RaRow *row);
 static void note_foreign(RaStream *stream, RaBatchEvent *event);
@@ -312,11 +312,11 @@ later_peers(int lookup, RaEntityId id, const RaWindow *window, bool own)
 
 /* Did the event of that key, of the same time as the one at hand, arrive later? */
 static bool
-skip_later_peer(int32 stream_id, uint64 key)
+skip_later_peer(int32 stream_id, uint64 key, TransactionId xmin)
 {
 	RaBatchEvent *event;
 
-	if (skip_event && skip_event(stream_id, key))
+	if (skip_event && skip_event(stream_id, key, xmin))
 		return true;
 	for (event = scored_event + 1; event < scored_stream->events + scored_stream->nevents; event++)
 	{

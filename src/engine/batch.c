@@ -11,8 +11,8 @@
  *	 4. write statistics and the queue's new position.
  *
  * The position is written with every alert, so an alert and the progress that
- * made it commit together.  A batch without alerts may leave it for later (at
- * most a second): after a crash its events come again, and change nothing.
+ * made it commit together.  A batch without alerts may leave it for later (a
+ * tenth of a second): after a crash its events come again, and change nothing.
  *
  * When an expression of a user fails, the transaction is rolled back, the
  * culprit is marked careful, and the batch is done again: nothing it did outlives the
@@ -45,8 +45,9 @@
 #include "guc.h"
 #include "worker.h"
 
-/* How long progress without alerts may stay unwritten */
-#define FLUSH_INTERVAL_MS	1000
+/* How long progress without alerts, and counters of rules, may stay unwritten */
+#define FLUSH_INTERVAL_MS	100
+#define RULE_FLUSH_INTERVAL_MS 1000
 
 /* A layout of captured rows, and where its columns go in a rule set */
 typedef struct LayoutMap
@@ -109,6 +110,7 @@ static HTAB *pending;			/* of PendingEvent; NULL: the tick is one batch */
 static uint64 tick_drain;		/* drain() calls that this tick answers */
 static bool dirty;				/* something to write */
 static TimestampTz last_flush;
+static TimestampTz last_rule_flush;
 static int	failures;			/* of the batch at hand, in a row */
 static uint64 single_until;		/* go event by event up to this item */
 static bool skip_first;			/* its only event can't be processed: pass over it */
@@ -118,12 +120,14 @@ static void worker_exit(int code, Datum arg);
 static bool run_transaction(RaDatabase *db);
 static void position_load(void);
 static void position_store(bool tick_done);
-static void flush(bool tick_done, bool durable);
-static void flush_statistics(void);
+static void flush(bool tick_done, bool durable, bool rules);
+static void flush_streams(void);
+static void flush_rules(void);
+static SPIPlanPtr kept_plan(SPIPlanPtr *plan, const char *sql, int nargs, Oid *types);
 static void tick_begin(Snapshot snapshot);
 static void tick_end(RaDatabase *db);
 static void pending_build(void);
-static bool skip_pending(int32 stream_id, uint64 key);
+static bool skip_pending(int32 stream_id, uint64 key, TransactionId xmin);
 static int	process_batch(Snapshot snapshot);
 static RaStream *stream_get(int32 stream_id);
 static LayoutMap *layout_get(int32 layout_id, RaRuleSet *rs);
@@ -134,7 +138,7 @@ static void settle_events(RaStream *stream);
 static void identify_events(RaStream *stream);
 static int	score_stream(RaStream *stream, Snapshot snapshot);
 static void absorb_rule_counters(RaRuleSet *rs);
-static void statistics_written(bool written);
+static void statistics_written(bool written, bool rules);
 static bool servers_fault(int sqlerrcode);
 static bool handle_failure(MemoryContext cxt);
 
@@ -170,7 +174,7 @@ ra_batch_init(void)
 	failures = 0;
 	single_until = 0;
 	skip_first = false;
-	last_flush = GetCurrentTimestamp();
+	last_flush = last_rule_flush = GetCurrentTimestamp();
 
 	if (!exit_registered)
 		before_shmem_exit(worker_exit, (Datum) 0);
@@ -220,6 +224,7 @@ run_transaction(RaDatabase *db)
 	int			alerts = 0;
 	bool		tick_done;
 	bool		write;
+	bool		rules = false;
 
 	StartTransactionCommand();
 
@@ -266,14 +271,16 @@ run_transaction(RaDatabase *db)
 	{
 		if (events > 0)
 			done_through = items[batch_end - 1].arrived;
-		flush(tick_done, alerts > 0);
+		rules = (tick_done && draining) ||
+			TimestampDifferenceExceeds(last_rule_flush, GetCurrentTimestamp(), RULE_FLUSH_INTERVAL_MS);
+		flush(tick_done, alerts > 0, rules);
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(worker_cxt);
 
 	/* now it has happened */
-	statistics_written(write);
+	statistics_written(write, rules);
 	next_item = batch_end;
 	failures = 0;
 	skip_first = false;
@@ -288,11 +295,11 @@ run_transaction(RaDatabase *db)
 	return !tick_done || pg_atomic_read_u64(&db->drain_requested) > tick_drain;
 }
 
-/* Does work wait that no latch will announce? */
+/* Is progress waiting to be written, which no latch will announce? */
 bool
 ra_batch_waiting(void)
 {
-	return dirty || (reader && ra_queue_pending(reader));
+	return dirty;
 }
 
 /* Where an earlier worker left off */
@@ -346,6 +353,7 @@ position_load(void)
 static void
 position_store(bool tick_done)
 {
+	static SPIPlanPtr plan = NULL;
 	Oid			types[4] = {OIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID};
 	Datum		values[4];
 	char		nulls[5] = "    ";
@@ -362,18 +370,20 @@ position_store(bool tick_done)
 		nulls[3] = 'n';
 
 	SPI_connect();
-	if (SPI_execute_with_args("UPDATE risk_alert.queue_position SET database = $1,"
-							  " low = $2::pg_snapshot, high = $3::pg_snapshot, done_through = $4",
-							  4, types, values, nulls, false, 0) != SPI_OK_UPDATE)
+	if (SPI_execute_plan(kept_plan(&plan, "UPDATE risk_alert.queue_position SET database = $1,"
+								   " low = $2::pg_snapshot, high = $3::pg_snapshot, done_through = $4",
+								   4, types), values, nulls, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not store the queue position");
 	SPI_finish();
 }
 
 /* Write statistics and position; empty what the queue no longer needs */
 static void
-flush(bool tick_done, bool durable)
+flush(bool tick_done, bool durable, bool rules)
 {
-	flush_statistics();
+	flush_streams();
+	if (rules)
+		flush_rules();
 	position_store(tick_done);
 	if (tick_done)
 		ra_queue_rotate(reader, high ? high : low);
@@ -384,12 +394,28 @@ flush(bool tick_done, bool durable)
 								 GUC_ACTION_LOCAL, true, 0, false);
 }
 
-static void
-flush_statistics(void)
+/* A statement that is planned once */
+static SPIPlanPtr
+kept_plan(SPIPlanPtr *plan, const char *sql, int nargs, Oid *types)
 {
+	if (*plan == NULL)
+	{
+		SPIPlanPtr	made = SPI_prepare_cursor(sql, nargs, types, CURSOR_OPT_GENERIC_PLAN);
+
+		if (made == NULL)
+			elog(ERROR, "could not prepare a statement: %s", SPI_result_code_string(SPI_result));
+		SPI_keepplan(made);
+		*plan = made;
+	}
+	return *plan;
+}
+
+static void
+flush_streams(void)
+{
+	static SPIPlanPtr plan = NULL;
 	HASH_SEQ_STATUS seq;
 	RaStream   *stream;
-	RuleCounters *counters;
 
 	SPI_connect();
 	hash_seq_init(&seq, streams);
@@ -400,8 +426,6 @@ flush_statistics(void)
 		Datum		values[9];
 		char		nulls[10] = "         ";
 
-		if (stream->rs)
-			absorb_rule_counters(stream->rs);
 		if (stream->total.processed + stream->batch.processed == 0)
 			continue;
 		values[0] = Int32GetDatum(stream->stream_id);
@@ -419,7 +443,7 @@ flush_statistics(void)
 		else
 			nulls[7] = 'n';
 		values[8] = TimestampTzGetDatum(GetCurrentTimestamp());
-		if (SPI_execute_with_args("INSERT INTO risk_alert.stream_stat AS s (stream_id, processed, scored,"
+		if (SPI_execute_plan(kept_plan(&plan, "INSERT INTO risk_alert.stream_stat AS s (stream_id, processed, scored,"
 								  " alerts, folded, skipped, last_skip, last_event_time, last_processed_at)"
 								  " SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9"
 								  " WHERE EXISTS (SELECT FROM risk_alert.stream WHERE stream_id = $1)"
@@ -432,10 +456,26 @@ flush_statistics(void)
 								  " last_skip = coalesce(EXCLUDED.last_skip, s.last_skip),"
 								  " last_event_time = greatest(EXCLUDED.last_event_time, s.last_event_time),"
 								  " last_processed_at = EXCLUDED.last_processed_at",
-								  9, types, values, nulls, false, 0) != SPI_OK_INSERT)
+									   9, types), values, nulls, false, 0) != SPI_OK_INSERT)
 			elog(ERROR, "could not write statistics of stream %d", stream->stream_id);
 	}
+	SPI_finish();
+}
 
+static void
+flush_rules(void)
+{
+	static SPIPlanPtr plan = NULL;
+	HASH_SEQ_STATUS seq;
+	RaStream   *stream;
+	RuleCounters *counters;
+
+	hash_seq_init(&seq, streams);
+	while ((stream = hash_seq_search(&seq)) != NULL)
+		if (stream->rs)
+			absorb_rule_counters(stream->rs);
+
+	SPI_connect();
 	hash_seq_init(&seq, rule_counters);
 	while ((counters = hash_seq_search(&seq)) != NULL)
 	{
@@ -455,7 +495,7 @@ flush_statistics(void)
 		else
 			nulls[5] = 'n';
 		values[6] = Int64GetDatum((int64) (counters->time_ns / 1000));
-		if (SPI_execute_with_args("INSERT INTO risk_alert.rule_stat AS s (rule_id, evaluated, fired, errors,"
+		if (SPI_execute_plan(kept_plan(&plan, "INSERT INTO risk_alert.rule_stat AS s (rule_id, evaluated, fired, errors,"
 								  " errors_in_row, last_error, last_error_at, time_us)"
 								  " SELECT $1, $2, $3, $4, $5, $6, CASE WHEN $6 IS NOT NULL"
 								  " THEN clock_timestamp() END, $7"
@@ -468,7 +508,7 @@ flush_statistics(void)
 								  " last_error = coalesce(EXCLUDED.last_error, s.last_error),"
 								  " last_error_at = coalesce(EXCLUDED.last_error_at, s.last_error_at),"
 								  " time_us = s.time_us + EXCLUDED.time_us",
-								  7, types, values, nulls, false, 0) != SPI_OK_INSERT)
+									   7, types), values, nulls, false, 0) != SPI_OK_INSERT)
 			elog(ERROR, "could not write statistics of rule %d", counters->rule_id);
 
 		if (counters->suspend)
@@ -598,11 +638,20 @@ pending_build(void)
 	MemoryContextSwitchTo(tick_cxt);
 }
 
+/*
+ * In a tick of several batches: a row whose event comes in a later batch, or in
+ * the next tick (its transaction had not ended when this one began), is not
+ * there yet.
+ */
 static bool
-skip_pending(int32 stream_id, uint64 key)
+skip_pending(int32 stream_id, uint64 key, TransactionId xmin)
 {
 	PendingEvent id;
 	PendingEvent *entry;
+
+	if (TransactionIdIsNormal(xmin) &&
+		!ra_xidset_ended(high, ra_widen_xid(xmin)))
+		return true;
 
 	memset(&id, 0, sizeof(id));
 	id.id.key = key;
@@ -1071,7 +1120,7 @@ absorb_rule_counters(RaRuleSet *rs)
 
 /* The transaction has committed: what was counted is either on disk or owed */
 static void
-statistics_written(bool written)
+statistics_written(bool written, bool rules)
 {
 	HASH_SEQ_STATUS seq;
 	RaStream   *stream;
@@ -1099,13 +1148,17 @@ statistics_written(bool written)
 	}
 	if (written)
 	{
+		last_flush = GetCurrentTimestamp();
+		dirty = !rules;
+	}
+	if (rules)
+	{
 		RuleCounters *counters;
 
 		hash_seq_init(&seq, rule_counters);
 		while ((counters = hash_seq_search(&seq)) != NULL)
 			hash_search(rule_counters, &counters->rule_id, HASH_REMOVE, NULL);
-		dirty = false;
-		last_flush = GetCurrentTimestamp();
+		last_rule_flush = last_flush;
 	}
 }
 

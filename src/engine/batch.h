@@ -74,7 +74,7 @@ typedef struct RaBatchEvent
 	RaValue   **measures;		/* row's, by entity; NULL: too large */
 } RaBatchEvent;
 
-/* Does work wait that no latch will announce? */
+/* Is progress waiting to be written, which no latch will announce? */
 extern bool ra_batch_waiting(void);
 
 /* The windows' side of a batch: apply.c */

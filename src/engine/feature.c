@@ -539,8 +539,10 @@ feature_datum(const RaRuleSet *rs, const RaFeature *feature, const RaFeatureResu
 				char		buf[RA_DECIMAL_MAX_BYTES];
 				size_t		len;
 
-				if (a->nan + a->pinf + a->ninf == 0 &&
-					ra_decimal_avg(a->sum, measure->scale, a->n, buf, &len))
+				/* the average of what is not finite is what its sum is */
+				if (a->nan + a->pinf + a->ninf > 0)
+					return sum_of(measure, a);
+				if (ra_decimal_avg(a->sum, measure->scale, a->n, buf, &len))
 				{
 					struct varlena *v = palloc(VARHDRSZ + len);
 

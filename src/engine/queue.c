@@ -92,7 +92,6 @@ struct RaQueueReader
 {
 	MemoryContext cxt;
 	QueueTable	tables[RA_QUEUE_TABLES];
-	bool		pending;		/* rows of running transactions were seen */
 	Buffer		buffer;			/* pinned by ra_queue_fetch */
 	int			buffer_table;
 };
@@ -214,6 +213,14 @@ ra_extension_relid(const char *name)
 	Oid			schema = get_namespace_oid("risk_alert", true);
 
 	return OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
+}
+
+uint64
+ra_widen_xid(TransactionId xid)
+{
+	uint64		next = U64FromFullTransactionId(ReadNextFullTransactionId());
+
+	return next - (uint32) ((uint32) next - (uint32) xid);
 }
 
 /*
@@ -345,7 +352,6 @@ ra_queue_collect(RaQueueReader *reader, Snapshot snapshot, const RaXidSet *now,
 	uint64		nalloc = 0;
 	int			t;
 
-	reader->pending = false;
 	for (t = 0; t < RA_QUEUE_TABLES; t++)
 		table_collect(reader, t, snapshot, now, low, high, done_through,
 					  &items, &n, &nalloc);
@@ -436,12 +442,6 @@ ra_queue_release(RaQueueReader *reader)
 			table_close(reader->tables[t].rel, NoLock);
 		reader->tables[t].rel = NULL;
 	}
-}
-
-bool
-ra_queue_pending(RaQueueReader *reader)
-{
-	return reader->pending;
 }
 
 bool
@@ -632,10 +632,7 @@ table_collect(RaQueueReader *reader, int t, Snapshot snapshot, const RaXidSet *n
 			if (state == PAGE_DONE)
 				continue;
 			if (state != PAGE_OPEN && !ra_xidset_ended(now, state))
-			{
-				reader->pending = true;
 				continue;
-			}
 		}
 		CHECK_FOR_INTERRUPTS();
 
@@ -690,8 +687,6 @@ table_collect(RaQueueReader *reader, int t, Snapshot snapshot, const RaXidSet *n
 			(*n)++;
 		}
 
-		if (waits_for != 0 || waits_for_many)
-			reader->pending = true;
 		if (waits_for_many)
 			table->pages[block] = PAGE_OPEN;
 		else if (waits_for != 0)

@@ -33,6 +33,8 @@ typedef struct RaXidSet
 	uint64	   *running;		/* sorted, those between that had not */
 } RaXidSet;
 
+/* The 64-bit form of a transaction id not older than 2^31 transactions */
+extern uint64 ra_widen_xid(TransactionId xid);
 extern RaXidSet *ra_xidset_from_snapshot(Snapshot snapshot, MemoryContext cxt);
 extern RaXidSet *ra_xidset_from_text(const char *text, MemoryContext cxt);
 extern char *ra_xidset_to_text(const RaXidSet *set);
@@ -83,9 +85,6 @@ extern void ra_queue_fetch(RaQueueReader *reader, const RaQueueItem *item, RaQue
 
 /* Release the tables and pins that collect and fetch hold; before the transaction ends */
 extern void ra_queue_release(RaQueueReader *reader);
-
-/* Do rows remain that a later look may find (running transactions)? */
-extern bool ra_queue_pending(RaQueueReader *reader);
 
 /* Would ra_queue_rotate() have something to do? */
 extern bool ra_queue_rotation_due(RaQueueReader *reader);

@@ -40,6 +40,9 @@
 
 #include "engine/rebuild.h"
 
+/* a name that no column has */
+#define ROW_XMIN "\"risk_alert: xmin\""
+
 /* Prepared queries of one rule set, found again by its context */
 typedef struct RebuildPlans
 {
@@ -61,6 +64,7 @@ static void append_table(StringInfo sql, RaRuleSet *rs);
 static const char *equality_operator(Oid type);
 static Datum time_datum(const RaRuleSet *rs, int64 time);
 static void tuple_row(RaRuleSet *rs, HeapTuple tuple, TupleDesc desc, int skip, RaRow *row);
+static TransactionId tuple_xmin(HeapTuple tuple, TupleDesc desc);
 static uint64 fetch_entities(RaRuleSet *rs, int entity, int n, RaRebuild *rebuilds, int64 upper,
 							 Snapshot snapshot);
 static int	plan_settings(bool has_index);
@@ -108,8 +112,9 @@ ra_rebuild(RaRuleSet *rs, int entity_no, int n, RaRebuild *rebuilds, int64 upper
 
 			row.values = row_values;
 			row.nulls = row_nulls;
-			tuple_row(rs, tuple, desc, 1, &row);
-			if (!row.timed || rebuild->wide || (skip && skip(rs->stream_id, row.key)))
+			tuple_row(rs, tuple, desc, 2, &row);
+			if (!row.timed || rebuild->wide ||
+				(skip && skip(rs->stream_id, row.key, tuple_xmin(tuple, desc))))
 				continue;
 			ra_row_store(rs, &row);
 			ResetExprContext(rs->econtext);
@@ -481,10 +486,12 @@ ra_exact_features(RaRuleSet *rs, int lookup_no, const RaRow *row, bool self, con
 		{
 			other.values = row_values;
 			other.nulls = row_nulls;
-			tuple_row(rs, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &other);
+			tuple_row(rs, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &other);
 			if (!other.timed || (self && other.key == row->key && other.time == row->time))
 				continue;
-			if (skip && other.time == row->time && skip(rs->stream_id, other.key))
+			if (skip && !is_self && other.time == row->time &&
+				skip(rs->stream_id, other.key,
+					 tuple_xmin(SPI_tuptable->vals[i], SPI_tuptable->tupdesc)))
 				continue;
 		}
 		ra_row_store(rs, &other);
@@ -580,7 +587,7 @@ plan_many(RaRuleSet *rs, int entity_no)
 
 	time = quote_identifier(get_attname(rs->relid, rs->time_attno, false));
 	initStringInfo(&sql);
-	appendStringInfoString(&sql, "SELECT e.ordinality");
+	appendStringInfo(&sql, "SELECT e.ordinality, t.%s", entity->has_index ? ROW_XMIN : "xmin");
 	append_columns(&sql, rs);
 	appendStringInfoString(&sql, " FROM ROWS FROM (");
 	for (i = 0; i < entity->columns.n; i++)
@@ -611,7 +618,7 @@ plan_many(RaRuleSet *rs, int entity_no)
 	 */
 	if (entity->has_index)
 	{
-		appendStringInfoString(&sql, "LATERAL (SELECT t.ctid AS place");
+		appendStringInfoString(&sql, "LATERAL (SELECT t.xmin AS " ROW_XMIN);
 		append_columns(&sql, rs);
 		appendStringInfoString(&sql, " FROM ");
 	}
@@ -740,6 +747,14 @@ tuple_row(RaRuleSet *rs, HeapTuple tuple, TupleDesc desc, int skip, RaRow *row)
 	for (i = 0; i < rs->ncaptured; i++)
 		row->values[i] = SPI_getbinval(tuple, desc, i + 1 + skip, &row->nulls[i]);
 	ra_row_identify(rs, row);
+}
+
+static TransactionId
+tuple_xmin(HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+
+	return DatumGetTransactionId(SPI_getbinval(tuple, desc, 2, &isnull));
 }
 
 static uint64

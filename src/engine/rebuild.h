@@ -18,8 +18,8 @@ typedef struct RaRebuild
 	bool		wide;			/* out: a number is too large for a window */
 } RaRebuild;
 
-/* Should an event that the snapshot sees be left out? */
-typedef bool (*RaSkipEvent) (int32 stream_id, uint64 key);
+/* Should a row that the snapshot sees be left out? */
+typedef bool (*RaSkipEvent) (int32 stream_id, uint64 key, TransactionId xmin);
 
 /*
  * Read the events of n entities with time <= upper under the given snapshot,
