@@ -6,11 +6,12 @@
 SET timezone = 'UTC';
 
 \echo '      Some alerts:'
-(SELECT alert_id AS alert, entity, score, decision, reason->>'rule' AS rule, reason->>'text' AS reason
- FROM (SELECT *, row_number() OVER (PARTITION BY rules ORDER BY alert_id DESC) AS n FROM risk_alert.alerts) a,
-      jsonb_array_elements(reasons) reason
- WHERE n <= 2
- ORDER BY score DESC, alert_id LIMIT 7);
+SELECT alert_id AS alert, entity, score, decision, reason->>'rule' AS rule,
+       regexp_replace(reason->>'text', '(\.\d\d)\d+', '\1', 'g') AS reason
+FROM (SELECT *, row_number() OVER (PARTITION BY rules ORDER BY alert_id DESC) AS n FROM risk_alert.alerts) a,
+     jsonb_array_elements(reasons) WITH ORDINALITY AS r (reason, place)
+WHERE n = 1
+ORDER BY score DESC, alert_id, place LIMIT 7;
 
 \echo '      How good the rules are (judged by the labels, which no rule has seen):'
 WITH streamed AS (

@@ -140,6 +140,7 @@ static int	score_stream(RaStream *stream, Snapshot snapshot);
 static void absorb_rule_counters(RaRuleSet *rs);
 static void statistics_written(bool written, bool rules);
 static bool servers_fault(int sqlerrcode);
+static void note_failing_feature(RaMeasure *measure, const char *message);
 static bool handle_failure(MemoryContext cxt);
 
 void
@@ -1183,6 +1184,36 @@ servers_fault(int sqlerrcode)
 	}
 }
 
+/* A feature's value or filter failed: its event does not count there */
+static void
+note_failing_feature(RaMeasure *measure, const char *message)
+{
+	HASH_SEQ_STATUS seq;
+	RaStream   *stream;
+
+	hash_seq_init(&seq, streams);
+	while ((stream = hash_seq_search(&seq)) != NULL)
+	{
+		int			i;
+
+		for (i = 0; stream->rs && i < stream->rs->nentities; i++)
+		{
+			RaEntity   *entity = &stream->rs->entities[i];
+
+			if (measure < entity->measures || measure >= entity->measures + entity->spec.nmeasures)
+				continue;
+			stream->last_skip = MemoryContextStrdup(worker_cxt,
+													psprintf("feature \"%s\" could not be computed of an event: %s",
+															 measure->feature, message));
+			ereport(WARNING,
+					(errmsg("feature \"%s\" of stream \"%s\" could not be computed of an event: %s",
+							measure->feature, stream->rs->name, message),
+					 errdetail("Such events do not count for the feature."),
+					 errhint("Make its value or filter safe for all rows, for example with NULLIF or CASE.")));
+		}
+	}
+}
+
 /*
  * An error ended the transaction.  True: it was a user's expression, which is
  * handled with care from now on, and the batch can be done again at once.
@@ -1220,14 +1251,22 @@ handle_failure(MemoryContext cxt)
 
 	if ((rule && !rule->careful) || (measure && !measure->careful))
 	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(cxt);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(cxt);
+		(void) ra_score_out_of_time();
 		if (rule)
 			rule->careful = true;
 		if (measure)
+		{
 			measure->careful = true;
-		(void) ra_score_out_of_time();
-		MemoryContextSwitchTo(cxt);
-		FlushErrorState();
-		AbortCurrentTransaction();
+			note_failing_feature(measure, error->message);
+		}
+		FreeErrorData(error);
 		return true;
 	}
 

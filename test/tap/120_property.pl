@@ -46,6 +46,13 @@ foreach my $type ('timestamptz', 'timestamp', 'date')
 	compare_stored($node, $o->{table}, $o->{features}, "changes, $name");
 }
 
+# An event that comes as jsonb is the same event
+is( $node->safe_psql('postgres', q{
+SELECT count(*) FROM changes_0 p, LATERAL risk_alert.risk_assess(p) AS stored,
+	LATERAL risk_alert.risk_assess('changes_0', to_jsonb(p)) AS given
+WHERE isfinite(p.ts) AND (stored IS DISTINCT FROM given OR stored.score <> 100 OR risk_alert.risk_score(p) <> 100)}),
+	0, 'risk_assess() of jsonb');
+
 # TRUNCATE empties the windows, but for one that is rolled back
 my $o = $changes[1];
 $node->safe_psql('postgres', "BEGIN; TRUNCATE $o->{table}; ROLLBACK");
@@ -75,10 +82,11 @@ sub check_inserts
 	my @features = features($o{wide});
 	my $name = "inserts, $o{type}, "
 	  . ($o{ordered} ? 'in the order of time' : 'many of them late')
-	  . ($o{wide} ? ', numbers of any size' : '');
+	  . ($o{wide} ? ', numbers of any size' : '')
+	  . ($o{how} // '');
 
 	create_stream($node, $o{table}, $o{type}, \@features);
-	fill($node, %o, rows => 200);
+	fill($node, rows => 200, %o);
 	arrive($node, $o{table}, !$o{ordered});
 	compare_live($node, $o{table}, \@features, "$name, live");
 	compare_stored($node, $o{table}, \@features, "$name, stored");
@@ -92,15 +100,25 @@ check_inserts(table => 'inserts_3', type => 'date', seed => $seed + 3, ordered =
 check_inserts(table => 'inserts_4', type => 'timestamp', seed => $seed + 4, ordered => 1, wide => 1);
 check_inserts(table => 'inserts_5', type => 'timestamptz', seed => $seed + 5, ordered => 0, wide => 1);
 
-# F19: with the least memory nearly everything is evicted again and again; the
-# values stay right
+# A backlog that takes many batches, while more arrives
+$node->safe_psql('postgres', 'ALTER SYSTEM SET risk_alert.batch_size = 3');
+$node->reload;
+check_inserts(table => 'batches_0', type => 'date', seed => $seed + 7, ordered => 1, how => ', in small batches');
+check_inserts(table => 'batches_1', type => 'timestamptz', seed => $seed + 8, ordered => 1, how => ', in small batches');
+$node->safe_psql('postgres', 'ALTER SYSTEM RESET risk_alert.batch_size');
+
+# F19: with the least memory, and many more entities than fit, windows are
+# evicted again and again; values stay right
 my $least = $node->safe_psql('postgres', "SELECT min_val FROM pg_settings WHERE name = 'risk_alert.feature_memory'");
 $node->append_conf('postgresql.conf', "risk_alert.feature_memory = $least");
 $node->restart;
-$o = { table => 'small', type => 'timestamptz', seed => $seed + 6, ordered => 0, features => [ features(0) ] };
+$o = { table => 'small', type => 'timestamptz', seed => $seed + 6, entities => 1000, rows => 700,
+	ordered => 0, how => ', little memory', features => [ features(0) ] };
 check_inserts(%$o);
 play($o, 1, 30);
 compare_stored($node, $o->{table}, $o->{features}, 'little memory, changes');
+cmp_ok($node->safe_psql('postgres', "SELECT sum(evictions) FROM risk_alert.stat_features"),
+	'>', 0, 'windows were evicted');
 
 $node->stop;
 done_testing();

@@ -287,9 +287,10 @@ sub _row
 {
 	my ($state, $id) = @_;
 	my @odd_double = ("'NaN'", "'Infinity'", "'-Infinity'", "'-0'");
+	my $entities = $state->{entities} // 5;
 	my @values = (
-		int(rand 5), int(rand 5), _pick("'phone'", "'tablet'"), _pick("'DE'", "'FR'", "'IT'"),
-		sprintf("'00000000-0000-0000-0000-%012d'", rand 3), _pick(-1, 4_294_967_295, 1, 4_294_967_296),
+		int(rand $entities), int(rand $entities), _pick("'phone'", "'tablet'"), _pick("'DE'", "'FR'", "'IT'"),
+		sprintf("'00000000-0000-0000-0000-%012d'", rand 0.6 * $entities), _pick(-1, 4_294_967_295, 1, 4_294_967_296),
 		int(rand 9) - 2, int(rand 65535) - 32767,
 		$state->{wide} ? _pick('9223372036854775807', '-9223372036854775808', int(rand 1000))
 		: int(rand 1e9) * 1e6,
@@ -356,8 +357,8 @@ WHEN MATCHED THEN UPDATE SET n = 5, ts = $time
 WHEN NOT MATCHED THEN INSERT (id, ts, card, n, ok) VALUES (v.id, $time, 1, 2.5, true);";
 }
 
-# change(seed, session, sessions, table, type of the event time, wide, transactions, round): a
-# session's script.  Its statements may well fail, on conflicts or in deadlocks;
+# change(seed, session, sessions, table, type of the event time, wide, entities,
+# transactions, round): a session's script.  Its statements may well fail, on conflicts or in deadlocks;
 # then the transaction is gone.
 sub change
 {
@@ -408,8 +409,8 @@ sub run_sessions
 	return;
 }
 
-# fill(node, seed, table, type of the event time, wide, rows, ordered): random rows in table
-# "<table>_feed", divided into transactions of random size; ordered: times only grow
+# fill(node, seed, table, type of the event time, wide, entities, rows, ordered): random
+# rows in table "<table>_feed", divided into transactions of random size; ordered: times only grow
 sub fill
 {
 	my ($node, %o) = @_;
