@@ -238,8 +238,9 @@ run_transaction(RaDatabase *db)
 		CommitTransactionCommand();
 		return false;
 	}
-	snapshot = GetTransactionSnapshot();
-	PushActiveSnapshot(snapshot);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	/* the copy that stays what it is: statements that write take further ones */
+	snapshot = GetActiveSnapshot();
 	MemoryContextReset(batch_cxt);
 	MemoryContextSwitchTo(batch_cxt);
 

@@ -176,7 +176,7 @@ PREPARE TRANSACTION 'cap_kept';
 BEGIN;
 INSERT INTO pay VALUES (71, 10, 10, '2026-01-01 10:00Z');
 PREPARE TRANSACTION 'cap_gone';
-INSERT INTO pay VALUES (72, 10, 100, '2026-01-01 10:00Z');
+INSERT INTO pay VALUES (72, 10, 100, '2026-01-01 10:01Z');
 SELECT * FROM scored();
 ROLLBACK PREPARED 'cap_gone';
 COMMIT PREPARED 'cap_kept';
@@ -236,4 +236,5 @@ INSERT INTO pay VALUES (95, 1, 8, '2026-01-01 10:04Z', 'not an amount');
 SELECT * FROM scored();
 
 SELECT risk_alert.unwatch('cap_pay');
+DELETE FROM risk_alert.alert WHERE stream = 'cap_pay';
 DROP SCHEMA cap CASCADE;

@@ -108,7 +108,7 @@ SELECT * FROM scored(1600);
 REVOKE ALL ON FUNCTION guarded FROM faulty_author;
 INSERT INTO pay VALUES (1601, 1, 250, '2026-01-01 10:10Z');
 SELECT * FROM scored(1601);
-SELECT rule, errors, last_error FROM stats() WHERE rule = 'guarded';
+SELECT level, object, description, detail FROM risk_alert.check_setup() WHERE object ~ 'guarded';
 GRANT EXECUTE ON FUNCTION guarded TO faulty_author;
 SELECT risk_alert.alter_rule('faulty', 'guarded', points => 30);
 
@@ -180,7 +180,9 @@ SELECT risk_alert.drop_feature('faulty', 'inverse');
 SELECT risk_alert.drop_feature('faulty', 'inverse_n');
 
 -- the owner of a rule loses the role, or goes altogether
+\set VERBOSITY terse
 DROP ROLE faulty_author;
+\set VERBOSITY default
 REVOKE risk_alert_admin FROM faulty_author;
 INSERT INTO pay VALUES (2000, 1, 250, '2026-01-01 10:15Z');
 SELECT * FROM scored(2000);
@@ -190,12 +192,14 @@ INSERT INTO pay VALUES (2001, 1, 250, '2026-01-01 10:16Z');
 SELECT * FROM scored(2001);
 SELECT level, object FROM risk_alert.check_setup() WHERE object ~ 'guarded';
 
--- reasons that fail to be made do not lose the alert
-CREATE TYPE mood AS ENUM ('fine');
+SELECT risk_alert.drop_rule('faulty', 'guarded');
+
+-- a reason shows what is not there as "null"
 SELECT risk_alert.alter_rule('faulty', 'good', reason => 'card {card}: {amount} at {at}, {n} so far, {{not a column}}');
 INSERT INTO pay VALUES (2100, NULL, 250, '2026-01-01 10:17Z');
 SELECT * FROM scored(2100);
 SELECT reasons FROM risk_alert.alerts WHERE stream = 'faulty' AND event_key = '2100';
 
 SELECT risk_alert.unwatch('faulty');
+DELETE FROM risk_alert.alert WHERE stream = 'faulty';
 DROP SCHEMA faulty CASCADE;

@@ -97,7 +97,7 @@ check_inserts(table => 'inserts_0', type => 'timestamptz', seed => $seed, ordere
 check_inserts(table => 'inserts_1', type => 'timestamp', seed => $seed + 1, ordered => 0);
 check_inserts(table => 'inserts_2', type => 'date', seed => $seed + 2, ordered => 1);
 check_inserts(table => 'inserts_3', type => 'date', seed => $seed + 3, ordered => 0);
-check_inserts(table => 'inserts_4', type => 'timestamp', seed => $seed + 4, ordered => 1, wide => 1);
+check_inserts(table => 'inserts_4', type => 'date', seed => $seed + 31, ordered => 1, wide => 1);
 check_inserts(table => 'inserts_5', type => 'timestamptz', seed => $seed + 5, ordered => 0, wide => 1);
 
 # A backlog that takes many batches, while more arrives
