@@ -1036,6 +1036,9 @@ score_stream(RaStream *stream, Snapshot snapshot)
 	{
 		rs->rules[i].evaluated_before = rs->rules[i].evaluated;
 		rs->rules[i].fired_before = rs->rules[i].fired;
+		rs->rules[i].errors_before = rs->rules[i].errors;
+		rs->rules[i].errors_in_row_before = rs->rules[i].errors_in_row;
+		rs->rules[i].suspended_before = rs->rules[i].suspended;
 	}
 
 	settle_events(stream);
@@ -1115,6 +1118,7 @@ absorb_rule_counters(RaRuleSet *rs)
 			strlcpy(counters->last_error, rule->last_error, sizeof(counters->last_error));
 		rule->evaluated = rule->evaluated_before = 0;
 		rule->fired = rule->fired_before = 0;
+		rule->errors_before = 0;
 		rule->errors = 0;
 		rule->time_ns = 0;
 	}
@@ -1243,6 +1247,9 @@ handle_failure(MemoryContext cxt)
 
 				r->evaluated = Min(r->evaluated, r->evaluated_before);
 				r->fired = Min(r->fired, r->fired_before);
+				r->errors = Min(r->errors, r->errors_before);
+				r->errors_in_row = r->errors_in_row_before;
+				r->suspended = r->suspended_before;
 			}
 			memset(&stream->batch, 0, sizeof(stream->batch));
 			stream->events = NULL;

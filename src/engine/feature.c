@@ -35,6 +35,7 @@ static bool measure_value(RaMeasure *measure, Datum value, RaValue *out);
 static int	feature_wants(const RaFeature *feature);
 static Datum feature_datum(const RaRuleSet *rs, const RaFeature *feature,
 						   const RaFeatureResult *result, bool *isnull);
+static Datum displayed(const RaMeasure *measure, Datum numeric);
 static Datum number_from(const RaMeasure *measure, int64 value);
 static Datum sum_of(const RaMeasure *measure, const RaAggregate *a);
 static Datum deviation_of(const RaFeature *feature, const RaMeasure *measure, const RaAggregate *a,
@@ -575,6 +576,16 @@ feature_datum(const RaRuleSet *rs, const RaFeature *feature, const RaFeatureResu
 	return (Datum) 0;
 }
 
+/*
+ * A column numeric(p,s) shows s decimals.  Where the type has no scale, ours
+ * would show; so as many as are needed.
+ */
+static Datum
+displayed(const RaMeasure *measure, Datum numeric)
+{
+	return measure->any_scale ? DirectFunctionCall1(numeric_trim_scale, numeric) : numeric;
+}
+
 /* min and max have their argument's type */
 static Datum
 number_from(const RaMeasure *measure, int64 value)
@@ -588,7 +599,7 @@ number_from(const RaMeasure *measure, int64 value)
 		case RA_CLASS_DATE:
 			return DateADTGetDatum((DateADT) value);
 		case RA_CLASS_NUMERIC:
-			return make_numeric(value, measure->scale);
+			return displayed(measure, make_numeric(value, measure->scale));
 		default:
 			return Int64GetDatum(value);
 	}
@@ -605,7 +616,9 @@ sum_of(const RaMeasure *measure, const RaAggregate *a)
 		return special_numeric("Infinity");
 	if (a->ninf > 0)
 		return special_numeric("-Infinity");
-	return make_numeric(a->sum, measure->value_class == RA_CLASS_NUMERIC ? measure->scale : 0);
+	if (measure->value_class != RA_CLASS_NUMERIC)
+		return make_numeric(a->sum, 0);
+	return displayed(measure, make_numeric(a->sum, measure->scale));
 }
 
 /*

@@ -168,6 +168,7 @@ carry_over(RaRuleSet *new, const RaRuleSet *old)
 		n->fired = o->fired;
 		n->evaluated_before = o->evaluated_before;
 		n->fired_before = o->fired_before;
+		n->errors_before = o->errors_before;
 		n->errors = o->errors;
 		n->time_ns = o->time_ns;
 		if (new->version == old->version)
@@ -175,6 +176,8 @@ carry_over(RaRuleSet *new, const RaRuleSet *old)
 			n->errors_in_row = o->errors_in_row;
 			n->careful = o->careful;
 		}
+		n->errors_in_row_before = n->errors_in_row;
+		n->suspended_before = n->suspended;
 		if (o->last_error != NULL)
 			n->last_error = MemoryContextStrdup(new->cxt, o->last_error);
 	}

@@ -631,7 +631,10 @@ find_measure(RaLoader *loader, int entity, RaFeatureDraft *draft, Node *value, N
 		{
 			new.scale = ra_expr_scale(value);
 			if (new.scale < 0)
+			{
 				new.scale = DECIMAL_DEFAULT_SCALE;
+				new.any_scale = true;
+			}
 			new.scale = Min(new.scale, DECIMAL_MAX_SCALE);
 		}
 		new.type = getBaseType(new.type);

@@ -75,6 +75,7 @@ typedef struct RaMeasure
 	int16		typlen;
 	bool		typbyval;
 	int			scale;			/* NUMERIC: values are kept times 10^scale */
+	bool		any_scale;		/* ... though the type allows more decimals */
 	AttrNumber	attno;			/* > 0: the value is just this column */
 	ExprState  *value;			/* else; NULL for count(*) */
 	ExprState  *filter;			/* NULL: every event counts */
@@ -162,6 +163,9 @@ typedef struct RaRule
 	uint64		errors_in_row;
 	uint64		evaluated_before;	/* the batch at hand */
 	uint64		fired_before;
+	uint64		errors_before;
+	uint64		errors_in_row_before;
+	bool		suspended_before;
 	double		time_ns;		/* estimated from a sample */
 	char	   *last_error;		/* in the rule set's context */
 	bool		careful;		/* evaluate in a subtransaction of its own */

@@ -21,6 +21,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "storage/latch.h"
@@ -41,6 +42,9 @@
 /* One evaluation in so many is timed: reading the clock costs as much as a rule */
 #define TIME_SAMPLE 64
 
+/* Bytes of a value that a reason shows at most */
+#define REASON_VALUE_MAX 200
+
 const char *const ra_decision_names[] = {"approve", "review", "deny"};
 const char *const ra_severity_names[] = {"low", "medium", "high", "critical"};
 
@@ -57,6 +61,7 @@ static volatile sig_atomic_t out_of_time = false;
 static void budget_handler(void);
 static bool rule_evaluate(RaRuleSet *rs, RaRule *rule);
 static bool rule_evaluate_careful(RaRuleSet *rs, RaRule *rule);
+static void append_clipped(StringInfo buf, const char *text);
 static void append_json_value(StringInfo buf, Datum value, Oid type, Oid output);
 
 void
@@ -223,13 +228,22 @@ rule_evaluate(RaRuleSet *rs, RaRule *rule)
 	Datum		d;
 
 	evaluation++;
+	out_of_time = false;
 	ra_culprit_rule = rule;
 	ra_become(rule->owner, &save);
 	d = ExecEvalExprSwitchContext(rule->condition, rs->econtext, &isnull);
 
-	/* cancelled, but nothing looked until the end: it must not hit others */
+	/*
+	 * Cancelled, but nothing looked until the end: it must not hit others.  Or
+	 * a function has caught the cancellation, and its answer does not count.
+	 */
 	if (unlikely(out_of_time))
+	{
 		CHECK_FOR_INTERRUPTS();
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("rule \"%s\" took too long", rule->name)));
+	}
 	ra_unbecome(&save);
 	ra_culprit_rule = NULL;
 	return !isnull && DatumGetBool(d);
@@ -304,7 +318,7 @@ ra_score_reasons(RaRuleSet *rs, const RaScore *score)
 			if (slot->tts_isnull[a])
 				appendStringInfoString(&text, "null");
 			else
-				appendStringInfoString(&text, OutputFunctionCall(&part->output, slot->tts_values[a]));
+				append_clipped(&text, OutputFunctionCall(&part->output, slot->tts_values[a]));
 		}
 		appendStringInfoString(&buf, i > 0 ? ", {\"rule\": " : "{\"rule\": ");
 		escape_json(&buf, rule->name);
@@ -315,6 +329,21 @@ ra_score_reasons(RaRuleSet *rs, const RaScore *score)
 	}
 	appendStringInfoChar(&buf, ']');
 	return buf.data;
+}
+
+/* A reason is for people: a long value shows its beginning */
+static void
+append_clipped(StringInfo buf, const char *text)
+{
+	int			len = strlen(text);
+
+	if (len <= REASON_VALUE_MAX)
+		appendBinaryStringInfo(buf, text, len);
+	else
+	{
+		appendBinaryStringInfo(buf, text, pg_mbcliplen(text, len, REASON_VALUE_MAX));
+		appendStringInfoString(buf, "...");
+	}
 }
 
 char *
