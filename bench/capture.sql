@@ -11,7 +11,7 @@ CREATE TABLE bench.template (
 );
 CREATE INDEX ON bench.template (card_id, created_at);
 
-CREATE TABLE bench.none (LIKE bench.template INCLUDING ALL);
+CREATE TABLE bench.plain (LIKE bench.template INCLUDING ALL);
 CREATE TABLE bench.plpgsql (LIKE bench.template INCLUDING ALL);
 SET client_min_messages = warning;
 DROP TABLE payments CASCADE;
@@ -51,7 +51,7 @@ DECLARE
     t regclass;
 BEGIN
     FOR t IN SELECT oid FROM pg_class
-             WHERE relkind = 'r' AND (oid::regclass::text IN ('bench.none', 'bench.plpgsql', 'bench.logutriga', 'bench.sqltriga',
+             WHERE relkind = 'r' AND (oid::regclass::text IN ('bench.plain', 'bench.plpgsql', 'bench.logutriga', 'bench.sqltriga',
                                                               'bench.capture_queue', 'payments')
                                       OR relname ~ '^event_[0-9]+_[0-9]+$')
     LOOP

@@ -299,6 +299,24 @@ in_flight(void)
 	return n;
 }
 
+/*
+ * Of those, the ones that occupy a place among the server's workers: chosen
+ * ones that are not registered yet do not.  The caller holds the lock.
+ */
+static int
+coming_or_going(void)
+{
+	int			n = 0;
+	int			i;
+
+	for (i = 0; i < RA_MAX_DATABASES; i++)
+	{
+		if (handles[i] != NULL && ra_shared->databases[i].worker_pid == 0)
+			n++;
+	}
+	return n;
+}
+
 /* Is there a reason to look at pg_database? */
 static bool
 must_look(TimestampTz now)
@@ -538,7 +556,7 @@ start_worker(int slot, TimestampTz now)
 	LWLockAcquire(ra_shared->lock, LW_EXCLUSIVE);
 	if (db->dboid == dboid && db->state == RA_WORKER_STARTING && db->worker_pid == 0)
 		db->state = RA_WORKER_NONE;
-	others = in_flight();
+	others = coming_or_going();
 	LWLockRelease(ra_shared->lock);
 	if (database == NULL || !reached(starved_until, now))
 		return;

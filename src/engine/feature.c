@@ -181,18 +181,25 @@ ra_measure_row(RaRuleSet *rs, RaEntity *entity, RaValue *values)
 		}
 		else if (measure->value == NULL && measure->attno == 0 && measure->filter == NULL)
 			counts = true;
-		else if (measure->careful)
-			counts = measure_evaluate_careful(rs, measure, &value, &isnull);
 		else
-		{
-			ra_culprit_measure = measure;
-			counts = measure_evaluate(rs, measure, &value, &isnull);
-			ra_culprit_measure = NULL;
-		}
+			counts = ra_measure_evaluate(rs, measure, &value, &isnull);
 		if (counts && !measure_value(measure, value, &values[m]))
 			fits = false;
 	}
 	return fits;
+}
+
+bool
+ra_measure_evaluate(RaRuleSet *rs, RaMeasure *measure, Datum *value, bool *isnull)
+{
+	bool		counts;
+
+	if (measure->careful)
+		return measure_evaluate_careful(rs, measure, value, isnull);
+	ra_culprit_measure = measure;
+	counts = measure_evaluate(rs, measure, value, isnull);
+	ra_culprit_measure = NULL;
+	return counts;
 }
 
 void

@@ -50,6 +50,12 @@ extern RaEntityId ra_entity_id(const RaRuleSet *rs, const RaColumns *columns, co
  */
 extern bool ra_measure_row(RaRuleSet *rs, RaEntity *entity, RaValue *values);
 
+/*
+ * Filter and value of one measure of the stored row, with its owner's rights;
+ * false: it does not count.  Errors as ra_measure_row().
+ */
+extern bool ra_measure_evaluate(RaRuleSet *rs, RaMeasure *measure, Datum *value, bool *isnull);
+
 /* What is being evaluated, for whoever catches an error */
 extern RaMeasure *ra_culprit_measure;
 

@@ -71,18 +71,19 @@ void
 ra_settings_leave(int nestlevel)
 {
 	if (nestlevel >= 0)
-		AtEOXact_GUC(true, nestlevel);
+		AtEOXact_GUC(false, nestlevel);
 }
 
 /*
  * No SET ROLE, no temporary tables, no deferred triggers, nothing by which what
- * runs could outlast ra_unbecome().  After an error the server restores the
+ * runs could outlast ra_unbecome(), which also undoes what was SET.  After an error the server restores the
  * identity with the (sub)transaction.
  */
 void
 ra_become(Oid owner, RaIdentity *save)
 {
 	GetUserIdAndSecContext(&save->userid, &save->sec_context);
+	save->gucs = NewGUCNestLevel();
 	SetUserIdAndSecContext(owner, save->sec_context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);
 }
@@ -90,6 +91,7 @@ ra_become(Oid owner, RaIdentity *save)
 void
 ra_unbecome(const RaIdentity *save)
 {
+	AtEOXact_GUC(false, save->gucs);
 	SetUserIdAndSecContext(save->userid, save->sec_context);
 }
 

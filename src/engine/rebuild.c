@@ -11,12 +11,13 @@
  * The queries run with the rights of the table's owner, in a security-restricted
  * operation: an expression that reading a row may evaluate (a virtual
  * generated column, a row security policy) is the owner's own.  Under FORCE ROW
- * LEVEL SECURITY they run with the caller's rights, since the owner would not see all
- * rows; the worker's superuser does.
+ * LEVEL SECURITY, where the owner would not see all rows, the bootstrap superuser
+ * reads them.
  */
 #include "postgres.h"
 
 #include "access/table.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
@@ -49,7 +50,7 @@ typedef struct RebuildPlans
 	MemoryContext cxt;			/* of the rule set they belong to */
 	SPIPlanPtr *many;			/* by entity: all rows of several entities */
 	SPIPlanPtr	by_key;
-	Oid			owner;			/* whom to run as, InvalidOid: as we are */
+	Oid			owner;			/* whom to run as */
 	MemoryContextCallback callback;
 } RebuildPlans;
 
@@ -226,28 +227,7 @@ exact_value(RaRuleSet *rs, RaEntity *entity, int m, const RaValue *values, Datum
 		return false;
 	if (measure->value_class == RA_CLASS_NONE)
 		return true;
-	if (measure->careful && values[m].state == RA_VALUE_NONE)
-		return false;
-	ra_culprit_measure = measure;
-	if (measure->filter)
-	{
-		Datum		d = ExecEvalExprSwitchContext(measure->filter, rs->econtext, &isnull);
-
-		if (isnull || !DatumGetBool(d))
-		{
-			ra_culprit_measure = NULL;
-			return false;
-		}
-	}
-	if (measure->attno > 0)
-	{
-		*value = rs->row->tts_values[measure->attno - 1];
-		isnull = rs->row->tts_isnull[measure->attno - 1];
-	}
-	else
-		*value = ExecEvalExprSwitchContext(measure->value, rs->econtext, &isnull);
-	ra_culprit_measure = NULL;
-	return !isnull;
+	return ra_measure_evaluate(rs, measure, value, &isnull);
 }
 
 static Datum
@@ -551,7 +531,7 @@ plans_get(RaRuleSet *rs)
 	MemoryContextSwitchTo(old);
 
 	rel = table_open(rs->relid, AccessShareLock);
-	plans->owner = rel->rd_rel->relforcerowsecurity ? InvalidOid : rel->rd_rel->relowner;
+	plans->owner = rel->rd_rel->relforcerowsecurity ? BOOTSTRAP_SUPERUSERID : rel->rd_rel->relowner;
 	table_close(rel, AccessShareLock);
 
 	plans->callback.func = plans_forget;
@@ -798,7 +778,7 @@ fetch_entities(RaRuleSet *rs, int entity_no, int n, RaRebuild *rebuilds, int64 u
 		elog(ERROR, "could not read events of stream \"%s\"", rs->name);
 	ra_unbecome(&save);
 	if (level >= 0)
-		AtEOXact_GUC(true, level);
+		AtEOXact_GUC(false, level);
 	return SPI_processed;
 }
 

@@ -250,6 +250,7 @@ typedef struct RaIdentity
 {
 	Oid			userid;
 	int			sec_context;
+	int			gucs;			/* nest level: what was SET meanwhile is undone */
 } RaIdentity;
 extern void ra_become(Oid owner, RaIdentity *save);
 extern void ra_unbecome(const RaIdentity *save);

@@ -159,6 +159,8 @@ void
 ra_score_rules(RaRuleSet *rs, RaScore *result)
 {
 	int			total = 0;
+	Oid			as = InvalidOid;	/* whose rights are in force */
+	RaIdentity	save;
 	int			i;
 
 	result->nfired = 0;
@@ -172,6 +174,18 @@ ra_score_rules(RaRuleSet *rs, RaScore *result)
 
 		if (rule->condition == NULL || rule->suspended)
 			continue;
+
+		/* rules mostly have one owner: change identity as seldom as possible */
+		if (OidIsValid(as) && (rule->owner != as || rule->careful))
+		{
+			ra_unbecome(&save);
+			as = InvalidOid;
+		}
+		if (!OidIsValid(as) && !rule->careful)
+		{
+			ra_become(rule->owner, &save);
+			as = rule->owner;
+		}
 
 		if (rule->evaluated++ % TIME_SAMPLE == 0)
 		{
@@ -213,6 +227,9 @@ ra_score_rules(RaRuleSet *rs, RaScore *result)
 		}
 	}
 
+	if (OidIsValid(as))
+		ra_unbecome(&save);
+
 	result->score = Max(0, Min(100, total));
 	result->decision = result->score >= rs->deny_at ? RA_DENY :
 		result->score >= rs->review_at ? RA_REVIEW : RA_APPROVE;
@@ -220,17 +237,16 @@ ra_score_rules(RaRuleSet *rs, RaScore *result)
 		result->lead = result->fired[0];
 }
 
+/* The caller has become the rule's owner */
 static bool
 rule_evaluate(RaRuleSet *rs, RaRule *rule)
 {
-	RaIdentity	save;
 	bool		isnull;
 	Datum		d;
 
 	evaluation++;
 	out_of_time = false;
 	ra_culprit_rule = rule;
-	ra_become(rule->owner, &save);
 	d = ExecEvalExprSwitchContext(rule->condition, rs->econtext, &isnull);
 
 	/*
@@ -244,7 +260,6 @@ rule_evaluate(RaRuleSet *rs, RaRule *rule)
 				(errcode(ERRCODE_QUERY_CANCELED),
 				 errmsg("rule \"%s\" took too long", rule->name)));
 	}
-	ra_unbecome(&save);
 	ra_culprit_rule = NULL;
 	return !isnull && DatumGetBool(d);
 }
@@ -262,7 +277,11 @@ rule_evaluate_careful(RaRuleSet *rs, RaRule *rule)
 	MemoryContextSwitchTo(cxt);
 	PG_TRY();
 	{
+		RaIdentity	mine;
+
+		ra_become(rule->owner, &mine);
 		fired = rule_evaluate(rs, rule);
+		ra_unbecome(&mine);
 		rule->errors_in_row = 0;
 		ReleaseCurrentSubTransaction();
 	}
