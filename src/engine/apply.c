@@ -68,7 +68,7 @@ static int64 oldest_scored;
 static RaSkipEvent skip_event;
 
 static uint32 later_peers(int lookup, RaEntityId id, const RaWindow *window, bool own);
-static bool skip_later_peer(int32 stream_id, uint64 key, TransactionId xmin);
+static RaSkipVerdict skip_later_peer(int32 stream_id, uint64 key, TransactionId xmin);
 static void note_missing(RaStream *stream, int n, const RaColumns *columns, RaEntityId id,
 						 const RaRow *row);
 static void note_foreign(RaStream *stream, RaBatchEvent *event);
@@ -311,19 +311,17 @@ later_peers(int lookup, RaEntityId id, const RaWindow *window, bool own)
 }
 
 /* Did the event of that key, of the same time as the one at hand, arrive later? */
-static bool
+static RaSkipVerdict
 skip_later_peer(int32 stream_id, uint64 key, TransactionId xmin)
 {
 	RaBatchEvent *event;
 
-	if (skip_event && skip_event(stream_id, key, xmin))
-		return true;
 	for (event = scored_event + 1; event < scored_stream->events + scored_stream->nevents; event++)
 	{
 		if (event->op == RA_OP_INSERT && event->row.key == key)
-			return true;
+			return RA_SKIP;
 	}
-	return false;
+	return skip_event ? skip_event(stream_id, key, xmin) : RA_KEEP;
 }
 
 /* From when on a window must be complete for an event at time */
@@ -502,13 +500,13 @@ local_make(RaStream *stream, RaBatchEvent *event, int lookup_no, Snapshot snapsh
 	if (!local->wide)
 	{
 		/* put the batch's own events in order of arrival */
-		for (e = 0; e < stream->nevents && !local->wide; e++)
+		for (e = stream->forgotten; e < stream->nevents && !local->wide; e++)
 		{
 			RaBatchEvent *other = &stream->events[e];
 			RaEntityId	id;
 			RaEvent		add;
 
-			if (!other->usable || other->op == RA_OP_FORGET)
+			if (!other->usable)
 				continue;
 			if (other->op == RA_OP_UPDATE && other->old.timed)
 			{
@@ -574,7 +572,7 @@ apply_event(RaStream *stream, RaBatchEvent *event, bool rebuilt_only)
 {
 	int			n;
 
-	if (!event->usable || event->op == RA_OP_FORGET)
+	if (!event->usable || event - stream->events < stream->forgotten)
 		return;
 	for (n = 0; n < stream->nentities; n++)
 	{

@@ -66,6 +66,7 @@ static void assess_guarded(RaRuleSet *rs, RaRow *row, Assessment *result);
 static void assess_features(RaRuleSet *rs, RaRow *row);
 static RaInstance instance_of(RaRuleSet *rs, int entity);
 static HeapTupleHeader populate_row(Oid type, Jsonb *event);
+static void forget_culprits(XactEvent event, void *arg);
 static RaRuleSet *ruleset_or_error(int32 stream_id, const char *name);
 static Datum assessment_record(FunctionCallInfo fcinfo, Assessment *a);
 
@@ -248,11 +249,37 @@ populate_row(Oid type, Jsonb *event)
 	return DatumGetHeapTupleHeader(record);
 }
 
+/* After an error that nobody here caught, nothing is being evaluated */
+static void
+forget_culprits(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_PARALLEL_ABORT)
+	{
+		ra_culprit_rule = NULL;
+		ra_culprit_measure = NULL;
+	}
+}
+
 static RaRuleSet *
 ruleset_or_error(int32 stream_id, const char *name)
 {
+	static bool registered = false;
 	RaRuleSet  *rs;
 
+	/*
+	 * The rule set's slots and contexts serve one event at a time, and a rule's
+	 * function that scores an event may be evaluated for the same stream.
+	 */
+	if (ra_culprit_rule != NULL || ra_culprit_measure != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("an event cannot be scored while a rule or feature of another one is evaluated"),
+				 errhint("Remove the call of risk_score() or risk_assess() from what the rule or feature calls.")));
+	if (!registered)
+	{
+		RegisterXactCallback(forget_culprits, NULL);
+		registered = true;
+	}
 	ra_check_version();
 	rs = ra_ruleset_get(stream_id);
 	if (rs == NULL)

@@ -127,10 +127,11 @@ static SPIPlanPtr kept_plan(SPIPlanPtr *plan, const char *sql, int nargs, Oid *t
 static void tick_begin(Snapshot snapshot);
 static void tick_end(RaDatabase *db);
 static void pending_build(void);
-static bool skip_pending(int32 stream_id, uint64 key, TransactionId xmin);
+static RaSkipVerdict skip_pending(int32 stream_id, uint64 key, TransactionId xmin);
 static int	process_batch(Snapshot snapshot);
 static RaStream *stream_get(int32 stream_id);
 static LayoutMap *layout_get(int32 layout_id, RaRuleSet *rs);
+static void forget_windows(RaStream *stream);
 static void take_event(const RaQueueEvent *queued, Snapshot snapshot);
 static bool unpack_row(RaStream *stream, LayoutMap *map, const char **data, const char *end,
 					   RaRow *row);
@@ -645,21 +646,21 @@ pending_build(void)
  * the next tick (its transaction had not ended when this one began), is not
  * there yet.
  */
-static bool
+static RaSkipVerdict
 skip_pending(int32 stream_id, uint64 key, TransactionId xmin)
 {
 	PendingEvent id;
 	PendingEvent *entry;
 
-	if (TransactionIdIsNormal(xmin) &&
-		!ra_xidset_ended(high, ra_widen_xid(xmin)))
-		return true;
-
 	memset(&id, 0, sizeof(id));
 	id.id.key = key;
 	id.id.stream_id = stream_id;
 	entry = hash_search(pending, &id.id, HASH_FIND, NULL);
-	return entry != NULL && entry->item >= batch_end;
+	if (entry != NULL && entry->item >= batch_end)
+		return RA_SKIP;
+	if (TransactionIdIsNormal(xmin) && !ra_xidset_ended(high, ra_widen_xid(xmin)))
+		return RA_SKIP_IF_INSERTED;
+	return RA_KEEP;
 }
 
 /* The batch [next_item, batch_end); returns how many alerts it made or folded */
@@ -677,6 +678,7 @@ process_batch(Snapshot snapshot)
 		stream->events = NULL;
 		stream->nevents = stream->nalloc = 0;
 		stream->forget = false;
+		stream->forgotten = 0;
 		memset(&stream->batch, 0, sizeof(stream->batch));
 	}
 	for (i = next_item; i < batch_end; i++)
@@ -786,6 +788,17 @@ layout_get(int32 layout_id, RaRuleSet *rs)
 	return map;
 }
 
+/*
+ * The stream's windows are to be read from the table anew, as of the batch's
+ * snapshot.  What the events so far did is in it, or was undone by what makes us forget.
+ */
+static void
+forget_windows(RaStream *stream)
+{
+	stream->forget = true;
+	stream->forgotten = stream->nevents;
+}
+
 /* Unpack a queued event into its stream's list */
 static void
 take_event(const RaQueueEvent *queued, Snapshot snapshot)
@@ -812,9 +825,9 @@ take_event(const RaQueueEvent *queued, Snapshot snapshot)
 	}
 	if (queued->op == RA_OP_FORGET)
 	{
-		stream->forget = true;
+		forget_windows(stream);
 		if (stream->nevents == 0)
-			(void) ra_apply_forget(stream);
+			ra_apply_forget(stream);
 		return;
 	}
 
@@ -823,7 +836,7 @@ take_event(const RaQueueEvent *queued, Snapshot snapshot)
 	{
 		stream->batch.skipped++;
 		stream->last_skip = "the event's columns are not known any more";
-		stream->forget = true;
+		forget_windows(stream);
 		return;
 	}
 
@@ -844,12 +857,12 @@ take_event(const RaQueueEvent *queued, Snapshot snapshot)
 
 	if (queued->op == RA_OP_UPDATE &&
 		!unpack_row(stream, map, &data, end, &event->old))
-		stream->forget = true;
+		forget_windows(stream);
 	complete = unpack_row(stream, map, &data, end, &event->row);
 	if (!complete)
 	{
 		if (queued->op == RA_OP_DELETE)
-			stream->forget = true;
+			forget_windows(stream);
 		else
 			(void) ra_reread_row(rs, &event->row, snapshot);
 	}

@@ -48,6 +48,7 @@ typedef struct RaStream
 	int			nalloc;
 
 	bool		forget;			/* its windows are void */
+	int			forgotten;		/* events before this one are covered by rebuilding */
 
 	/* counted since statistics were last written ... */
 	RaStreamCounters total;

@@ -61,6 +61,7 @@ typedef struct CaptureTarget
 {
 	Oid			relid;			/* hash key: the table the trigger fires on */
 	bool		valid;
+	bool		changed;		/* invalidated while it was loaded */
 	Oid			root;			/* topmost partitioned table, or relid */
 	int32		stream_id;		/* 0: not watched */
 	RaLayout   *layout;			/* NULL: nothing can be carried */
@@ -312,10 +313,10 @@ target_load(CaptureTarget *target)
 	target->max_attno = 0;
 
 	/*
-	 * An invalidation that arrives while we read clears the flag again, so
-	 * that the next call reads anew.
+	 * Valid only when all has been read, and nothing of it changed meanwhile:
+	 * after an error, or an invalidation, the next call reads anew.
 	 */
-	target->valid = true;
+	target->changed = false;
 
 	if (get_rel_relispartition(target->relid))
 		ancestors = get_partition_ancestors(target->relid);
@@ -360,6 +361,7 @@ target_load(CaptureTarget *target)
 		}
 		target->layout = layout;
 	}
+	target->valid = !target->changed;
 }
 
 static void
@@ -372,7 +374,10 @@ target_invalidate(Datum arg, Oid relid)
 	while ((target = hash_seq_search(&seq)) != NULL)
 	{
 		if (relid == InvalidOid || relid == target->relid || relid == target->root)
+		{
 			target->valid = false;
+			target->changed = true;
+		}
 	}
 }
 

@@ -400,6 +400,7 @@ measure_evaluate_careful(RaRuleSet *rs, RaMeasure *measure, Datum *value, bool *
 	GetUserIdAndSecContext(&save.userid, &save.sec_context);
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(cxt);
+	ra_culprit_measure = measure;
 	PG_TRY();
 	{
 		counts = measure_evaluate(rs, measure, value, isnull);
@@ -414,6 +415,7 @@ measure_evaluate_careful(RaRuleSet *rs, RaMeasure *measure, Datum *value, bool *
 		counts = false;
 	}
 	PG_END_TRY();
+	ra_culprit_measure = NULL;
 	MemoryContextSwitchTo(cxt);
 	CurrentResourceOwner = owner;
 	SetUserIdAndSecContext(save.userid, save.sec_context);

@@ -98,6 +98,7 @@ struct RaQueueReader
 
 static Oid	queue_relids[RA_QUEUE_TABLES];
 static bool queue_relids_valid = false;
+static uint64 queue_invalidations = 0;
 
 static void note_block(int table, BlockNumber block);
 static Oid	queue_relid(int i);
@@ -540,24 +541,24 @@ queue_relid(int i)
 	if (!queue_relids_valid)
 	{
 		Oid			schema = get_namespace_oid("risk_alert", false);
+		uint64		before = queue_invalidations;
+		Oid			relids[RA_QUEUE_TABLES];
 		int			t;
 
-		queue_relids_valid = true;
 		for (t = 0; t < RA_QUEUE_TABLES; t++)
 		{
 			char		name[NAMEDATALEN];
 
 			snprintf(name, sizeof(name), "queue_%d", t);
-			queue_relids[t] = get_relname_relid(name, schema);
-			if (!OidIsValid(queue_relids[t]))
-			{
-				queue_relids_valid = false;
+			relids[t] = get_relname_relid(name, schema);
+			if (!OidIsValid(relids[t]))
 				ereport(ERROR,
 						(errcode(ERRCODE_UNDEFINED_TABLE),
 						 errmsg("table \"risk_alert.%s\" does not exist", name),
 						 errhint("Create the extension anew, or drop the trigger.")));
-			}
 		}
+		memcpy(queue_relids, relids, sizeof(queue_relids));
+		queue_relids_valid = queue_invalidations == before;
 	}
 	return queue_relids[i];
 }
@@ -567,6 +568,7 @@ queue_invalidate(Datum arg, Oid relid)
 {
 	int			t;
 
+	queue_invalidations++;
 	if (relid == InvalidOid)
 		queue_relids_valid = false;
 	for (t = 0; t < RA_QUEUE_TABLES; t++)

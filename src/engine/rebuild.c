@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/tableam.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
@@ -41,8 +42,16 @@
 
 #include "engine/rebuild.h"
 
-/* a name that no column has */
+/* names that no column has */
 #define ROW_XMIN "\"risk_alert: xmin\""
+#define ROW_TABLE "\"risk_alert: tableoid\""
+#define ROW_CTID "\"risk_alert: ctid\""
+
+/* columns of a query of plan_many() before the captured ones */
+#define MANY_ORDINALITY 1
+#define MANY_XMIN 2
+#define MANY_TABLE 3
+#define MANY_CTID 4
 
 /* Prepared queries of one rule set, found again by its context */
 typedef struct RebuildPlans
@@ -65,7 +74,8 @@ static void append_table(StringInfo sql, RaRuleSet *rs);
 static const char *equality_operator(Oid type);
 static Datum time_datum(const RaRuleSet *rs, int64 time);
 static void tuple_row(RaRuleSet *rs, HeapTuple tuple, TupleDesc desc, int skip, RaRow *row);
-static TransactionId tuple_xmin(HeapTuple tuple, TupleDesc desc);
+static bool skipped(RaRuleSet *rs, const RaRow *row, HeapTuple tuple, TupleDesc desc,
+					Snapshot snapshot, RaSkipEvent skip);
 static uint64 fetch_entities(RaRuleSet *rs, int entity, int n, RaRebuild *rebuilds, int64 upper,
 							 Snapshot snapshot);
 static int	plan_settings(bool has_index);
@@ -106,16 +116,16 @@ ra_rebuild(RaRuleSet *rs, int entity_no, int n, RaRebuild *rebuilds, int64 upper
 			HeapTuple	tuple = SPI_tuptable->vals[i];
 			TupleDesc	desc = SPI_tuptable->tupdesc;
 			bool		isnull;
-			int64		ordinal = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
+			int64		ordinal = DatumGetInt64(SPI_getbinval(tuple, desc, MANY_ORDINALITY, &isnull));
 			RaRebuild  *rebuild = &part[ordinal - 1];
 			RaRow		row;
 			RaEvent		event;
 
 			row.values = row_values;
 			row.nulls = row_nulls;
-			tuple_row(rs, tuple, desc, 2, &row);
+			tuple_row(rs, tuple, desc, MANY_CTID, &row);
 			if (!row.timed || rebuild->wide ||
-				(skip && skip(rs->stream_id, row.key, tuple_xmin(tuple, desc))))
+				(skip && skipped(rs, &row, tuple, desc, snapshot, skip)))
 				continue;
 			ra_row_store(rs, &row);
 			ResetExprContext(rs->econtext);
@@ -466,12 +476,11 @@ ra_exact_features(RaRuleSet *rs, int lookup_no, const RaRow *row, bool self, con
 		{
 			other.values = row_values;
 			other.nulls = row_nulls;
-			tuple_row(rs, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &other);
+			tuple_row(rs, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, MANY_CTID, &other);
 			if (!other.timed || (self && other.key == row->key && other.time == row->time))
 				continue;
 			if (skip && !is_self && other.time == row->time &&
-				skip(rs->stream_id, other.key,
-					 tuple_xmin(SPI_tuptable->vals[i], SPI_tuptable->tupdesc)))
+				skipped(rs, &other, SPI_tuptable->vals[i], SPI_tuptable->tupdesc, snapshot, skip))
 				continue;
 		}
 		ra_row_store(rs, &other);
@@ -567,7 +576,9 @@ plan_many(RaRuleSet *rs, int entity_no)
 
 	time = quote_identifier(get_attname(rs->relid, rs->time_attno, false));
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT e.ordinality, t.%s", entity->has_index ? ROW_XMIN : "xmin");
+	appendStringInfoString(&sql, entity->has_index
+						   ? "SELECT e.ordinality, t." ROW_XMIN ", t." ROW_TABLE ", t." ROW_CTID
+						   : "SELECT e.ordinality, t.xmin, t.tableoid, t.ctid");
 	append_columns(&sql, rs);
 	appendStringInfoString(&sql, " FROM ROWS FROM (");
 	for (i = 0; i < entity->columns.n; i++)
@@ -598,7 +609,8 @@ plan_many(RaRuleSet *rs, int entity_no)
 	 */
 	if (entity->has_index)
 	{
-		appendStringInfoString(&sql, "LATERAL (SELECT t.xmin AS " ROW_XMIN);
+		appendStringInfoString(&sql, "LATERAL (SELECT t.xmin AS " ROW_XMIN
+							   ", t.tableoid AS " ROW_TABLE ", t.ctid AS " ROW_CTID);
 		append_columns(&sql, rs);
 		appendStringInfoString(&sql, " FROM ");
 	}
@@ -729,12 +741,39 @@ tuple_row(RaRuleSet *rs, HeapTuple tuple, TupleDesc desc, int skip, RaRow *row)
 	ra_row_identify(rs, row);
 }
 
-static TransactionId
-tuple_xmin(HeapTuple tuple, TupleDesc desc)
+/* Is the row to be left out? */
+static bool
+skipped(RaRuleSet *rs, const RaRow *row, HeapTuple tuple, TupleDesc desc, Snapshot snapshot,
+		RaSkipEvent skip)
 {
 	bool		isnull;
+	TransactionId xmin = DatumGetTransactionId(SPI_getbinval(tuple, desc, MANY_XMIN, &isnull));
+	RaSkipVerdict verdict = skip(rs->stream_id, row->key, xmin);
+	Relation	rel;
+	TupleTableSlot *slot;
+	ItemPointer place;
+	bool		inserted = true;
 
-	return DatumGetTransactionId(SPI_getbinval(tuple, desc, 2, &isnull));
+	if (verdict != RA_SKIP_IF_INSERTED)
+		return verdict == RA_SKIP;
+
+	/* seldom: only the row version's header knows whether it is the first */
+	place = (ItemPointer) DatumGetPointer(SPI_getbinval(tuple, desc, MANY_CTID, &isnull));
+	rel = table_open(DatumGetObjectId(SPI_getbinval(tuple, desc, MANY_TABLE, &isnull)),
+					 AccessShareLock);
+	slot = table_slot_create(rel, NULL);
+	if (table_tuple_fetch_row_version(rel, place, snapshot, slot))
+	{
+		bool		should_free;
+		HeapTuple	version = ExecFetchSlotHeapTuple(slot, false, &should_free);
+
+		inserted = (version->t_data->t_infomask & HEAP_UPDATED) == 0;
+		if (should_free)
+			heap_freetuple(version);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+	return inserted;
 }
 
 static uint64

@@ -19,7 +19,14 @@ typedef struct RaRebuild
 } RaRebuild;
 
 /* Should a row that the snapshot sees be left out? */
-typedef bool (*RaSkipEvent) (int32 stream_id, uint64 key, TransactionId xmin);
+typedef enum RaSkipVerdict
+{
+	RA_KEEP,
+	RA_SKIP,
+	RA_SKIP_IF_INSERTED			/* if xmin inserted it; keep it if xmin updated it */
+} RaSkipVerdict;
+
+typedef RaSkipVerdict (*RaSkipEvent) (int32 stream_id, uint64 key, TransactionId xmin);
 
 /*
  * Read the events of n entities with time <= upper under the given snapshot,

@@ -148,12 +148,13 @@ SELECT risk_alert.create_rule('$table', 'everything', 'true', points => 100);});
 # Comparing
 #
 
-# _answers(feature, table, visible): an SQL expression over row p for the values that
-# will do, as a jsonb array.  visible: which other rows q count, as far as arrival is
-# concerned; undef: all, so that lag and first have the choice among peers.
+# _answers(feature, table, visible, recorded): an SQL expression over row p for the
+# values that will do, as a jsonb array.  visible: which other rows q count, as far as
+# arrival is concerned; undef: all.  Unless the order of arrival is recorded, lag and
+# first may give any of several rows of the same time.
 sub _answers
 {
-	my ($f, $table, $visible) = @_;
+	my ($f, $table, $visible, $recorded) = @_;
 	my @entity = split /, /, $f->{entity};
 	my @lookup = split /, /, $f->{lookup};
 	my ($function, $x) = $f->{aggregate} =~ /^(\w+)\((.*)\)$/;
@@ -168,7 +169,7 @@ sub _answers
 	{
 		my $order = $function eq 'lag' ? 'DESC' : 'ASC';
 		my $which = "ORDER BY q.ts $order FETCH FIRST ROW WITH TIES";
-		$which = "ORDER BY q.ts $order, q.seq $order LIMIT 1" if defined $visible;
+		$which = "ORDER BY q.ts $order, q.seq $order LIMIT 1" if $recorded;
 		push @where, "$x IS NOT NULL";    # as aggregates do, they pass over NULL
 		return qq{(SELECT coalesce(jsonb_agg(x), '[null]')
 	FROM (SELECT to_jsonb($x) AS x FROM $table q WHERE @{[ join ' AND ', @where ]} $which) w)};
@@ -210,9 +211,9 @@ $$ SELECT bool_or(alike(kind, answer, found)) FROM jsonb_array_elements_text(ans
 # The same number of events as the table has with a time, each feature of each right
 sub _compare
 {
-	my ($node, $table, $from, $visible, $features, $name) = @_;
+	my ($node, $table, $from, $visible, $recorded, $features, $name) = @_;
 	my $values = join ",\n",
-	  map { "('$_->{name}', '$_->{kind}', " . _answers($_, $table, $visible) . ')' } @$features;
+	  map { "('$_->{name}', '$_->{kind}', " . _answers($_, $table, $visible, $recorded) . ')' } @$features;
 	my $result = $node->safe_psql('postgres', qq{
 SET jit = off;
 CREATE TEMP TABLE compared AS
@@ -239,18 +240,20 @@ sub compare_stored
 {
 	my ($node, $table, $features, $name) = @_;
 	_compare($node, $table, "$table p CROSS JOIN LATERAL risk_alert.risk_assess(p) a",
-		undef, $features, $name);
+		undef, 0, $features, $name);
 	return;
 }
 
-# compare_live(node, table, features, name): so do the values that the worker saw,
-# according to the alerts, in a stream of inserts alone.  Rows up to the same tx had been
-# committed by then, and of the row's own time those with a lower seq had arrived before.
+# compare_live(node, table, recorded, features, name): so do the values that the worker
+# saw, according to the alerts, in a stream of inserts alone.  Rows up to the same tx had
+# been committed by then, and of the row's own time those with a lower seq had arrived
+# before.  recorded: windows were in memory from their first event on, so that they know
+# in which order earlier rows of the same time arrived.
 sub compare_live
 {
-	my ($node, $table, $features, $name) = @_;
+	my ($node, $table, $recorded, $features, $name) = @_;
 	_compare($node, $table, "$table p JOIN risk_alert.alerts a ON a.stream = '$table' AND a.event_key = p.id::text",
-		'q.tx <= p.tx AND (q.ts < p.ts OR q.seq <= p.seq)', $features, $name);
+		'q.tx <= p.tx AND (q.ts < p.ts OR q.seq <= p.seq)', $recorded, $features, $name);
 	return;
 }
 

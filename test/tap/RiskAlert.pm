@@ -22,7 +22,7 @@ use Test::More;
 use Time::HiRes;
 
 our @EXPORT = qw(new_node create_payments drain wait_until worker_pid wait_for_worker
-  wait_for_restart wait_for_logged alerts one_line data_file);
+  wait_for_restart wait_for_logged one_line data_file);
 
 # new_node(name, conf => 'lines of postgresql.conf', start => 0, extension => 0):
 # a server of its own with settings that make tests quick.  Crashes restart it.
@@ -142,16 +142,6 @@ sub wait_for_logged
 	my $log = $node->logfile;
 	return wait_until($node,
 		"SELECT count(*) >= $count FROM regexp_matches(pg_read_file('$log'), \$re\$$pattern\$re\$, 'g')", 't', $db);
-}
-
-# alerts(node, stream, db): every event that alerted, one per line: "key|score|rules"
-sub alerts
-{
-	my ($node, $stream, $db) = @_;
-	return $node->safe_psql($db // 'postgres', qq{
-SELECT e.event_key, e.score, array_to_string(e.rules, '+')
-FROM risk_alert.alert_event e JOIN risk_alert.stream s USING (stream_id)
-WHERE s.name = '$stream' ORDER BY e.event_key COLLATE "C"});
 }
 
 # one_line(text): lines joined by blanks, for short comparisons
