@@ -93,7 +93,7 @@ INSERT INTO payments SELECT g, g % 1000, 5000, timestamptz '2026-01-01Z' + g * i
 
 	# no room for WAL: the server stops, for whatever writes first, us or others
 	$node = new_node('wal', start => 0, init => { extra => [ '--encoding=UTF8', '--locale=C', '--wal-segsize=1' ] },
-		conf => "min_wal_size = 2MB\nmax_wal_size = 4MB\n");
+		conf => "min_wal_size = 2MB\nmax_wal_size = 4MB\nwal_keep_size = 1GB\n");
 	my $wal = $node->data_dir . '/pg_wal';
 	$start = 'PGHOST=' . $node->host . " pg_ctl -w -D '" . $node->data_dir . "' -l '" . $node->logfile . "' start";
 	in_namespace("mv '$wal' $small/wal && ln -s $small/wal '$wal'") or die 'could not move pg_wal';
@@ -106,11 +106,13 @@ INSERT INTO payments SELECT g, g % 1000, 5000, timestamptz '2026-01-01Z' + g * i
 	while ($node->psql('postgres', "INSERT INTO payments SELECT $committed + g, g % 100, 5000, timestamptz '2026-01-01Z' + ($committed + g) * interval '7 s' FROM generate_series(1, 100) g") == 0)
 	{
 		$committed += 100;
+		die 'the disk is not full' if $committed > 100000;
 	}
+	# it comes back by itself, or gives up
+	$node->wait_for_log(qr/PANIC.*database system is (?:shut down|ready to accept connections)/s);
 	free_disk();
-	# it has come back by itself, or has given up
 	in_namespace("pg_ctl -D '" . $node->data_dir . "' status") or in_namespace($start);
-	$node->_update_pid(-1);
+	$node->_update_pid(1);
 	wait_for_restart($node);
 	like(slurp_file($node->logfile), qr/PANIC:[^\n]*No space left/, 'F17 no room for WAL: the server went down');
 	is($node->safe_psql('postgres', 'SELECT count(*) FROM payments'), $committed, "F17 what was committed is there: $committed rows");

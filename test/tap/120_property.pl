@@ -112,10 +112,10 @@ $node->safe_psql('postgres', 'ALTER SYSTEM RESET risk_alert.batch_size');
 my $least = $node->safe_psql('postgres', "SELECT min_val FROM pg_settings WHERE name = 'risk_alert.feature_memory'");
 $node->append_conf('postgresql.conf', "risk_alert.feature_memory = $least");
 $node->restart;
-$o = { table => 'small', type => 'timestamptz', seed => $seed + 6, entities => 1000, rows => 700,
+$o = { table => 'small', type => 'timestamptz', seed => $seed + 6, entities => 1000, rows => 400,
 	ordered => 0, how => ', little memory', features => [ features(0) ] };
 check_inserts(%$o);
-play($o, 1, 30);
+play($o, 1, 15);
 compare_stored($node, $o->{table}, $o->{features}, 'little memory, changes');
 cmp_ok($node->safe_psql('postgres', "SELECT sum(evictions) FROM risk_alert.stat_features"),
 	'>', 0, 'windows were evicted');
