@@ -112,7 +112,7 @@ static const struct
 	/* how names and values are read and written */
 	{"search_path", "pg_catalog, pg_temp"},
 	{"TimeZone", "UTC"},
-	{"DateStyle", "ISO, YMD"},
+	{"DateStyle", "ISO, MDY"},
 	{"IntervalStyle", "postgres"},
 	{"extra_float_digits", "1"},
 	{"bytea_output", "hex"},

@@ -264,6 +264,10 @@ ra_apply_features(RaStream *stream, RaBatchEvent *event, Snapshot snapshot, RaFe
 		}
 	}
 
+	/* what was looked up before it turned out that the window is none */
+	for (f = 0; f < rs->nfeatures; f++)
+		if (wide[rs->features[f].lookup])
+			results[f].empty = true;
 	ra_features_store(rs, results);
 	for (l = 0; l < rs->nlookups; l++)
 	{

@@ -90,6 +90,7 @@ typedef struct PendingEvent
 static bool exit_registered = false;
 static MemoryContext worker_cxt;	/* lives as long as the worker */
 static MemoryContext tick_cxt;
+static MemoryContext pending_cxt;	/* within tick_cxt */
 static MemoryContext batch_cxt;
 static MemoryContext event_cxt;
 
@@ -101,17 +102,21 @@ static HTAB *rule_counters;
 /* Progress, as far as this process knows; position_stored: what is on disk */
 static RaXidSet *low;
 static RaXidSet *high;			/* of the tick at hand, or NULL */
-static int64 done_through;
+static int64 done_through;		/* of it, what arrived until then is processed */
+static bool tick_begun;			/* its events are known */
+static bool tick_resumed;		/* an earlier worker began it */
+static bool tick_retried;		/* a batch of it failed */
 static RaQueueItem *items;
 static uint64 nitems;
 static uint64 next_item;
 static uint64 batch_end;
-static HTAB *pending;			/* of PendingEvent; NULL: the tick is one batch */
+static HTAB *pending;			/* of PendingEvent; NULL: not needed so far */
 static uint64 tick_drain;		/* drain() calls that this tick answers */
 static bool dirty;				/* something to write */
 static TimestampTz last_flush;
 static TimestampTz last_rule_flush;
-static int	failures;			/* of the batch at hand, in a row */
+static bool in_events;			/* events are being processed: an error may be theirs */
+static int	failures;			/* of the batch at hand, in a row, by its events */
 static uint64 single_until;		/* go event by event up to this item */
 static bool skip_first;			/* its only event can't be processed: pass over it */
 static char *skip_reason;
@@ -126,6 +131,7 @@ static void flush_rules(void);
 static SPIPlanPtr kept_plan(SPIPlanPtr *plan, const char *sql, int nargs, Oid *types);
 static void tick_begin(Snapshot snapshot);
 static void tick_end(RaDatabase *db);
+static void tick_collect_again(Snapshot snapshot);
 static void pending_build(void);
 static RaSkipVerdict skip_pending(int32 stream_id, uint64 key, TransactionId xmin);
 static int	process_batch(Snapshot snapshot);
@@ -133,8 +139,8 @@ static RaStream *stream_get(int32 stream_id);
 static LayoutMap *layout_get(int32 layout_id, RaRuleSet *rs);
 static void forget_windows(RaStream *stream);
 static void take_event(const RaQueueEvent *queued, Snapshot snapshot);
-static bool unpack_row(RaStream *stream, LayoutMap *map, const char **data, const char *end,
-					   RaRow *row);
+static RaImage unpack_row(RaStream *stream, LayoutMap *map, const char **data, const char *end,
+						  RaRow *row);
 static void settle_events(RaStream *stream);
 static void identify_events(RaStream *stream);
 static int	score_stream(RaStream *stream, Snapshot snapshot);
@@ -153,6 +159,7 @@ ra_batch_init(void)
 		MemoryContextDelete(worker_cxt);
 	worker_cxt = AllocSetContextCreate(TopMemoryContext, "risk_alert worker", ALLOCSET_DEFAULT_SIZES);
 	tick_cxt = AllocSetContextCreate(worker_cxt, "risk_alert tick", ALLOCSET_DEFAULT_SIZES);
+	pending_cxt = NULL;
 	batch_cxt = AllocSetContextCreate(worker_cxt, "risk_alert batch", ALLOCSET_DEFAULT_SIZES);
 	event_cxt = AllocSetContextCreate(worker_cxt, "risk_alert event", ALLOCSET_DEFAULT_SIZES);
 	reader = ra_queue_reader(worker_cxt);
@@ -169,10 +176,12 @@ ra_batch_init(void)
 								HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	low = NULL;
 	high = NULL;
+	tick_begun = tick_resumed = tick_retried = false;
 	items = NULL;
 	nitems = next_item = 0;
 	pending = NULL;
 	dirty = false;
+	in_events = false;
 	failures = 0;
 	single_until = 0;
 	skip_first = false;
@@ -245,22 +254,37 @@ run_transaction(RaDatabase *db)
 	MemoryContextReset(batch_cxt);
 	MemoryContextSwitchTo(batch_cxt);
 
-	if (items == NULL)
+	if (!tick_begun)
 	{
 		tick_drain = drain;
 		tick_begin(snapshot);
 	}
-	else if (!ra_queue_open(reader))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("the queue of risk_alert is gone")));
+	else
+	{
+		switch (ra_queue_open(reader))
+		{
+			case RA_QUEUE_SAME:
+				break;
+			case RA_QUEUE_MOVED:
+				tick_collect_again(snapshot);
+				break;
+			case RA_QUEUE_GONE:
+				ereport(ERROR,
+						(errcode(ERRCODE_UNDEFINED_TABLE),
+						 errmsg("the queue of risk_alert is gone")));
+		}
+	}
 
 	/* an event that nothing can be done with must not stop the others */
 	batch_end = Min(nitems, next_item + (next_item < single_until ? 1 : ra_batch_size));
 	events = batch_end - next_item;
 	if (events > 0)
 	{
+		in_events = true;
+		if (pending == NULL && (events < nitems || tick_resumed || tick_retried))
+			pending_build();
 		alerts = process_batch(snapshot);
+		in_events = false;
 		dirty = true;
 	}
 	tick_done = batch_end >= nitems;
@@ -333,6 +357,7 @@ position_load(void)
 		{
 			high = ra_xidset_from_text(text, worker_cxt);
 			done_through = DatumGetTimestampTz(d);
+			tick_resumed = true;
 		}
 		SPI_finish();
 	}
@@ -542,18 +567,40 @@ tick_begin(Snapshot snapshot)
 {
 	RaXidSet   *now;
 
+	/* when resuming an interrupted tick, it is that one's events that we want */
+	Assert(tick_resumed == (high != NULL));
 	MemoryContextReset(tick_cxt);
+	pending_cxt = NULL;
+	pending = NULL;
 	MemoryContextSwitchTo(tick_cxt);
 	now = ra_xidset_from_snapshot(snapshot, tick_cxt);
 	items = ra_queue_collect(reader, snapshot, now, low, high, done_through, &nitems);
 	next_item = 0;
-	pending = NULL;
-
-	/* when resuming an interrupted tick, it is that one's events that we have */
 	if (high == NULL)
 		high = now;
-	if (nitems > (uint64) ra_batch_size)
-		pending_build();
+	tick_begun = true;
+	MemoryContextSwitchTo(batch_cxt);
+}
+
+/*
+ * Somebody has rewritten a queue table in the middle of a tick, so that events
+ * are no longer where we have found them.
+ */
+static void
+tick_collect_again(Snapshot snapshot)
+{
+	RaXidSet   *now;
+
+	if (next_item > 0)
+		done_through = items[next_item - 1].arrived;
+	else if (!tick_resumed)
+		done_through = PG_INT64_MIN;
+	MemoryContextSwitchTo(tick_cxt);
+	now = ra_xidset_from_snapshot(snapshot, tick_cxt);
+	items = ra_queue_collect(reader, snapshot, now, low, high, done_through, &nitems);
+	next_item = single_until = 0;
+	pending = NULL;
+	tick_retried = true;
 	MemoryContextSwitchTo(batch_cxt);
 }
 
@@ -577,9 +624,11 @@ tick_end(RaDatabase *db)
 		low = reached;
 	}
 	high = NULL;
+	tick_begun = tick_resumed = tick_retried = false;
 	items = NULL;
 	nitems = next_item = single_until = 0;
 	pending = NULL;
+	pending_cxt = NULL;
 	MemoryContextReset(tick_cxt);
 
 	if (tick_drain > pg_atomic_read_u64(&db->drain_done))
@@ -590,22 +639,28 @@ tick_end(RaDatabase *db)
 }
 
 /*
- * A tick of several batches: remember which inserts come in which, so that a
- * window rebuilt in an early one doesn't hold events of a later one.
+ * A tick of several batches, or one whose snapshot is not that of the batch:
+ * remember which inserts come in which batch, so that a window rebuilt in an early one
+ * doesn't hold events of a later one.
  */
 static void
 pending_build(void)
 {
 	HASHCTL		ctl;
+	HTAB	   *made;
 	uint64		i;
 
+	if (pending_cxt == NULL)
+		pending_cxt = AllocSetContextCreate(tick_cxt, "risk_alert pending events",
+											ALLOCSET_DEFAULT_SIZES);
+	else
+		MemoryContextReset(pending_cxt);
 	memset(&ctl, 0, sizeof(ctl));
 	ctl.keysize = sizeof(((PendingEvent *) 0)->id);
 	ctl.entrysize = sizeof(PendingEvent);
-	ctl.hcxt = tick_cxt;
-	pending = hash_create("risk_alert pending events", nitems, &ctl,
-						  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	MemoryContextSwitchTo(batch_cxt);
+	ctl.hcxt = pending_cxt;
+	made = hash_create("risk_alert pending events", nitems, &ctl,
+					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	for (i = 0; i < nitems; i++)
 	{
 		RaQueueEvent queued;
@@ -635,10 +690,10 @@ pending_build(void)
 		memset(&id, 0, sizeof(id));
 		id.id.key = row.key;
 		id.id.stream_id = queued.stream_id;
-		entry = hash_search(pending, &id.id, HASH_ENTER, NULL);
+		entry = hash_search(made, &id.id, HASH_ENTER, NULL);
 		entry->item = i;
 	}
-	MemoryContextSwitchTo(tick_cxt);
+	pending = made;
 }
 
 /*
@@ -692,6 +747,9 @@ process_batch(Snapshot snapshot)
 			stream->batch.processed++;
 			stream->batch.skipped++;
 			stream->last_skip = skip_reason;
+			/* the windows lack it */
+			if (stream->rs)
+				ra_apply_forget(stream);
 			continue;
 		}
 		take_event(&queued, snapshot);
@@ -809,7 +867,7 @@ take_event(const RaQueueEvent *queued, Snapshot snapshot)
 	LayoutMap  *map;
 	const char *data = queued->data;
 	const char *end = queued->data + queued->len;
-	bool		complete;
+	RaImage		image;
 
 	/* the stream is no longer watched: its events are nobody's */
 	if (rs == NULL)
@@ -837,6 +895,8 @@ take_event(const RaQueueEvent *queued, Snapshot snapshot)
 		stream->batch.skipped++;
 		stream->last_skip = "the event's columns are not known any more";
 		forget_windows(stream);
+		if (stream->nevents == 0)
+			ra_apply_forget(stream);
 		return;
 	}
 
@@ -856,36 +916,47 @@ take_event(const RaQueueEvent *queued, Snapshot snapshot)
 	event->score = queued->op == RA_OP_INSERT;
 
 	if (queued->op == RA_OP_UPDATE &&
-		!unpack_row(stream, map, &data, end, &event->old))
+		unpack_row(stream, map, &data, end, &event->old) != RA_IMAGE_COMPLETE)
 		forget_windows(stream);
-	complete = unpack_row(stream, map, &data, end, &event->row);
-	if (!complete)
+	image = unpack_row(stream, map, &data, end, &event->row);
+	if (image == RA_IMAGE_COMPLETE)
+		return;
+	if (queued->op == RA_OP_DELETE)
+		forget_windows(stream);
+	else if (!ra_reread_row(rs, &event->row, snapshot) && image == RA_IMAGE_SUPERSEDED)
 	{
-		if (queued->op == RA_OP_DELETE)
-			forget_windows(stream);
+		/* deleted, or given another key, as an earlier event has told */
+		event->score = false;
+		if (queued->op == RA_OP_UPDATE)
+		{
+			event->op = RA_OP_DELETE;
+			event->row = event->old;
+		}
 		else
-			(void) ra_reread_row(rs, &event->row, snapshot);
+			event->usable = false;
 	}
 }
 
-/* False: some columns are not carried by the event, and NULL here */
-static bool
+/* Of an incomplete image, what the event does not carry is NULL */
+static RaImage
 unpack_row(RaStream *stream, LayoutMap *map, const char **data, const char *end, RaRow *row)
 {
 	RaRuleSet  *rs = stream->rs;
-	bool		complete;
+	RaImage		image;
 
 	row->values = palloc(Max(rs->ncaptured, 1) * sizeof(Datum));
 	row->nulls = palloc(Max(rs->ncaptured, 1) * sizeof(bool));
 	if (map->identical)
-		complete = ra_image_unpack(map->layout, data, end, row->values, row->nulls);
+		image = ra_image_unpack(map->layout, data, end, row->values, row->nulls);
 	else
 	{
 		Datum	   *values = palloc(map->layout->n * sizeof(Datum));
 		bool	   *nulls = palloc(map->layout->n * sizeof(bool));
 		int			i;
 
-		complete = ra_image_unpack(map->layout, data, end, values, nulls) && map->complete;
+		image = ra_image_unpack(map->layout, data, end, values, nulls);
+		if (image == RA_IMAGE_COMPLETE && !map->complete)
+			image = RA_IMAGE_INCOMPLETE;
 		for (i = 0; i < rs->ncaptured; i++)
 		{
 			int			k = map->map[i];
@@ -895,7 +966,7 @@ unpack_row(RaStream *stream, LayoutMap *map, const char **data, const char *end,
 		}
 	}
 	ra_row_identify(rs, row);
-	return complete;
+	return image;
 }
 
 /*
@@ -938,6 +1009,8 @@ settle_events(RaStream *stream)
 		int			inserted;
 		bool		found;
 
+		if (!event->usable)
+			continue;
 		at = hash_search(keys, event->op == RA_OP_UPDATE ? &event->old.key : &event->row.key,
 						 HASH_ENTER, &found);
 		if (!found)
@@ -1247,6 +1320,18 @@ handle_failure(MemoryContext cxt)
 
 	ra_score_end();
 	ra_queue_reader_reset(reader);
+
+	/* a tick whose events we have goes on, under another snapshot; else it never began */
+	if (tick_begun && nitems > 0)
+		tick_retried = true;
+	else
+	{
+		tick_begun = false;
+		items = NULL;
+		nitems = next_item = 0;
+		if (!tick_resumed)
+			high = NULL;
+	}
 	if (streams)
 	{
 		hash_seq_init(&seq, streams);
@@ -1288,10 +1373,11 @@ handle_failure(MemoryContext cxt)
 			note_failing_feature(measure, error->message);
 		}
 		FreeErrorData(error);
+		in_events = false;
 		return true;
 	}
 
-	if (items != NULL)
+	if (in_events && !servers_fault(geterrcode()))
 	{
 		/*
 		 * After some tries, go on event by event, and pass over the one that
@@ -1299,7 +1385,7 @@ handle_failure(MemoryContext cxt)
 		 */
 		if (++failures > 2)
 			single_until = Max(single_until, batch_end);
-		if (failures > 5 && batch_end - next_item == 1 && !servers_fault(geterrcode()))
+		if (failures > 5 && batch_end - next_item == 1)
 		{
 			ErrorData  *error;
 
@@ -1311,5 +1397,6 @@ handle_failure(MemoryContext cxt)
 		}
 		MemoryContextSwitchTo(cxt);
 	}
+	in_events = false;
 	return false;
 }

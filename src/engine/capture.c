@@ -51,6 +51,7 @@
 /* flags of a row image */
 #define IMAGE_HAS_NULLS		0x01
 #define IMAGE_INCOMPLETE	0x02	/* a value was too large to be carried */
+#define IMAGE_SUPERSEDED	0x04	/* no longer the row, when it was captured */
 
 /* columns of risk_alert.capture_layout that are read here */
 #define Anum_layout_id		1
@@ -80,7 +81,9 @@ static CaptureTarget *capture_target(Oid relid);
 static void target_load(CaptureTarget *target);
 static void target_invalidate(Datum arg, Oid relid);
 static void capture_xact_callback(XactEvent event, void *arg);
-static bytea *image_pack(CaptureTarget *target, TupleTableSlot *first, TupleTableSlot *second);
+static bytea *image_pack(CaptureTarget *target, char op, TupleTableSlot *first,
+						 TupleTableSlot *second);
+static bool superseded(TupleTableSlot *slot);
 static Size image_measure(CaptureTarget *target, TupleTableSlot *slot, Datum *values, bool *nulls,
 						  uint8 *flags, Size *data_len);
 static char *image_write(CaptureTarget *target, char *out, Datum *values, bool *nulls, uint8 flags,
@@ -135,19 +138,19 @@ ra_capture(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
 	{
 		op = RA_OP_INSERT;
-		data = image_pack(target, trigdata->tg_trigslot, NULL);
+		data = image_pack(target, op, trigdata->tg_trigslot, NULL);
 	}
 	else if (TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
 	{
 		op = RA_OP_DELETE;
-		data = image_pack(target, trigdata->tg_trigslot, NULL);
+		data = image_pack(target, op, trigdata->tg_trigslot, NULL);
 	}
 	else
 	{
 		if (same_image(target, trigdata->tg_trigslot, trigdata->tg_newslot))
 			return PointerGetDatum(NULL);
 		op = RA_OP_UPDATE;
-		data = image_pack(target, trigdata->tg_trigslot, trigdata->tg_newslot);
+		data = image_pack(target, op, trigdata->tg_trigslot, trigdata->tg_newslot);
 	}
 
 	ra_queue_append(target->stream_id, target->layout->layout_id, op, data);
@@ -230,7 +233,7 @@ ra_layout_load(int32 layout_id, MemoryContext cxt)
 	return layout;
 }
 
-bool
+RaImage
 ra_image_unpack(const RaLayout *layout, const char **data, const char *end,
 				Datum *values, bool *nulls)
 {
@@ -259,7 +262,9 @@ ra_image_unpack(const RaLayout *layout, const char **data, const char *end,
 	index_deform_tuple_internal(layout->desc, values, nulls, aligned, bitmap,
 								(flags & IMAGE_HAS_NULLS) != 0);
 	*data = p + len;
-	return (flags & IMAGE_INCOMPLETE) == 0;
+	if (flags & IMAGE_SUPERSEDED)
+		return RA_IMAGE_SUPERSEDED;
+	return (flags & IMAGE_INCOMPLETE) ? RA_IMAGE_INCOMPLETE : RA_IMAGE_COMPLETE;
 }
 
 /* What is known of the table, loaded when it isn't */
@@ -405,7 +410,7 @@ capture_xact_callback(XactEvent event, void *arg)
 
 /* Pack one or two rows into a bytea */
 static bytea *
-image_pack(CaptureTarget *target, TupleTableSlot *first, TupleTableSlot *second)
+image_pack(CaptureTarget *target, char op, TupleTableSlot *first, TupleTableSlot *second)
 {
 	int			n = target->layout->n;
 	Datum		stack_values[2][32];
@@ -428,6 +433,10 @@ image_pack(CaptureTarget *target, TupleTableSlot *first, TupleTableSlot *second)
 		size += image_measure(target, second, values[1], nulls[1], &flags[1], &data_len[1]);
 	}
 
+	/* of a DELETE, or the old row of an UPDATE, that is no news */
+	if (op != RA_OP_DELETE && superseded(second ? second : first))
+		flags[second ? 1 : 0] |= IMAGE_SUPERSEDED;
+
 	result = palloc0(size);
 	SET_VARSIZE(result, size);
 	out = image_write(target, VARDATA(result), values[0], nulls[0], flags[0], data_len[0]);
@@ -435,6 +444,24 @@ image_pack(CaptureTarget *target, TupleTableSlot *first, TupleTableSlot *second)
 		out = image_write(target, out, values[1], nulls[1], flags[1], data_len[1]);
 	Assert(out == (char *) result + size);
 	return result;
+}
+
+/*
+ * Has our transaction updated or deleted this row since the statement that the
+ * trigger fires for?  Only a trigger can have done that; what it did is captured
+ * already.
+ */
+static bool
+superseded(TupleTableSlot *slot)
+{
+	HeapTupleHeader tuple;
+
+	if (!TTS_IS_BUFFERTUPLE(slot) || ((HeapTupleTableSlot *) slot)->tuple == NULL)
+		return false;
+	tuple = ((HeapTupleTableSlot *) slot)->tuple->t_data;
+	return !(tuple->t_infomask & HEAP_XMAX_INVALID) &&
+		!HEAP_XMAX_IS_LOCKED_ONLY(tuple->t_infomask) &&
+		TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetUpdateXid(tuple));
 }
 
 /*

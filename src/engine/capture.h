@@ -38,11 +38,22 @@ typedef struct RaLayout
 extern RaLayout *ra_layout_load(int32 layout_id, MemoryContext cxt);
 
 /*
- * Unpack one row image at *data (moved behind it) into arrays of layout->n;
- * pass-by-reference values point into memory of the current context.  False: some values
- * were too large to be carried and are NULL here.
+ * What a row image holds.  SUPERSEDED: its transaction had updated or deleted
+ * the row already when it was captured, and that was captured first (a trigger
+ * of the table does so, fired before ours); so the image is of no use but for its key.
  */
-extern bool ra_image_unpack(const RaLayout *layout, const char **data, const char *end,
+typedef enum RaImage
+{
+	RA_IMAGE_COMPLETE,
+	RA_IMAGE_INCOMPLETE,		/* some values were too large to be carried: NULL */
+	RA_IMAGE_SUPERSEDED
+} RaImage;
+
+/*
+ * Unpack one row image at *data (moved behind it) into arrays of layout->n;
+ * pass-by-reference values point into memory of the current context.
+ */
+extern RaImage ra_image_unpack(const RaLayout *layout, const char **data, const char *end,
 							Datum *values, bool *nulls);
 
 #endif							/* RA_CAPTURE_H */

@@ -364,9 +364,10 @@ ra_queue_collect(RaQueueReader *reader, Snapshot snapshot, const RaXidSet *now,
 	return items;
 }
 
-bool
+RaQueueState
 ra_queue_open(RaQueueReader *reader)
 {
+	RaQueueState state = RA_QUEUE_SAME;
 	int			t;
 
 	for (t = 0; t < RA_QUEUE_TABLES; t++)
@@ -374,9 +375,11 @@ ra_queue_open(RaQueueReader *reader)
 		if (reader->tables[t].rel == NULL)
 			reader->tables[t].rel = try_relation_open(queue_relid(t), AccessShareLock);
 		if (reader->tables[t].rel == NULL)
-			return false;
+			return RA_QUEUE_GONE;
+		if (RelationGetForm(reader->tables[t].rel)->relfilenode != reader->tables[t].storage)
+			state = RA_QUEUE_MOVED;
 	}
-	return true;
+	return state;
 }
 
 void
@@ -398,13 +401,23 @@ ra_queue_fetch(RaQueueReader *reader, const RaQueueItem *item, RaQueueEvent *eve
 			ReleaseBuffer(reader->buffer);
 		reader->buffer = ReadBuffer(table->rel, block);
 		reader->buffer_table = item->table;
+
+		/*
+		 * A committed queue row never changes, and moves within its page only
+		 * under a lock for which nobody else may have a pin.  So ours is enough
+		 * to read rows, once whoever had that lock is done.
+		 */
+		LockBuffer(reader->buffer, BUFFER_LOCK_SHARE);
+		LockBuffer(reader->buffer, BUFFER_LOCK_UNLOCK);
 	}
 
-	/*
-	 * A committed queue row never changes or moves while we hold a lock on its
-	 * table, so a pin is enough to read it.
-	 */
 	page = BufferGetPage(reader->buffer);
+	if (ItemPointerGetOffsetNumber(&item->tid) > PageGetMaxOffsetNumber(page) ||
+		!ItemIdIsNormal(PageGetItemId(page, ItemPointerGetOffsetNumber(&item->tid))))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("event (%u,%u) of queue table \"%s\" is missing", block,
+						ItemPointerGetOffsetNumber(&item->tid), RelationGetRelationName(table->rel))));
 	lp = PageGetItemId(page, ItemPointerGetOffsetNumber(&item->tid));
 	tuple.t_data = (HeapTupleHeader) PageGetItem(page, lp);
 	tuple.t_len = ItemIdGetLength(lp);

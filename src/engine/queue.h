@@ -77,8 +77,16 @@ extern RaQueueItem *ra_queue_collect(RaQueueReader *reader, Snapshot snapshot, c
 									 const RaXidSet *low, const RaXidSet *high, int64 done_through,
 									 uint64 *nitems);
 
-/* Open the tables for ra_queue_fetch in a further transaction; false: the extension is gone */
-extern bool ra_queue_open(RaQueueReader *reader);
+/* How the tables are found in a further transaction */
+typedef enum RaQueueState
+{
+	RA_QUEUE_SAME,
+	RA_QUEUE_MOVED,				/* rewritten since (VACUUM FULL, TRUNCATE): collect again */
+	RA_QUEUE_GONE				/* with the extension */
+} RaQueueState;
+
+/* Open the tables for ra_queue_fetch in a further transaction */
+extern RaQueueState ra_queue_open(RaQueueReader *reader);
 
 /* Read the event at that place; data is palloc'd */
 extern void ra_queue_fetch(RaQueueReader *reader, const RaQueueItem *item, RaQueueEvent *event);
