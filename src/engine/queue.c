@@ -103,6 +103,7 @@ static uint64 queue_invalidations = 0;
 static void note_block(int table, BlockNumber block);
 static Oid	queue_relid(int i);
 static void queue_invalidate(Datum arg, Oid relid);
+static void forget_pages(RaQueueReader *reader);
 static void table_collect(RaQueueReader *reader, int t, Snapshot snapshot, const RaXidSet *now,
 						  const RaXidSet *low, const RaXidSet *high, int64 done_through,
 						  RaQueueItem **items, uint64 *n, uint64 *nalloc);
@@ -333,14 +334,23 @@ ra_queue_reader_reset(RaQueueReader *reader)
 {
 	int			t;
 
+	forget_pages(reader);
+	for (t = 0; t < RA_QUEUE_TABLES; t++)
+		reader->tables[t].rel = NULL;
+	/* whatever was pinned or open went with its transaction */
+	reader->buffer = InvalidBuffer;
+}
+
+static void
+forget_pages(RaQueueReader *reader)
+{
+	int			t;
+
 	for (t = 0; t < RA_QUEUE_TABLES; t++)
 	{
-		reader->tables[t].rel = NULL;
 		reader->tables[t].nblocks = 0;
 		reader->tables[t].first = 0;
 	}
-	/* whatever was pinned or open went with its transaction */
-	reader->buffer = InvalidBuffer;
 }
 
 RaQueueItem *
@@ -379,6 +389,10 @@ ra_queue_open(RaQueueReader *reader)
 		if (RelationGetForm(reader->tables[t].rel)->relfilenode != reader->tables[t].storage)
 			state = RA_QUEUE_MOVED;
 	}
+
+	/* what is collected again is looked for on all pages of all tables */
+	if (state == RA_QUEUE_MOVED)
+		forget_pages(reader);
 	return state;
 }
 

@@ -159,5 +159,41 @@ FROM (SELECT card_id, count(*) AS n FROM payments WHERE created_at = '2026-02-01
 is($node->safe_psql('postgres', 'SELECT sum(events) = (SELECT count(*) FROM risk_alert.alert_event) FROM risk_alert.alert'),
 	't', 'every scored event belongs to one alert');
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|signal 11/, 'nothing crashed');
+# A look at the queue that finds nothing, and fails while it writes progress, must
+# not make the next one pass over what has become visible since.  The progress of the second
+# event is written after it has been processed, by such a look.
+{
+	$node->safe_psql('postgres', q{
+CREATE SEQUENCE written;
+CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF nextval('public.written') BETWEEN 2 AND 6 THEN
+		RAISE 'no progress, please';
+	END IF;
+	RETURN NEW;
+END $$;
+BEGIN; INSERT INTO payments VALUES (9000001, 9001, 5000, '2026-01-01Z'); PREPARE TRANSACTION 'before';
+CREATE TRIGGER fail BEFORE UPDATE ON risk_alert.queue_position FOR EACH ROW EXECUTE FUNCTION fail();
+INSERT INTO payments VALUES (9000002, 9002, 5000, '2026-01-01Z');
+INSERT INTO payments VALUES (9000003, 9003, 1, '2026-01-01Z');});
+	wait_until($node, q{SELECT last_value >= 3 FROM written});
+	$node->safe_psql('postgres', q{COMMIT PREPARED 'before'});
+	wait_until($node, q{SELECT last_value >= 7 FROM written});
+	is(alerted('BETWEEN 9000001 AND 9000010'), '9000001 9000002', 'an event that commits while progress cannot be written is not passed over');
+	$node->safe_psql('postgres', 'DROP TRIGGER fail ON risk_alert.queue_position; DROP FUNCTION fail; DROP SEQUENCE written');
+}
+
+# Whoever rewrites the queue's tables in the middle of a large transaction's events
+# changes nothing
+{
+	$node->safe_psql('postgres', q{INSERT INTO payments SELECT 9100000 + g, 9100000 + g, 5000, '2026-01-01Z' FROM generate_series(1, 20000) g});
+	wait_until($node, q{SELECT count(*) > 0 FROM risk_alert.alert_event WHERE event_key::bigint > 9100000});
+	$node->safe_psql('postgres', "VACUUM FULL risk_alert.queue_$_") foreach 0 .. 2;
+	drain($node);
+	is($node->safe_psql('postgres', q{SELECT count(*), count(DISTINCT event_key) FROM risk_alert.alert_event WHERE event_key::bigint > 9100000}),
+		'20000|20000', 'VACUUM FULL of the queue: each event once');
+	is($node->safe_psql('postgres', q{SELECT sum(skipped) FROM risk_alert.stat_streams}), 0, 'and none is skipped');
+}
+
 $node->stop;
 done_testing();
