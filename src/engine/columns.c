@@ -83,9 +83,19 @@ void
 ra_check_entity_column(Relation rel, AttrNumber attno)
 {
 	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attno - 1);
-	TypeCacheEntry *typcache = lookup_type_cache(getBaseType(att->atttypid),
-												 TYPECACHE_HASH_EXTENDED_PROC | TYPECACHE_EQ_OPR);
+	Oid			type = getBaseType(att->atttypid);
+	TypeCacheEntry *typcache;
 
+	/* entities are read from the table by arrays of their values, and shown as text */
+	if (type_is_rowtype(type) || !OidIsValid(get_array_type(type)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" cannot be an entity: type %s is composed of other values",
+						NameStr(att->attname), format_type_be(att->atttypid)),
+				 errdetail("An entity is a single value, or several columns."),
+				 errhint("Use a column of another type, such as one generated from a part of this one.")));
+
+	typcache = lookup_type_cache(type, TYPECACHE_HASH_EXTENDED_PROC | TYPECACHE_EQ_OPR);
 	if (!OidIsValid(typcache->hash_extended_proc) || !OidIsValid(typcache->eq_opr))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),

@@ -56,6 +56,26 @@ SELECT risk_alert.create_feature('pay', 'f', entity => 'card_id', aggregate => '
 SELECT risk_alert.create_feature('pay', 'f', entity => 'card_id', aggregate => 'count(*)', within => '1 hour', filter => 'amount');
 SELECT risk_alert.create_feature('pay', 'f', entity => 'card_id', lookup => 'payer', aggregate => 'count(*)', within => '1 hour');
 
+-- claim: an entity is a single value, neither an array nor a row, whatever domain is over it
+CREATE DOMAIN tags AS text[];
+CREATE TYPE pair AS (a int, b int);
+CREATE TYPE level AS ENUM ('low', 'high');
+CREATE TABLE odd (id int PRIMARY KEY, list text[], tags tags, pair pair, place point, span int4range, level level, at timestamptz);
+SELECT risk_alert.watch('odd', event_time => 'at');
+SELECT risk_alert.create_feature('odd', 'f', entity => 'list', aggregate => 'count(*)', within => '1 hour');
+SELECT risk_alert.create_feature('odd', 'f', entity => 'id, tags', aggregate => 'count(*)', within => '1 hour');
+SELECT risk_alert.create_feature('odd', 'f', entity => 'pair', aggregate => 'count(*)', within => '1 hour');
+SELECT risk_alert.create_feature('odd', 'f', entity => 'place', aggregate => 'count(*)', within => '1 hour');
+SET client_min_messages = error;
+SELECT risk_alert.create_feature('odd', 'f', entity => 'span, level', aggregate => 'count(*)', within => '1 hour');
+RESET client_min_messages;
+SELECT risk_alert.create_rule('odd', 'twice', 'f > 1');
+INSERT INTO odd (id, span, level, at) VALUES (1, '[1,3)', 'low', '2020-01-01'), (2, '[1,2]', 'low', '2020-01-01');
+SELECT risk_alert.drain();
+SELECT event_key, entity FROM risk_alert.alerts WHERE stream = 'odd';
+SELECT risk_alert.unwatch('odd');
+DELETE FROM risk_alert.alert WHERE stream = 'odd';
+
 -- claim: a condition is stored with every name qualified that is not pg_catalog's, read under the caller's search_path
 CREATE FUNCTION is_round(numeric) RETURNS bool LANGUAGE sql IMMUTABLE AS $$ SELECT $1 = round($1) $$;
 SELECT risk_alert.create_list('fr_trusted');
