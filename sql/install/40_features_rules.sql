@@ -238,6 +238,7 @@ BEGIN
     END IF;
     IF reason_text IS NOT NULL THEN
         -- the caller must not have shown to him what only the owner may read
+        PERFORM risk_alert._check_access(s.relation, caller, false);
         r.reason := risk_alert._check_reason(s.stream_id, reason_text, caller);
         PERFORM risk_alert._check_reason(s.stream_id, reason_text, r.owner);
     END IF;

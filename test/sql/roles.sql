@@ -139,6 +139,10 @@ SET ROLE ra_roles_admin;
 SELECT c, pg_temp.try(c) FROM (VALUES
     ('SELECT risk_alert.create_feature(''pay'', ''rls'', ''card'', ''count(*)'', ''1 hour'')'),
     ('SELECT risk_alert.create_rule(''pay'', ''rls'', ''n > 0'')')) v (c);
+SELECT c, pg_temp.try(c) FROM (VALUES
+    ('SELECT risk_alert.alter_rule(''pay'', ''r'', condition => ''n > 9'')'),
+    ('SELECT risk_alert.alter_rule(''pay'', ''r'', reason => ''{amount}'')'),
+    ('SELECT risk_alert.alter_rule(''pay'', ''r'', points => 30)')) v (c);
 RESET ROLE;
 ALTER ROLE ra_roles_admin BYPASSRLS;
 SET ROLE ra_roles_admin;
