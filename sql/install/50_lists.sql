@@ -55,7 +55,8 @@ COMMENT ON FUNCTION risk_alert.create_list(text) IS 'makes an empty list of valu
 REVOKE ALL ON FUNCTION risk_alert.create_list(text) FROM PUBLIC;
 
 -- Conditions are kept in one canonical spelling, so a list named by a literal
--- can be found in them.
+-- can be found in them.  (The server's printer writes a backslash as it is;
+-- quote_literal() does not.)
 CREATE FUNCTION risk_alert._drop_list(list_name text, ticket bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
@@ -68,7 +69,8 @@ BEGIN
     SELECT pg_catalog.string_agg(pg_catalog.format('%s of stream "%s"', r.name, s.name), ', ' ORDER BY s.name, r.name)
       INTO used_by
       FROM risk_alert.rule r JOIN risk_alert.stream s USING (stream_id)
-     WHERE pg_catalog.strpos(r.condition, 'in_list(' || pg_catalog.quote_literal(list_name)) > 0;
+     WHERE pg_catalog.strpos(r.condition, pg_catalog.format('risk_alert.in_list(''%s''::text',
+                                                       pg_catalog.replace(list_name, '''', ''''''))) > 0;
     IF used_by IS NOT NULL THEN
         RAISE dependent_objects_still_exist USING
             MESSAGE = pg_catalog.format('cannot drop list "%s" because rules use it', list_name),

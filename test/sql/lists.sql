@@ -54,4 +54,17 @@ SELECT risk_alert.drop_list('l_block');
 SELECT risk_alert.unwatch('l_pay');
 SELECT risk_alert.drop_list('l_block');
 SELECT count(*) FROM risk_alert.list_entries WHERE list = 'l_block';
+
+-- claim: so does one with odd characters in its name
+SELECT risk_alert.create_list(n) FROM (VALUES ('l\odd'), ('l''odd'), ('l%s\''''')) v (n);
+SELECT risk_alert.watch('l_pay', event_time => 'at');
+SELECT risk_alert.create_rule('l_pay', 'odd 1', $$risk_alert.in_list('l\odd', merchant)$$);
+SELECT risk_alert.create_rule('l_pay', 'odd 2', $$risk_alert.in_list('l''odd', id)$$);
+SELECT risk_alert.create_rule('l_pay', 'odd 3', $$risk_alert.in_list(E'l%s\\''''', merchant)$$);
+SELECT rule, condition FROM risk_alert.rules WHERE stream = 'l_pay' ORDER BY rule;
+SELECT risk_alert.drop_list('l\odd');
+SELECT risk_alert.drop_list('l''odd');
+SELECT risk_alert.drop_list('l%s\''''');
+SELECT risk_alert.unwatch('l_pay');
+SELECT risk_alert.drop_list(n) FROM (VALUES ('l\odd'), ('l''odd'), ('l%s\''''')) v (n);
 DROP TABLE l_pay;
