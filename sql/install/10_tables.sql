@@ -203,25 +203,37 @@ CREATE TABLE risk_alert.alert (
     last_event_time timestamptz NOT NULL,
     CHECK ((status = 'resolved') = (outcome IS NOT NULL))
 );
-CREATE INDEX alert_fold ON risk_alert.alert (stream_id, entity, lead_rule, event_time) WHERE status <> 'resolved';
+-- Entities are as long as the user's values, which an index would refuse
+CREATE INDEX alert_fold ON risk_alert.alert (stream_id, pg_catalog.hashtextextended(entity, 0), lead_rule, event_time)
+    WHERE status <> 'resolved';
 CREATE INDEX alert_raised_at ON risk_alert.alert (raised_at);
 COMMENT ON TABLE risk_alert.alert IS 'what analysts work on; see views alerts and open_alerts';
 COMMENT ON COLUMN risk_alert.alert.lead_rule IS 'the fired rule with the most points; alerts fold by it';
 COMMENT ON INDEX risk_alert.alert_fold IS 'finds the alert that a further event folds into';
 COMMENT ON INDEX risk_alert.alert_raised_at IS 'finds the latest alerts';
 
+-- A key's text may be too long for an index although the key is not: bytea has
+-- two digits a byte.
+CREATE FUNCTION risk_alert._event_id(event_key text) RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ra_event_id_fn';
+COMMENT ON FUNCTION risk_alert._event_id(text) IS
+    'internal: the key itself up to 63 bytes, else the 64 digits of its SHA-256';
+REVOKE ALL ON FUNCTION risk_alert._event_id(text) FROM PUBLIC;
+
 -- Every event that raised an alert or was folded into one: exactly once
 CREATE TABLE risk_alert.alert_event (
     stream_id   int NOT NULL,
     event_key   text NOT NULL,
+    event_id    text NOT NULL GENERATED ALWAYS AS (risk_alert._event_id(event_key)) STORED,
     alert_id    bigint NOT NULL,
     event_time  timestamptz NOT NULL,
     score       int NOT NULL,
     rules       text[] NOT NULL,
-    PRIMARY KEY (stream_id, event_key)
+    PRIMARY KEY (stream_id, event_id)
 );
 CREATE INDEX alert_event_alert ON risk_alert.alert_event (alert_id);
 COMMENT ON TABLE risk_alert.alert_event IS 'the events of each alert; an event is in one alert at most';
+COMMENT ON COLUMN risk_alert.alert_event.event_id IS 'event_key, or a digest of a long one';
 COMMENT ON INDEX risk_alert.alert_event_alert IS 'finds the events of an alert';
 
 CREATE TABLE risk_alert.alert_change (

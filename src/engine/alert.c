@@ -8,14 +8,21 @@
  *
  * The worker must not wait for an analyst who keeps an alert locked: such an
  * alert is passed over (SKIP LOCKED), and the event raises one of its own.
+ *
+ * Keys, entities and times come from the user's rows, whoever filled these in:
+ * no value that a table can hold may keep an alert from being written.  Indexes
+ * take only short values, so keys are told apart by ra_event_id() and entities are
+ * found by a hash.
  */
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
 #include "commands/async.h"
+#include "common/int.h"
 #include "executor/spi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
@@ -25,6 +32,11 @@
 
 /* NOTIFY takes less than 8000 bytes; the entity is the only long part */
 #define NOTIFY_ENTITY_MAX 4000
+
+/* keys up to this many bytes are their own event_id; digests are longer */
+#define EVENT_ID_MAX_PLAIN 63
+
+PG_FUNCTION_INFO_V1(ra_event_id_fn);
 
 static SPIPlanPtr known_plan;
 static SPIPlanPtr fold_plan;
@@ -47,24 +59,25 @@ prepare(void)
 {
 	if (known_plan == NULL)
 		known_plan = keep_plan("SELECT 1 FROM risk_alert.alert_event"
-							   " WHERE stream_id = $1 AND event_key = $2",
+							   " WHERE stream_id = $1 AND event_id = $2",
 							   2, (Oid[]) {INT4OID, TEXTOID});
 	if (fold_plan == NULL)
 		fold_plan = keep_plan("UPDATE risk_alert.alert SET events = events + 1,"
 							  " last_event_time = greatest(last_event_time, $4),"
-							  " score = greatest(score, $6),"
-							  " decision = CASE WHEN 'deny' IN (decision, $7) THEN 'deny' ELSE decision END,"
-							  " severity = CASE WHEN array_position('{low,medium,high,critical}'::text[], $8)"
+							  " score = greatest(score, $7),"
+							  " decision = CASE WHEN 'deny' IN (decision, $8) THEN 'deny' ELSE decision END,"
+							  " severity = CASE WHEN array_position('{low,medium,high,critical}'::text[], $9)"
 							  " > array_position('{low,medium,high,critical}'::text[], severity)"
-							  " THEN $8 ELSE severity END"
+							  " THEN $9 ELSE severity END"
 							  " WHERE alert_id = (SELECT a.alert_id FROM risk_alert.alert a"
-							  " WHERE a.stream_id = $1 AND a.entity = $2 AND a.lead_rule = $3"
-							  " AND a.status <> 'resolved'"
-							  " AND a.event_time > $4 - $5 AND a.event_time < $4 + $5"
+							  " WHERE a.stream_id = $1"
+							  " AND hashtextextended(a.entity, 0) = hashtextextended($2, 0) AND a.entity = $2"
+							  " AND a.lead_rule = $3 AND a.status <> 'resolved'"
+							  " AND a.event_time > $5 AND a.event_time < $6"
 							  " ORDER BY a.event_time DESC LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)"
 							  " RETURNING alert_id",
-							  8, (Oid[]) {INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INTERVALOID,
-							  INT4OID, TEXTOID, TEXTOID});
+							  9, (Oid[]) {INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+							  TIMESTAMPTZOID, INT4OID, TEXTOID, TEXTOID});
 	if (raise_plan == NULL)
 		raise_plan = keep_plan("INSERT INTO risk_alert.alert (stream_id, stream, event_key, entity, lead_rule,"
 							   " event_time, last_event_time, score, decision, severity, rules, reasons,"
@@ -99,6 +112,57 @@ returned_id(void)
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
+static Datum
+event_id(Datum key)
+{
+	Datum		digest;
+
+	if (VARSIZE_ANY_EXHDR(DatumGetPointer(key)) <= EVENT_ID_MAX_PLAIN)
+		return key;
+	digest = DirectFunctionCall1(sha256_bytea, key);
+	return DirectFunctionCall2(binary_encode, digest, CStringGetTextDatum("hex"));
+}
+
+/*
+ * risk_alert._event_id(event_key text)
+ */
+Datum
+ra_event_id_fn(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_DATUM(event_id(PointerGetDatum(PG_GETARG_TEXT_PP(0))));
+}
+
+/*
+ * time plus (sign 1) or minus (-1) an interval; infinity if that is no time
+ */
+static TimestampTz
+moved(TimestampTz time, const Interval *by, int sign)
+{
+	TimestampTz beyond = sign > 0 ? DT_NOEND : DT_NOBEGIN;
+	int64		result = time;
+	int64		days;
+
+	if (by->month != 0)
+	{
+		Interval	months = {0, 0, sign * by->month};
+		int64		room = Abs((int64) by->month) * 31;
+
+		/* compared in days, which don't overflow */
+		if (result / USECS_PER_DAY > END_TIMESTAMP / USECS_PER_DAY - room ||
+			result / USECS_PER_DAY < MIN_TIMESTAMP / USECS_PER_DAY + room)
+			return beyond;
+		result = DatumGetTimestamp(DirectFunctionCall2(timestamp_pl_interval,
+													   TimestampGetDatum(result),
+													   IntervalPGetDatum(&months)));
+	}
+	if (pg_mul_s64_overflow((int64) sign * by->day, USECS_PER_DAY, &days) ||
+		pg_add_s64_overflow(result, days, &result) ||
+		pg_add_s64_overflow(result, sign * by->time, &result) ||
+		!IS_VALID_TIMESTAMP(result))
+		return beyond;
+	return result;
+}
+
 static void
 notify(RaRuleSet *rs, int64 alert_id, const RaScore *score, const char *entity)
 {
@@ -130,6 +194,7 @@ ra_alert_write(RaRuleSet *rs, const RaRow *row, const RaScore *score)
 	RaRule	   *lead = &rs->rules[score->lead];
 	RaAlertResult result = RA_ALERT_RAISED;
 	Datum		key = CStringGetTextDatum(ra_key_text(rs, row));
+	Datum		id = event_id(key);
 	char	   *entity = lead->lookup >= 0 ? ra_entity_text(rs, lead->lookup, row) : NULL;
 	Datum	   *names = palloc(score->nfired * sizeof(Datum));
 	Datum		rules;
@@ -143,7 +208,7 @@ ra_alert_write(RaRuleSet *rs, const RaRow *row, const RaScore *score)
 	SPI_connect();
 	prepare();
 
-	if (SPI_execute_plan(known_plan, (Datum[]) {Int32GetDatum(rs->stream_id), key}, NULL, false, 1) != SPI_OK_SELECT)
+	if (SPI_execute_plan(known_plan, (Datum[]) {Int32GetDatum(rs->stream_id), id}, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not look up an event's alert");
 	if (SPI_processed > 0)
 	{
@@ -153,16 +218,17 @@ ra_alert_write(RaRuleSet *rs, const RaRow *row, const RaScore *score)
 
 	if (entity != NULL)
 	{
-		Datum		args[8];
+		Datum		args[9];
 
 		args[0] = Int32GetDatum(rs->stream_id);
 		args[1] = CStringGetTextDatum(entity);
 		args[2] = CStringGetTextDatum(lead->name);
 		args[3] = TimestampTzGetDatum(row->time);
-		args[4] = IntervalPGetDatum(&rs->suppress);
-		args[5] = Int32GetDatum(score->score);
-		args[6] = CStringGetTextDatum(ra_decision_names[score->decision]);
-		args[7] = CStringGetTextDatum(ra_severity_names[score->severity]);
+		args[4] = TimestampTzGetDatum(moved(row->time, &rs->suppress, -1));
+		args[5] = TimestampTzGetDatum(moved(row->time, &rs->suppress, 1));
+		args[6] = Int32GetDatum(score->score);
+		args[7] = CStringGetTextDatum(ra_decision_names[score->decision]);
+		args[8] = CStringGetTextDatum(ra_severity_names[score->severity]);
 		if (SPI_execute_plan(fold_plan, args, NULL, false, 1) != SPI_OK_UPDATE_RETURNING)
 			elog(ERROR, "could not fold an event into an alert");
 		alert_id = returned_id();

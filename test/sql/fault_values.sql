@@ -164,6 +164,36 @@ SELECT risk_alert.drain();
 SELECT event_key FROM risk_alert.alerts WHERE stream = 'odd_keys' ORDER BY event_key COLLATE "C";
 SELECT risk_alert.unwatch('odd_keys');
 
+-- entities, keys and times that no index or interval has room for raise alerts and fold as others do
+CREATE TABLE long (id bytea PRIMARY KEY, agent text, at timestamptz);
+SELECT risk_alert.watch('long', event_time => 'at', suppress => '1 month 2 hours', name => 'odd_long');
+CREATE FUNCTION agent(n int) RETURNS text LANGUAGE sql AS
+	$$ SELECT string_agg(md5(g::text), '') || n FROM generate_series(1, 300) g $$;
+CREATE INDEX ON long (md5(agent), at);
+SELECT risk_alert.create_feature('odd_long', 'n', entity => 'agent', aggregate => 'count(*)', within => '1 day');
+SELECT risk_alert.create_rule('odd_long', 'each', 'n > 0', points => 60, reason => 'agent {agent}');
+INSERT INTO long
+SELECT decode(string_agg(md5(g::text), ''), 'hex') || v.n::text::bytea, agent(v.agent), v.at::timestamptz
+  FROM (VALUES (1, 1, '2026-01-01Z'), (2, 2, '2026-01-01Z'), (3, 1, '2026-01-31Z'), (4, 1, '2026-03-30Z'),
+	(5, 3, '294276-12-31 23:59Z'), (6, 3, '294276-12-31 23:59Z'), (7, 3, '294276-12-20Z'),
+	(8, 4, '4714-11-24 00:00Z BC'), (9, 4, '4714-11-24 00:00Z BC')) v (n, agent, at), generate_series(1, 150) g
+ GROUP BY v.n, v.agent, v.at ORDER BY v.n;
+SELECT risk_alert.drain();
+SELECT octet_length(event_key) AS key, right(convert_from(decode(right(event_key, 2), 'hex'), 'UTF8'), 1) AS n, octet_length(entity) AS entity,
+	right(entity, 1) AS agent, event_time AT TIME ZONE 'UTC' AS time, events, length(reasons->0->>'text') AS reason
+  FROM risk_alert.alerts WHERE stream = 'odd_long' ORDER BY right(event_key, 2);
+SELECT count(*), count(DISTINCT e.event_id), min(length(e.event_id)), max(length(e.event_id))
+  FROM risk_alert.alert_event e JOIN risk_alert.alert a USING (alert_id) WHERE a.stream = 'odd_long';
+SELECT skipped, last_skip FROM risk_alert.stat_streams WHERE stream = 'odd_long';
+SET enable_seqscan = off;
+EXPLAIN (COSTS OFF) SELECT FROM risk_alert.alert
+ WHERE stream_id = 1 AND hashtextextended(entity, 0) = hashtextextended('e', 0) AND entity = 'e' AND lead_rule = 'r'
+   AND status <> 'resolved' AND event_time > '2026-01-01' ORDER BY event_time DESC LIMIT 1;
+RESET enable_seqscan;
+SELECT risk_alert.unwatch('odd_long');
+SELECT event_key = risk_alert._event_id(event_key) AS plain, length(risk_alert._event_id(event_key)) AS length
+  FROM (VALUES (''), (repeat('x', 63)), (repeat('x', 64)), (repeat('x', 1000000))) v (event_key);
+
 SELECT risk_alert.unwatch('odd');
 DELETE FROM risk_alert.alert WHERE stream ~ '^odd';
 DROP SCHEMA odd CASCADE;
