@@ -117,6 +117,12 @@ COMMENT ON FUNCTION risk_alert._check_reason(int, text, oid) IS
     'internal: checks a rule''s reason template and says how it is stored';
 REVOKE ALL ON FUNCTION risk_alert._check_reason(int, text, oid) FROM PUBLIC;
 
+CREATE FUNCTION risk_alert._uses_feature(stream_id int, feature name, condition text, reason text, owner oid) RETURNS bool
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ra_uses_feature';
+COMMENT ON FUNCTION risk_alert._uses_feature(int, name, text, text, oid) IS
+    'internal: does a rule with this condition and reason use the feature?';
+REVOKE ALL ON FUNCTION risk_alert._uses_feature(int, name, text, text, oid) FROM PUBLIC;
+
 CREATE FUNCTION risk_alert._refresh_stream(stream_id int) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ra_refresh_stream';
 COMMENT ON FUNCTION risk_alert._refresh_stream(int) IS

@@ -62,8 +62,8 @@ COMMENT ON FUNCTION risk_alert.create_feature(text, text, text, text, interval, 
     'makes a feature: an aggregate over the events of the same entity (columns) within a time window';
 REVOKE ALL ON FUNCTION risk_alert.create_feature(text, text, text, text, interval, text, bool, text) FROM PUBLIC;
 
--- Which rules use a feature is the parser's to say: those that cannot be parsed
--- once it is gone.
+-- Which rules use a feature is the parser's to say, while the feature is there:
+-- once it is gone, a column that has been given its name would stand in for it.
 CREATE FUNCTION risk_alert._drop_feature(stream_name text, feature_name text, ticket bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
@@ -72,39 +72,28 @@ DECLARE
     caller regrole := risk_alert._caller(ticket);
     s risk_alert.stream;
     id name;
-    r record;
-    used_by text[] := '{}';
+    used_by text;
 BEGIN
     PERFORM risk_alert._not_null('stream,name', stream_name, feature_name);
     s := risk_alert._begin_change(stream_name, caller);
     id := risk_alert._identifier('feature', feature_name);
-    DELETE FROM risk_alert.feature f WHERE f.stream_id = s.stream_id AND f.name = id;
-    IF NOT FOUND THEN
+    IF NOT EXISTS (SELECT FROM risk_alert.feature f WHERE f.stream_id = s.stream_id AND f.name = id) THEN
         RAISE undefined_object USING
             MESSAGE = pg_catalog.format('feature "%s" of stream "%s" does not exist', id, s.name),
             HINT = pg_catalog.format('SELECT feature FROM risk_alert.features WHERE stream = %L', s.name);
     END IF;
 
-    FOR r IN
-        SELECT u.name, u.condition, u.reason, u.owner FROM risk_alert.rule u
-         WHERE u.stream_id = s.stream_id
-           AND (pg_catalog.strpos(u.condition, id::text) > 0 OR pg_catalog.strpos(u.reason, id::text) > 0)
-         ORDER BY u.name
-    LOOP
-        BEGIN
-            PERFORM risk_alert._check_condition(s.stream_id, r.condition, 'pg_catalog', r.owner);
-            PERFORM risk_alert._check_reason(s.stream_id, r.reason, r.owner);
-        EXCEPTION
-            WHEN undefined_column THEN used_by := used_by || r.name;
-            WHEN OTHERS THEN NULL;      -- was broken before
-        END;
-    END LOOP;
-    IF used_by <> '{}' THEN
+    SELECT pg_catalog.string_agg(r.name, ', ' ORDER BY r.name) INTO used_by
+      FROM risk_alert.rule r
+     WHERE r.stream_id = s.stream_id
+       AND risk_alert._uses_feature(r.stream_id, id, r.condition, r.reason, r.owner);
+    IF used_by IS NOT NULL THEN
         RAISE dependent_objects_still_exist USING
             MESSAGE = pg_catalog.format('cannot drop feature "%s" of stream "%s" because rules use it', id, s.name),
-            DETAIL = pg_catalog.format('Rules: %s.', pg_catalog.array_to_string(used_by, ', ')),
+            DETAIL = pg_catalog.format('Rules: %s.', used_by),
             HINT = 'Alter or drop the rules first.';
     END IF;
+    DELETE FROM risk_alert.feature f WHERE f.stream_id = s.stream_id AND f.name = id;
     PERFORM risk_alert._end_change(s.stream_id);
 END
 $$;

@@ -10,6 +10,8 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "catalog/pg_type.h"
@@ -32,6 +34,7 @@ PG_FUNCTION_INFO_V1(ra_columns);
 PG_FUNCTION_INFO_V1(ra_check_feature);
 PG_FUNCTION_INFO_V1(ra_check_condition);
 PG_FUNCTION_INFO_V1(ra_check_reason);
+PG_FUNCTION_INFO_V1(ra_uses_feature);
 PG_FUNCTION_INFO_V1(ra_entity_index);
 
 /* A check in progress */
@@ -42,6 +45,20 @@ typedef struct RaCheck
 	int			nestlevel;
 } RaCheck;
 
+/* Does a rule's stored condition or reason use a feature? */
+typedef struct RaUseOfFeature
+{
+	int32		stream_id;
+	const char *name;
+	const char *condition;
+	const char *reason;
+	Oid			owner;
+	bool		used;
+} RaUseOfFeature;
+
+static void find_use(void *arg);
+static bool mentions(const char *text, const char *name);
+static bool is_identifier_char(char c);
 static void open_names(RaCheck *check, int32 stream_id);
 static void begin_check(RaCheck *check, int32 stream_id, const char *search_path, Oid owner);
 static void end_check(RaCheck *check);
@@ -225,6 +242,88 @@ ra_check_reason(PG_FUNCTION_ARGS)
 	result = cstring_to_text(ra_reason_print(&check.names, pieces));
 	relation_close(check.names.rel, NoLock);
 	PG_RETURN_TEXT_P(result);
+}
+
+/*
+ * risk_alert._uses_feature(stream_id int, feature name, condition text, reason
+ * text, owner oid) returns bool: the texts as stored.  Those that cannot be
+ * parsed now, but may be again some day, use what they mention.
+ */
+Datum
+ra_uses_feature(PG_FUNCTION_ARGS)
+{
+	RaUseOfFeature use;
+	int			nestlevel = ra_settings_enter();
+
+	use.stream_id = PG_GETARG_INT32(0);
+	use.name = NameStr(*PG_GETARG_NAME(1));
+	use.condition = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	use.reason = text_to_cstring(PG_GETARG_TEXT_PP(3));
+	use.owner = PG_GETARG_OID(4);
+	use.used = false;
+	if (ra_attempt(use.owner, find_use, &use) != NULL)
+		use.used = mentions(use.condition, use.name) || mentions(use.reason, use.name);
+	ra_settings_leave(nestlevel);
+	PG_RETURN_BOOL(use.used);
+}
+
+/* A step of ra_attempt() */
+static void
+find_use(void *arg)
+{
+	RaUseOfFeature *use = arg;
+	RaCheck		check;
+	int			feature;
+	Node	   *condition;
+	List	   *pieces;
+	ListCell   *lc;
+	bool		used;
+
+	open_names(&check, use->stream_id);
+	feature = ra_feature_by_name(&check.names, use->name);
+	condition = ra_expr_parse(&check.names, use->condition, RA_EXPR_CONDITION, use->owner);
+	used = ra_expr_uses_feature(condition, feature);
+	pieces = ra_reason_parse(&check.names, use->reason, use->owner);
+	foreach(lc, pieces)
+		used = used || (feature >= 0 && ((RaReasonPiece *) lfirst(lc))->feature == feature);
+	relation_close(check.names.rel, NoLock);
+	use->used = used;
+}
+
+/*
+ * Does the name stand in the text, as a word, plain or as a quoted identifier
+ * has it?
+ */
+static bool
+mentions(const char *text, const char *name)
+{
+	StringInfoData doubled;
+
+	initStringInfo(&doubled);
+	for (const char *p = name; *p != '\0'; p++)
+	{
+		if (*p == '"')
+			appendStringInfoChar(&doubled, '"');
+		appendStringInfoChar(&doubled, *p);
+	}
+	for (int form = 0; form < 2; form++)
+	{
+		const char *word = form == 0 ? name : doubled.data;
+		int			len = strlen(word);
+
+		for (const char *p = strstr(text, word); p != NULL; p = strstr(p + 1, word))
+		{
+			if ((p == text || !is_identifier_char(p[-1])) && !is_identifier_char(p[len]))
+				return true;
+		}
+	}
+	return false;
+}
+
+static bool
+is_identifier_char(char c)
+{
+	return isalnum((unsigned char) c) || c == '_' || c == '$' || IS_HIGHBIT_SET(c);
 }
 
 static void

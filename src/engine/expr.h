@@ -65,6 +65,7 @@ extern char *ra_expr_canonical(const RaNames *names, Node *expr, RaExprKind kind
 /* Features and columns that a tree refers to */
 extern Bitmapset *ra_expr_columns(Node *expr, Bitmapset *attnos);
 extern int	ra_expr_first_feature(Node *expr);	/* index in names, or -1 */
+extern bool ra_expr_uses_feature(Node *expr, int feature);
 
 extern const char *ra_aggregate_name(RaAggregateFunction function);
 extern bool ra_aggregate_by_name(const char *name, RaAggregateFunction *function);

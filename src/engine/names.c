@@ -85,6 +85,22 @@ ra_expr_first_feature(Node *expr)
 	return feature;
 }
 
+static bool
+feature_walker(Node *node, int *feature)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Param))
+		return ((Param *) node)->paramid - 1 == *feature;
+	return expression_tree_walker(node, feature_walker, (void *) feature);
+}
+
+bool
+ra_expr_uses_feature(Node *expr, int feature)
+{
+	return feature_walker(expr, &feature);
+}
+
 
 /*
  * Aggregates

@@ -122,6 +122,30 @@ SELECT risk_alert.drop_rule('pay', 'told');
 SELECT risk_alert.drop_feature('pay', 'shop_sum');
 SELECT risk_alert.drop_rule('pay', 'told');
 
+-- claim: so it does if there is a column of its name by now, if its name has odd characters, and if the rule is broken
+SELECT risk_alert.create_feature('pay', 'n', entity => 'card_id', aggregate => 'count(*)', within => '1 hour');
+SELECT risk_alert.create_feature('pay', '"a ""b"""', entity => 'card_id', aggregate => 'count(*)', within => '1 hour');
+SELECT risk_alert.create_feature('pay', '"A b"', entity => 'card_id', aggregate => 'count(*)', within => '1 hour');
+CREATE FUNCTION gone(bigint) RETURNS bool LANGUAGE sql IMMUTABLE AS $$ SELECT $1 > 0 $$;
+SELECT risk_alert.create_rule('pay', 'more', 'n > 3', status => 'draft');
+SELECT risk_alert.create_rule('pay', 'quoted', '"a ""b""" > 3', status => 'draft');
+SELECT risk_alert.create_rule('pay', 'broken', 'gone("A b")', status => 'draft');
+ALTER TABLE pay ADD COLUMN n int, ADD COLUMN "a ""b""" int;
+SET client_min_messages = warning;
+DROP FUNCTION gone CASCADE;
+SELECT risk_alert.alter_stream('pay');
+RESET client_min_messages;
+SELECT risk_alert.create_rule('pay', 'column', 'event.n > 3', reason => '{event.n}', status => 'draft');
+SELECT risk_alert.drop_feature('pay', 'n');
+SELECT risk_alert.drop_feature('pay', '"a ""b"""');
+SELECT risk_alert.drop_feature('pay', '"A b"');
+SELECT risk_alert.alter_rule('pay', 'more', condition => 'amount > 3', reason => 'n {n}');
+SELECT risk_alert.drop_feature('pay', 'n');
+SELECT risk_alert.drop_rule('pay', r) FROM unnest('{more,quoted,broken}'::text[]) r;
+SELECT risk_alert.drop_feature('pay', f) FROM (VALUES ('n'), ('"a ""b"""'), ('"A b"')) v (f);
+SELECT rule, condition, reason FROM risk_alert.rules WHERE stream = 'pay' AND rule = 'column';
+SELECT risk_alert.drop_rule('pay', 'column');
+
 -- claim: what features and rules use cannot be dropped or retyped, and follows renames
 ALTER TABLE pay DROP COLUMN amount;
 ALTER TABLE pay ALTER COLUMN amount TYPE float8;
