@@ -9,7 +9,11 @@
  * version of its own.  Texts that could not be parsed before are left alone.
  *
  * The caller holds the locks by which nothing else can happen to the names in
- * between.
+ * between.  Of functions, types and schemas nobody can; and nobody who renames
+ * one should have to lock all streams.  So streams are read without a lock.  When
+ * texts are to be stored, the stream is locked, and if its version is another one
+ * than that of the texts, the command fails and can be repeated: with the old names,
+ * which the newer texts may have been written with, nothing can be parsed any more.
  */
 #include "postgres.h"
 
@@ -69,6 +73,8 @@ static void add_columns(RaRenameStream *stream, const char *table, const char *c
 						bool is_list, List *names);
 static void finish(RaRenameStream *stream);
 static void begin_change(RaRenameStream *stream, bool *changed, Oid user);
+static bool lock_stream(int32 stream_id, int64 *version);
+static void changed_meanwhile(const RaRenameStream *stream);
 static void update(const char *table, const char *column, int32 id, Oid type, Datum value);
 
 
@@ -234,8 +240,14 @@ finish(RaRenameStream *stream)
 	int			sec_context;
 	bool		changed = false;
 	ListCell   *lc;
-	Relation	rel = try_relation_open(stream->row->relid, AccessShareLock);
+	RaStreamRow *row = ra_read_stream(stream->row->stream_id);
+	Relation	rel;
 
+	if (row == NULL)
+		return;					/* not watched any more */
+	if (row->version != stream->row->version)
+		changed_meanwhile(stream);
+	rel = try_relation_open(stream->row->relid, AccessShareLock);
 	if (rel == NULL)
 		return;
 	stream->names.rel = rel;
@@ -302,15 +314,47 @@ begin_change(RaRenameStream *stream, bool *changed, Oid user)
 {
 	Oid			types[2] = {TEXTOID, REGROLEOID};
 	Datum		values[2];
+	int64		version;
 
 	if (*changed)
 		return;
 	*changed = true;
+	if (!lock_stream(stream->row->stream_id, &version) || version != stream->row->version)
+		changed_meanwhile(stream);
 	values[0] = CStringGetTextDatum(stream->row->name);
 	values[1] = ObjectIdGetDatum(user);
 	if (SPI_execute_with_args("SELECT risk_alert._begin_change($1, $2)", 2, types, values,
 							  NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not change stream \"%s\"", stream->row->name);
+}
+
+/*
+ * Wait for others that change the stream; false if it is gone then
+ */
+static bool
+lock_stream(int32 stream_id, int64 *version)
+{
+	Oid			type = INT4OID;
+	Datum		value = Int32GetDatum(stream_id);
+	bool		isnull;
+
+	if (SPI_execute_with_args("SELECT version FROM risk_alert.stream WHERE stream_id = $1 FOR UPDATE",
+							  1, &type, &value, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not lock stream %d", stream_id);
+	if (SPI_processed == 0)
+		return false;
+	*version = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	return true;
+}
+
+static void
+changed_meanwhile(const RaRenameStream *stream)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("stream \"%s\" has been changed while something was renamed that its rules may use",
+					stream->row->name),
+			 errhint("Repeat the command.")));
 }
 
 static void
