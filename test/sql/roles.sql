@@ -69,7 +69,7 @@ RESET ROLE;
 -- claim: tables of the extension are nobody's
 SET ROLE ra_roles_admin;
 SELECT c, pg_temp.try(c) FROM (VALUES
-    ('SELECT * FROM risk_alert.stream'), ('UPDATE risk_alert.rule SET owner = 10'),
+    ('SELECT * FROM risk_alert.stream'), ('UPDATE risk_alert.rule SET owner = ''ra_roles_admin'''),
     ('SELECT * FROM risk_alert.queue_0'), ('DELETE FROM risk_alert.alert'), ('SELECT * FROM risk_alert._waiting'),
     ('SELECT risk_alert._refresh_stream(1)'), ('SELECT risk_alert._begin_change(''pay'', ''ra_roles_admin'')'),
     ('SELECT risk_alert._caller(0)'), ('SELECT risk_alert.acknowledge(1)')) v (c);
@@ -132,6 +132,30 @@ RESET ROLE;
 SELECT ro.trap();
 REINDEX TABLE ro.trap_table;
 SELECT rule, owner FROM risk_alert.rules WHERE stream = 'pay' AND rule IN ('trapped', 'indexed') ORDER BY rule;
+
+-- claim: what is left of a dropped role is dumped as nobody's, and read so, not as whose number that is elsewhere
+CREATE ROLE "Ra_roles 1" IN ROLE risk_alert_admin;
+CREATE ROLE "1" IN ROLE risk_alert_admin;
+SET ROLE "Ra_roles 1";
+SELECT risk_alert.create_rule('pay', 'left', 'true', status => 'draft');
+SELECT risk_alert.create_list('ro_left');
+SET ROLE "1";
+SELECT risk_alert.create_rule('pay', 'one', 'true', status => 'draft');
+RESET ROLE;
+CREATE TEMPORARY TABLE owner (name text, before text, renamed text, dropped text);
+INSERT INTO owner SELECT name, owner FROM risk_alert.rule WHERE name IN ('left', 'one') UNION ALL SELECT name, owner FROM risk_alert.list WHERE name = 'ro_left';
+ALTER ROLE "Ra_roles 1" RENAME TO ra_roles_renamed;
+UPDATE owner SET renamed = r.owner FROM (SELECT name, owner FROM risk_alert.rule UNION ALL SELECT name, owner FROM risk_alert.list) r WHERE r.name = owner.name;
+DROP ROLE ra_roles_renamed;
+UPDATE owner SET dropped = r.owner FROM (SELECT name, owner FROM risk_alert.rule UNION ALL SELECT name, owner FROM risk_alert.list) r WHERE r.name = owner.name;
+SELECT * FROM owner ORDER BY name;
+SELECT t, t::risk_alert._role, t::risk_alert._role::oid = 0 AS nobody FROM (VALUES ('10'), ('-'), ('"1"'), ('ra_roles_joe')) v (t);
+SELECT pg_temp.try($$SELECT 'ra_roles_renamed'::risk_alert._role$$);
+SELECT attrelid::regclass, attname FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
+ WHERE atttypid = 'regrole'::regtype AND relnamespace = 'risk_alert'::regnamespace AND relkind = 'r';
+SELECT risk_alert.drop_rule('pay', r) FROM unnest('{left,one}'::text[]) r;
+SELECT risk_alert.drop_list('ro_left');
+DROP ROLE "1";
 
 -- claim: with row-level security only those may make features whom it does not concern
 ALTER TABLE pay ENABLE ROW LEVEL SECURITY;

@@ -74,6 +74,15 @@ my $dump = $origin->basedir . '/payments.sql';
 
 # The whole database: rules and alerts come along, the old rows are not scored again
 {
+	# a rule of a role that is gone: its number may be another role's elsewhere
+	$origin->safe_psql('postgres', q{
+CREATE ROLE alice IN ROLE risk_alert_admin;
+GRANT SELECT ON payments TO alice;
+SET ROLE alice;
+SELECT risk_alert.create_rule('payments', 'of_alice', 'amount > 1');
+RESET ROLE;
+REVOKE ALL ON payments FROM alice;
+DROP ROLE alice});
 	$origin->command_ok([ 'pg_dump', '-f', $dump, $origin->connstr('postgres') ], 'pg_dump of the whole database');
 	$origin->safe_psql('postgres', 'CREATE DATABASE restored');
 	$origin->command_ok([ 'psql', '-Xqo', '/dev/null', '-v', 'ON_ERROR_STOP=1', '-d', $origin->connstr('restored'), '-f', $dump ], 'restored into an empty one');
@@ -83,12 +92,14 @@ my $dump = $origin->basedir . '/payments.sql';
 	{
 		is($origin->safe_psql('restored', $what), $origin->safe_psql('postgres', $what), "  as in the original: $what");
 	}
+	is($origin->safe_psql('restored', q{SELECT owner, owner::oid FROM risk_alert.rule WHERE name = 'of_alice'}), '-|0', 'a dropped role\'s rule is nobody\'s');
 	$origin->safe_psql('restored', q{SELECT risk_alert.alter_stream('payments')});
 	$origin->safe_psql('restored', q{INSERT INTO payments VALUES (2001, 1, 1, '2026-01-05 00:30Z'), (2002, 1, 5000, '2026-01-05 00:31Z')});
 	drain($origin, 'restored');
 	is($origin->safe_psql('restored', q{SELECT event_key, score, features->>'card_n' FROM risk_alert.alerts WHERE event_key > '2'  AND event_key LIKE '200%'}), '2002|60|3',
 		'new rows in the restored database are scored, with the restored ones as history');
 	$origin->safe_psql('postgres', 'DROP DATABASE restored');
+	$origin->safe_psql('postgres', q{SELECT risk_alert.drop_rule('payments', 'of_alice')});
 }
 
 # A standby: no worker, reading works, writing is refused; after promotion it goes on
