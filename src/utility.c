@@ -564,13 +564,18 @@ begin_rename(RenameStmt *stmt)
 	List	   *relids;
 	List	   *streams = NIL;
 	List	   *renames = NIL;
+	int32		own;
 	ListCell   *lc;
 
 	if (!OidIsValid(relid) || !ra_owns_relation(relid, GetUserId()))
 		return NIL;
-	if (ra_stream_by_relid(relid) == 0 && !has_subclass(relid))
+	own = ra_stream_by_relid(relid);
+	if (own == 0 && !has_subclass(relid))
 		return NIL;
 
+	/* first the stream, then its table: the order in which configuration functions lock */
+	if (own != 0 && !XactReadOnly)
+		ra_rename_lock(own);
 	LockRelationOid(relid, AccessExclusiveLock);
 	if (RangeVarGetRelid(stmt->relation, NoLock, true) != relid)
 		return NIL;				/* it's another one now: not worth a loop */

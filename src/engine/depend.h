@@ -34,4 +34,10 @@ extern void ra_stream_invalidate(int32 stream_id);
 extern void *ra_rename_begin(Oid relid);
 extern void ra_rename_end(void *state);
 
+/*
+ * Before the table of a stream is locked for ra_rename_begin(): lock the stream's
+ * row, lest whoever changes the stream waits for the table, and we for him.
+ */
+extern void ra_rename_lock(int32 stream_id);
+
 #endif							/* RA_DEPEND_H */

@@ -124,6 +124,23 @@ ra_rename_end(void *state)
 	ra_settings_leave(nestlevel);
 }
 
+void
+ra_rename_lock(int32 stream_id)
+{
+	Oid			user;
+	int			sec_context;
+	int64		version;
+	int			nestlevel = ra_settings_enter();
+
+	GetUserIdAndSecContext(&user, &sec_context);
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	SPI_connect();
+	(void) lock_stream(stream_id, &version);
+	SPI_finish();
+	SetUserIdAndSecContext(user, sec_context);
+	ra_settings_leave(nestlevel);
+}
+
 /*
  * What the stream's texts mean before the command; NULL if its table is gone
  */
