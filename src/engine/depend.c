@@ -23,9 +23,13 @@
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/catalog.h"
 #include "catalog/dependency.h"
 #include "catalog/indexing.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_depend.h"
+#include "catalog/pg_operator.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
@@ -34,6 +38,7 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parse_func.h"
+#include "rewrite/rewriteManip.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -45,11 +50,20 @@
 #include "engine/load.h"
 #include "engine/queue.h"
 
+/* What expressions depend on, other than what the server cannot lose */
+typedef struct RaWanted
+{
+	Oid			relid;			/* the table that Vars are of */
+	List	   *objects;		/* ObjectAddresses, each once */
+} RaWanted;
+
 static bool lock_stream(int32 stream_id);
 static void refresh_layout(const RaRuleSet *rs);
 static void refresh_dependencies(Oid relid, const RaUses *uses);
-static void depend_on(Oid trigoid, Relation rel, Node *uses);
-static void forget_dependencies(Oid trigoid, Oid capture);
+static List *trigger_nodes(Oid trigoid, Relation rel);
+static void depend_on(Oid trigoid, Oid relid, Oid capture, Node *uses);
+static bool wanted_walker(Node *node, RaWanted *wanted);
+static void want(RaWanted *wanted, Oid classid, Oid objid, int subid);
 
 PG_FUNCTION_INFO_V1(ra_refresh_stream);
 PG_FUNCTION_INFO_V1(ra_invalidate_stream);
@@ -258,6 +272,14 @@ strip_own_mutator(Node *node, Oid *extension)
 	return expression_tree_mutator(node, strip_own_mutator, (void *) extension);
 }
 
+static Var *
+column_var(Relation rel, AttrNumber attno)
+{
+	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attno - 1);
+
+	return makeVar(1, attno, att->atttypid, att->atttypmod, att->attcollation, 0);
+}
+
 static void
 refresh_dependencies(Oid relid, const RaUses *uses)
 {
@@ -301,66 +323,26 @@ refresh_dependencies(Oid relid, const RaUses *uses)
 	else
 		nodes = list_copy(uses->exprs);
 	while ((attno = bms_next_member(uses->columns, attno)) >= 0)
-	{
-		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attno - 1);
-
-		nodes = lappend(nodes, makeVar(1, attno, att->atttypid, att->atttypmod,
-									   att->attcollation, 0));
-	}
+		nodes = lappend(nodes, column_var(rel, attno));
 
 	foreach(lc, triggers)
-	{
-		forget_dependencies(lfirst_oid(lc), capture);
-		depend_on(lfirst_oid(lc), rel, (Node *) nodes);
-	}
+		depend_on(lfirst_oid(lc), relid, capture,
+				  (Node *) list_concat(trigger_nodes(lfirst_oid(lc), rel), nodes));
 	table_close(rel, NoLock);
 }
 
 /*
- * Delete the trigger's normal dependencies other than the one on its function
+ * What CREATE TRIGGER has recorded of a trigger that somebody wrote by hand with
+ * a column list or a WHEN clause
  */
-static void
-forget_dependencies(Oid trigoid, Oid capture)
-{
-	Relation	deprel = table_open(DependRelationId, RowExclusiveLock);
-	ScanKeyData keys[2];
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	ScanKeyInit(&keys[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(TriggerRelationId));
-	ScanKeyInit(&keys[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(trigoid));
-	scan = systable_beginscan(deprel, DependDependerIndexId, true, NULL, 2, keys);
-	while ((tuple = systable_getnext(scan)) != NULL)
-	{
-		Form_pg_depend dep = (Form_pg_depend) GETSTRUCT(tuple);
-
-		if (dep->deptype == DEPENDENCY_NORMAL &&
-			!(dep->refclassid == ProcedureRelationId && dep->refobjid == capture))
-			CatalogTupleDelete(deprel, &tuple->t_self);
-	}
-	systable_endscan(scan);
-	table_close(deprel, RowExclusiveLock);
-	CommandCounterIncrement();
-}
-
-/*
- * Record what the configuration uses, and what CREATE TRIGGER had recorded of a
- * trigger that somebody wrote by hand with a column list or a WHEN clause
- */
-static void
-depend_on(Oid trigoid, Relation rel, Node *uses)
+static List *
+trigger_nodes(Oid trigoid, Relation rel)
 {
 	Relation	trigrel = table_open(TriggerRelationId, AccessShareLock);
-	ObjectAddress trigger;
+	List	   *nodes = NIL;
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
-
-	ObjectAddressSet(trigger, TriggerRelationId, trigoid);
-	recordDependencyOnSingleRelExpr(&trigger, uses, RelationGetRelid(rel),
-									DEPENDENCY_NORMAL, DEPENDENCY_NORMAL, false);
 
 	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(trigoid));
@@ -374,26 +356,181 @@ depend_on(Oid trigoid, Relation rel, Node *uses)
 										RelationGetDescr(trigrel), &isnull);
 
 		for (int i = 0; i < form->tgattr.dim1; i++)
-		{
-			ObjectAddress column;
-
-			ObjectAddressSubSet(column, RelationRelationId, RelationGetRelid(rel),
-								form->tgattr.values[i]);
-			recordDependencyOn(&trigger, &column, DEPENDENCY_NORMAL);
-		}
+			nodes = lappend(nodes, column_var(rel, form->tgattr.values[i]));
 		if (!isnull)
 		{
-			RangeTblEntry *rte = makeNode(RangeTblEntry);
+			Node	   *node = stringToNode(TextDatumGetCString(qual));
 
-			/* OLD and NEW */
-			rte->rtekind = RTE_RELATION;
-			rte->relid = RelationGetRelid(rel);
-			rte->relkind = rel->rd_rel->relkind;
-			rte->rellockmode = AccessShareLock;
-			recordDependencyOnExpr(&trigger, stringToNode(TextDatumGetCString(qual)),
-								   list_make2(rte, rte), DEPENDENCY_NORMAL);
+			/* OLD and NEW are the one table */
+			ChangeVarNodes(node, PRS2_NEW_VARNO, PRS2_OLD_VARNO, 0);
+			nodes = lappend(nodes, node);
 		}
 	}
 	systable_endscan(scan);
 	table_close(trigrel, AccessShareLock);
+	return nodes;
+}
+
+/*
+ * Make the trigger's normal dependencies, other than the one on its function,
+ * those of the expressions.
+ *
+ * What is wanted already stays untouched: a set-up makes dozens of changes, and
+ * each dead entry of pg_depend is visited by whoever looks for what else depends
+ * on a column, as the rewriter does for an INSERT into a table with an identity
+ * column.  The server has no function that tells what expressions depend on
+ * without recording it.  So we find out by ourselves for the expressions that
+ * people write; with any other node in them, the server records all anew.
+ */
+static void
+depend_on(Oid trigoid, Oid relid, Oid capture, Node *uses)
+{
+	Relation	deprel = table_open(DependRelationId, RowExclusiveLock);
+	RaWanted	wanted = {relid, NIL};
+	bool		known = !wanted_walker(uses, &wanted);
+	ObjectAddress trigger;
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	ListCell   *lc;
+
+	ScanKeyInit(&keys[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(TriggerRelationId));
+	ScanKeyInit(&keys[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(trigoid));
+	scan = systable_beginscan(deprel, DependDependerIndexId, true, NULL, 2, keys);
+	while ((tuple = systable_getnext(scan)) != NULL)
+	{
+		Form_pg_depend dep = (Form_pg_depend) GETSTRUCT(tuple);
+		bool		keep = false;
+
+		if (dep->deptype != DEPENDENCY_NORMAL ||
+			(dep->refclassid == ProcedureRelationId && dep->refobjid == capture))
+			continue;
+		if (known)
+		{
+			foreach(lc, wanted.objects)
+			{
+				ObjectAddress *object = lfirst(lc);
+
+				if (object->classId == dep->refclassid && object->objectId == dep->refobjid &&
+					object->objectSubId == dep->refobjsubid)
+				{
+					wanted.objects = foreach_delete_current(wanted.objects, lc);
+					keep = true;
+					break;
+				}
+			}
+		}
+		if (!keep)
+			CatalogTupleDelete(deprel, &tuple->t_self);
+	}
+	systable_endscan(scan);
+	table_close(deprel, RowExclusiveLock);
+	CommandCounterIncrement();
+
+	ObjectAddressSet(trigger, TriggerRelationId, trigoid);
+	if (!known)
+		recordDependencyOnSingleRelExpr(&trigger, uses, relid,
+										DEPENDENCY_NORMAL, DEPENDENCY_NORMAL, false);
+	else
+	{
+		foreach(lc, wanted.objects)
+			recordDependencyOn(&trigger, lfirst(lc), DEPENDENCY_NORMAL);
+	}
+}
+
+/*
+ * Collect what recordDependencyOnSingleRelExpr() would record.  True: there is a
+ * node of which we don't know that.
+ */
+static bool
+wanted_walker(Node *node, RaWanted *wanted)
+{
+	if (node == NULL)
+		return false;
+	switch (nodeTag(node))
+	{
+		case T_Var:
+			if (((Var *) node)->varattno != InvalidAttrNumber)
+				want(wanted, RelationRelationId, wanted->relid, ((Var *) node)->varattno);
+			break;
+		case T_Const:
+			{
+				Const	   *con = (Const *) node;
+
+				/* regclass and the like depend on what they name */
+				if (strncmp(format_type_be(con->consttype), "reg", 3) == 0)
+					return true;
+				want(wanted, TypeRelationId, con->consttype, 0);
+				want(wanted, CollationRelationId, con->constcollid, 0);
+			}
+			break;
+		case T_Param:
+			want(wanted, TypeRelationId, ((Param *) node)->paramtype, 0);
+			want(wanted, CollationRelationId, ((Param *) node)->paramcollid, 0);
+			break;
+		case T_FuncExpr:
+			want(wanted, ProcedureRelationId, ((FuncExpr *) node)->funcid, 0);
+			break;
+		case T_OpExpr:
+		case T_DistinctExpr:
+		case T_NullIfExpr:		/* one struct */
+			want(wanted, OperatorRelationId, ((OpExpr *) node)->opno, 0);
+			break;
+		case T_ScalarArrayOpExpr:
+			want(wanted, OperatorRelationId, ((ScalarArrayOpExpr *) node)->opno, 0);
+			break;
+		case T_RelabelType:
+			want(wanted, TypeRelationId, ((RelabelType *) node)->resulttype, 0);
+			want(wanted, CollationRelationId, ((RelabelType *) node)->resultcollid, 0);
+			break;
+		case T_CoerceViaIO:
+			want(wanted, TypeRelationId, ((CoerceViaIO *) node)->resulttype, 0);
+			want(wanted, CollationRelationId, ((CoerceViaIO *) node)->resultcollid, 0);
+			break;
+		case T_ArrayCoerceExpr:
+			want(wanted, TypeRelationId, ((ArrayCoerceExpr *) node)->resulttype, 0);
+			want(wanted, CollationRelationId, ((ArrayCoerceExpr *) node)->resultcollid, 0);
+			break;
+		case T_CollateExpr:
+			want(wanted, CollationRelationId, ((CollateExpr *) node)->collOid, 0);
+			break;
+		case T_List:
+		case T_BoolExpr:
+		case T_NullTest:
+		case T_BooleanTest:
+		case T_CaseExpr:
+		case T_CaseWhen:
+		case T_CaseTestExpr:
+		case T_CoalesceExpr:
+		case T_MinMaxExpr:
+		case T_ArrayExpr:
+		case T_NamedArgExpr:
+		case T_SQLValueFunction:
+			break;				/* nothing but what is below them */
+		default:
+			return true;
+	}
+	return expression_tree_walker(node, wanted_walker, (void *) wanted);
+}
+
+static void
+want(RaWanted *wanted, Oid classid, Oid objid, int subid)
+{
+	ObjectAddress *object;
+	ListCell   *lc;
+
+	/* what cannot be dropped is not recorded */
+	if (!OidIsValid(objid) || IsPinnedObject(classid, objid))
+		return;
+	foreach(lc, wanted->objects)
+	{
+		object = lfirst(lc);
+		if (object->classId == classid && object->objectId == objid && object->objectSubId == subid)
+			return;
+	}
+	object = palloc(sizeof(ObjectAddress));
+	ObjectAddressSubSet(*object, classid, objid, subid);
+	wanted->objects = lappend(wanted->objects, object);
 }

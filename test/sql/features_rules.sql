@@ -157,6 +157,47 @@ SELECT feature, entity, aggregate, filter FROM risk_alert.features WHERE stream 
 ALTER TABLE pay RENAME COLUMN sum_total TO amount;
 ALTER TABLE pay RENAME COLUMN card TO card_id;
 
+-- claim: a change that uses nothing new leaves the dependencies untouched; one that does adds its own
+CREATE TYPE mood AS ENUM ('calm', 'wild');
+CREATE FUNCTION mood_of(numeric) RETURNS mood LANGUAGE sql IMMUTABLE AS $$ SELECT 'calm'::fr.mood $$;
+CREATE FUNCTION differ(mood, mood) RETURNS bool LANGUAGE sql IMMUTABLE AS $$ SELECT $1 > $2 $$;
+CREATE OPERATOR <<>> (LEFTARG = mood, RIGHTARG = mood, FUNCTION = differ);
+CREATE COLLATION plain FROM "C";
+CREATE VIEW depends AS
+  SELECT d.ctid AS place, pg_describe_object(refclassid, refobjid, refobjsubid) AS used
+    FROM pg_depend d JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND d.objid = t.oid
+   WHERE t.tgrelid = 'pay'::regclass AND d.deptype = 'n';
+CREATE TABLE depended AS SELECT * FROM depends;
+SELECT used FROM depends ORDER BY used COLLATE "C";
+SELECT risk_alert.create_rule('pay', 'd1', 'amount < 7 AND card_n_1h > 9 AND merchant <> ''x''');
+SELECT risk_alert.alter_rule('pay', 'd1', 'amount < 8 OR is_round(amount)');
+SELECT risk_alert.create_feature('pay', 'd2', entity => 'card_id', aggregate => 'max(amount)', within => '1 hour');
+SELECT risk_alert.drop_feature('pay', 'd2');
+(TABLE depends EXCEPT ALL TABLE depended) UNION ALL (TABLE depended EXCEPT ALL TABLE depends);
+SELECT risk_alert.alter_rule('pay', 'd1', $$mood_of(amount) <<>> CASE WHEN "Odd Name" IN (1, 2) THEN 'wild'::fr.mood END
+  OR coalesce(payee::fr.mood = ANY ('{calm,wild}'), merchant COLLATE plain > 'x') OR nullif(payer::varchar(3), 'y') IS NULL
+  OR least(payer, 'z') IS DISTINCT FROM ARRAY[merchant]::text OR ('{' || payer || '}')::fr.mood[] @> '{calm}'$$);
+SELECT used, place = ANY (SELECT place FROM depended) AS untouched FROM depends ORDER BY used COLLATE "C";
+
+-- claim: they are what the server records (which it does itself when a rule compares rows)
+CREATE TABLE known AS SELECT * FROM depends;
+SELECT risk_alert.create_rule('pay', 'd3', '(amount, card_id) < (1, 2)');
+SELECT bool_or(place IN (SELECT place FROM known)) AS same_rows FROM depends WHERE used NOT LIKE '%capture()';
+(SELECT used FROM depends EXCEPT ALL SELECT used FROM known) UNION ALL (SELECT used FROM known EXCEPT ALL SELECT used FROM depends);
+SELECT risk_alert.drop_rule('pay', 'd3');
+(SELECT used FROM depends EXCEPT ALL SELECT used FROM known) UNION ALL (SELECT used FROM known EXCEPT ALL SELECT used FROM depends);
+
+-- claim: what is no longer used can be dropped
+SELECT risk_alert.drop_rule('pay', 'd1');
+(SELECT used FROM depends EXCEPT ALL SELECT used FROM depended) UNION ALL (SELECT used FROM depended EXCEPT ALL SELECT used FROM depends);
+DROP TABLE depended, known;
+DROP VIEW depends;
+DROP FUNCTION mood_of;
+DROP OPERATOR <<>> (mood, mood);
+DROP FUNCTION differ;
+DROP TYPE mood;
+DROP COLLATION plain;
+
 -- claim: what one transaction changes is one version, and a rolled-back savepoint leaves nothing of it
 SELECT max(version) AS before FROM risk_alert.rule_set_history WHERE stream = 'pay' \gset
 BEGIN;
