@@ -41,6 +41,7 @@
 #include "engine/alert.h"
 #include "engine/batch.h"
 #include "engine/capture.h"
+#include "engine/guard.h"
 #include "engine/rebuild.h"
 #include "guc.h"
 #include "worker.h"
@@ -1118,6 +1119,7 @@ score_stream(RaStream *stream, Snapshot snapshot)
 
 	if (stream->forget)
 		ra_apply_forget(stream);
+	ra_guard_begin(rs);
 	for (i = 0; i < rs->nrules; i++)
 	{
 		rs->rules[i].evaluated_before = rs->rules[i].evaluated;
@@ -1170,6 +1172,7 @@ score_stream(RaStream *stream, Snapshot snapshot)
 		}
 		MemoryContextSwitchTo(old);
 	}
+	ra_guard_settle(rs);
 	return alerts;
 }
 

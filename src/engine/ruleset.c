@@ -40,6 +40,7 @@
 #include "utils/typcache.h"
 
 #include "compat.h"
+#include "engine/guard.h"
 #include "engine/hash.h"
 #include "engine/load.h"
 #include "engine/reason.h"
@@ -888,6 +889,7 @@ load_rule(void *arg)
 	List	   *pieces;
 	Bitmapset  *columns;
 	int			feature;
+	MemoryContext old;
 	ListCell   *lc;
 
 	condition = ra_expr_parse(names, row->condition, RA_EXPR_CONDITION, row->owner);
@@ -925,6 +927,9 @@ load_rule(void *arg)
 	if (feature >= 0)
 		draft->rule.lookup = rs->features[names->features[feature].slot].lookup;
 	draft->rule.condition = compile(loader, condition);
+	old = MemoryContextSwitchTo(rs->cxt);
+	draft->rule.guard = ra_guard_find(draft->rule.condition->expr);
+	MemoryContextSwitchTo(old);
 
 	if (draft->runs)
 		loader->captured = bms_add_members(loader->captured, columns);

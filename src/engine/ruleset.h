@@ -146,6 +146,7 @@ typedef struct RaRule
 	int32		rule_id;
 	char	   *name;
 	ExprState  *condition;		/* NULL: invalid, see error */
+	struct RaGuard *guard;		/* or NULL, see guard.c */
 	char	   *error;			/* why it can't be used, or NULL */
 	Oid			owner;
 	int			points;
@@ -155,6 +156,10 @@ typedef struct RaRule
 	int			nreason;
 	RaReasonPart *reason;
 	int			lookup;			/* of the first feature used; -1: none */
+
+	bool		guarded;		/* evaluated only if its guard lets it through */
+	uint64		let_through;	/* ... how often since counters were settled */
+	uint64		samples;		/* evaluations, to time some of them */
 
 	/* counted by score.c since the last flush to rule_stat */
 	uint64		evaluated;
@@ -204,6 +209,9 @@ typedef struct RaRuleSet
 	RaFeature  *features;		/* by feature_id */
 	int			nrules;			/* shadow and active ones, by rule_id */
 	RaRule	   *rules;
+	struct RaGuards *guards;	/* made by guard.c when first needed */
+	uint64		guard_events;	/* looked up since counters were settled */
+	bool		evaluating;		/* rules; or that has ended by an error */
 
 	/*
 	 * Expressions read columns (varno 1) from the scan slot and features

@@ -11,6 +11,9 @@
  * work again.  A careful rule runs in a subtransaction of its own, where its errors are counted and
  * make it not fire.
  *
+ * Which rules are evaluated at all is guard.c's business; for the others it is
+ * known that they don't fire.
+ *
  * Time.  statement_timeout does not reach a background worker, so it runs a
  * periodic timer at half of risk_alert.rule_timeout.  Each evaluation has a
  * number; when the timer finds the same number three times, the evaluation
@@ -23,6 +26,7 @@
 #include "executor/executor.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "port/pg_bitutils.h"
 #include "portability/instr_time.h"
 #include "storage/latch.h"
 #include "storage/lock.h"
@@ -36,6 +40,7 @@
 #include "utils/resowner.h"
 #include "utils/timeout.h"
 
+#include "engine/guard.h"
 #include "engine/score.h"
 #include "guc.h"
 
@@ -155,24 +160,47 @@ ra_rule_failed(RaRuleSet *rs, RaRule *rule, const char *message)
 	}
 }
 
+/* The first rule of the set with at least this index, or -1 */
+static inline int
+next_candidate(const uint64 *candidates, int nwords, int i)
+{
+	int			w = i / 64;
+	uint64		bits;
+
+	if (w >= nwords)
+		return -1;
+	bits = candidates[w] & (~UINT64CONST(0) << (i % 64));
+	while (bits == 0)
+	{
+		if (++w >= nwords)
+			return -1;
+		bits = candidates[w];
+	}
+	return w * 64 + pg_rightmost_one_pos64(bits);
+}
+
 void
 ra_score_rules(RaRuleSet *rs, RaScore *result)
 {
 	int			total = 0;
 	Oid			as = InvalidOid;	/* whose rights are in force */
 	RaIdentity	save;
+	const uint64 *candidates;
+	int			nwords;
 	int			i;
 
 	result->nfired = 0;
 	result->lead = -1;
 	result->severity = RA_SEVERITY_LOW;
 
-	for (i = 0; i < rs->nrules; i++)
+	evaluation++;
+	candidates = ra_guard_candidates(rs, &nwords);
+	for (i = next_candidate(candidates, nwords, 0); i >= 0; i = next_candidate(candidates, nwords, i + 1))
 	{
 		RaRule	   *rule = &rs->rules[i];
 		bool		fired;
 
-		if (rule->condition == NULL || rule->suspended)
+		if (rule->suspended)
 			continue;
 
 		/* rules mostly have one owner: change identity as seldom as possible */
@@ -187,7 +215,9 @@ ra_score_rules(RaRuleSet *rs, RaScore *result)
 			as = rule->owner;
 		}
 
-		if (rule->evaluated++ % TIME_SAMPLE == 0)
+		rule->evaluated++;
+		rule->let_through++;
+		if (rule->samples++ % TIME_SAMPLE == 0)
 		{
 			instr_time	start,
 						end;
@@ -229,6 +259,7 @@ ra_score_rules(RaRuleSet *rs, RaScore *result)
 
 	if (OidIsValid(as))
 		ra_unbecome(&save);
+	rs->evaluating = false;
 
 	result->score = Max(0, Min(100, total));
 	result->decision = result->score >= rs->deny_at ? RA_DENY :
