@@ -26,6 +26,7 @@
 
 #include "core/decimal.h"
 #include "engine/feature.h"
+#include "engine/score.h"
 
 RaMeasure  *ra_culprit_measure = NULL;
 
@@ -196,9 +197,9 @@ ra_measure_evaluate(RaRuleSet *rs, RaMeasure *measure, Datum *value, bool *isnul
 
 	if (measure->careful)
 		return measure_evaluate_careful(rs, measure, value, isnull);
-	ra_culprit_measure = measure;
+	ra_evaluation_begin(NULL, measure);
 	counts = measure_evaluate(rs, measure, value, isnull);
-	ra_culprit_measure = NULL;
+	ra_evaluation_end();
 	return counts;
 }
 
@@ -400,10 +401,11 @@ measure_evaluate_careful(RaRuleSet *rs, RaMeasure *measure, Datum *value, bool *
 	GetUserIdAndSecContext(&save.userid, &save.sec_context);
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(cxt);
-	ra_culprit_measure = measure;
 	PG_TRY();
 	{
+		ra_evaluation_begin(NULL, measure);
 		counts = measure_evaluate(rs, measure, value, isnull);
+		ra_evaluation_end();
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -411,11 +413,12 @@ measure_evaluate_careful(RaRuleSet *rs, RaMeasure *measure, Datum *value, bool *
 		MemoryContextSwitchTo(cxt);
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
+		ra_culprit_measure = NULL;
+		(void) ra_score_out_of_time();
 		measure->errors++;
 		counts = false;
 	}
 	PG_END_TRY();
-	ra_culprit_measure = NULL;
 	MemoryContextSwitchTo(cxt);
 	CurrentResourceOwner = owner;
 	SetUserIdAndSecContext(save.userid, save.sec_context);

@@ -15,8 +15,8 @@
  * known that they don't fire.
  *
  * Time.  statement_timeout does not reach a background worker, so it runs a
- * periodic timer at half of risk_alert.rule_timeout.  Each evaluation has a
- * number; when the timer finds the same number three times, the evaluation
+ * periodic timer at half of risk_alert.rule_timeout.  Each evaluation of a
+ * rule's condition, or of a feature's value and filter for one row, has a number; when the timer finds the same number three times, the evaluation
  * has had at least its budget, and is cancelled as a query would be.
  */
 #include "postgres.h"
@@ -135,6 +135,37 @@ budget_handler(void)
 		InterruptPending = true;
 		SetLatch(MyLatch);
 	}
+}
+
+void
+ra_evaluation_begin(RaRule *rule, RaMeasure *measure)
+{
+	evaluation++;
+	out_of_time = false;
+	ra_culprit_rule = rule;
+	ra_culprit_measure = measure;
+}
+
+void
+ra_evaluation_end(void)
+{
+	/*
+	 * Cancelled, but nothing looked until the end: it must not hit others.  Or
+	 * a function has caught the cancellation, and its answer does not count.
+	 */
+	if (unlikely(out_of_time))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (ra_culprit_rule)
+			ereport(ERROR,
+					(errcode(ERRCODE_QUERY_CANCELED),
+					 errmsg("rule \"%s\" took too long", ra_culprit_rule->name)));
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("feature \"%s\" took too long", ra_culprit_measure->feature)));
+	}
+	ra_culprit_rule = NULL;
+	ra_culprit_measure = NULL;
 }
 
 void
@@ -275,23 +306,9 @@ rule_evaluate(RaRuleSet *rs, RaRule *rule)
 	bool		isnull;
 	Datum		d;
 
-	evaluation++;
-	out_of_time = false;
-	ra_culprit_rule = rule;
+	ra_evaluation_begin(rule, NULL);
 	d = ExecEvalExprSwitchContext(rule->condition, rs->econtext, &isnull);
-
-	/*
-	 * Cancelled, but nothing looked until the end: it must not hit others.  Or
-	 * a function has caught the cancellation, and its answer does not count.
-	 */
-	if (unlikely(out_of_time))
-	{
-		CHECK_FOR_INTERRUPTS();
-		ereport(ERROR,
-				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("rule \"%s\" took too long", rule->name)));
-	}
-	ra_culprit_rule = NULL;
+	ra_evaluation_end();
 	return !isnull && DatumGetBool(d);
 }
 

@@ -41,6 +41,13 @@ extern void ra_score_end(void);
 /* Was the error being handled caused by the budget?  Resets the answer. */
 extern bool ra_score_out_of_time(void);
 
+/*
+ * Around each evaluation of a rule or a measure: whose it is, and when its time
+ * begins.  The end throws if the time was exceeded; after an error there is none.
+ */
+extern void ra_evaluation_begin(RaRule *rule, RaMeasure *measure);
+extern void ra_evaluation_end(void);
+
 /* Note an error of a rule; suspends it after ra_rule_error_limit in a row */
 extern void ra_rule_failed(RaRuleSet *rs, RaRule *rule, const char *message);
 

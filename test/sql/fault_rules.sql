@@ -179,6 +179,22 @@ SELECT risk_alert.drop_rule('faulty', 'inverse');
 SELECT risk_alert.drop_feature('faulty', 'inverse');
 SELECT risk_alert.drop_feature('faulty', 'inverse_n');
 
+-- the budget is each evaluation's, not that of all features of a batch together
+ALTER SYSTEM SET risk_alert.rule_timeout = '20ms';
+SELECT pg_reload_conf();
+CREATE FUNCTION heavy(amount numeric) RETURNS numeric LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN FOR i IN 1 .. 1500 LOOP END LOOP; RETURN amount; END $$;
+SELECT risk_alert.create_feature('faulty', 'heavy', entity => 'card', aggregate => 'sum(faulty.heavy(amount))', within => '1 day');
+SELECT risk_alert.create_rule('faulty', 'heavy', 'heavy = 5000', points => 20);
+INSERT INTO pay SELECT 10000 + g, 60, 1, timestamptz '2026-01-02Z' + g * interval '1 s' FROM generate_series(1, 4999) g;
+INSERT INTO pay VALUES (20000, 60, 1, '2026-01-02 12:00Z');
+SELECT risk_alert.drain('60 s');
+SELECT fired, errors FROM stats() WHERE rule = 'heavy';
+SELECT last_skip FROM risk_alert.stat_streams WHERE stream = 'faulty';
+SELECT risk_alert.drop_rule('faulty', 'heavy');
+SELECT risk_alert.drop_feature('faulty', 'heavy');
+ALTER SYSTEM RESET risk_alert.rule_timeout;
+SELECT pg_reload_conf();
+
 -- the owner of a rule loses the role, or goes altogether
 \set VERBOSITY terse
 DROP ROLE faulty_author;
