@@ -311,8 +311,19 @@ assess(RaRuleSet *rs, RaRow *row, Assessment *result)
 	result->score.fired = palloc(Max(rs->nrules, 1) * sizeof(int));
 	if (IsInParallelMode())
 	{
-		assess_features(rs, row);
-		ra_score_rules(rs, &result->score);
+		PG_TRY();
+		{
+			assess_features(rs, row);
+			ra_score_rules(rs, &result->score);
+		}
+		PG_CATCH();
+		{
+			/* whoever catches it may go on with the transaction */
+			ra_culprit_rule = NULL;
+			ra_culprit_measure = NULL;
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
 	}
 	else
 		assess_guarded(rs, row, result);
@@ -347,20 +358,23 @@ assess_guarded(RaRuleSet *rs, RaRow *row, Assessment *result)
 		{
 			RaRule	   *rule = ra_culprit_rule;
 			RaMeasure  *measure = ra_culprit_measure;
-			bool		cancelled = geterrcode() == ERRCODE_QUERY_CANCELED;
+			ErrorData  *error;
 
 			ra_culprit_rule = NULL;
 			ra_culprit_measure = NULL;
 
-			/* cancel and timeouts are the user's, not a rule's failure */
-			if (cancelled || ((rule == NULL || rule->careful) && (measure == NULL || measure->careful)))
-				PG_RE_THROW();
+			/* whoever catches the error we throw takes care of his own subtransaction only */
 			MemoryContextSwitchTo(cxt);
+			error = CopyErrorData();
 			FlushErrorState();
 			RollbackAndReleaseCurrentSubTransaction();
 			MemoryContextSwitchTo(cxt);
 			CurrentResourceOwner = owner;
 			SetUserIdAndSecContext(save.userid, save.sec_context);
+			if (ra_evaluation_disturbed(error->sqlerrcode) ||
+				((rule == NULL || rule->careful) && (measure == NULL || measure->careful)))
+				ReThrowError(error);
+			FreeErrorData(error);
 			if (rule)
 				rule->careful = true;
 			if (measure)

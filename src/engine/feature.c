@@ -410,9 +410,18 @@ measure_evaluate_careful(RaRuleSet *rs, RaMeasure *measure, Datum *value, bool *
 	}
 	PG_CATCH();
 	{
+		ErrorData  *error;
+
 		MemoryContextSwitchTo(cxt);
+		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(cxt);
+		CurrentResourceOwner = owner;
+		SetUserIdAndSecContext(save.userid, save.sec_context);
+		if (ra_evaluation_disturbed(error->sqlerrcode))
+			ReThrowError(error);
+		FreeErrorData(error);
 		ra_culprit_measure = NULL;
 		(void) ra_score_out_of_time();
 		measure->errors++;

@@ -168,9 +168,39 @@ ra_evaluation_end(void)
 	ra_culprit_measure = NULL;
 }
 
+/*
+ * In a user's session the user's cancel and timeouts, and the server's own
+ * troubles, end the statement, whatever was evaluated just then.  In the worker
+ * there is no user: there a rule or feature that meets any of this fails for
+ * its event, so that a cancel skips one evaluation, and one that always
+ * exhausts memory, or always runs into a deadlock, stops nobody.
+ */
+bool
+ra_evaluation_disturbed(int sqlerrcode)
+{
+	if (budget_registered)
+		return false;
+	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
+	{
+		case MAKE_SQLSTATE('4', '0', '0', '0', '0'):	/* deadlock, serialization */
+		case MAKE_SQLSTATE('5', '3', '0', '0', '0'):	/* resources */
+		case MAKE_SQLSTATE('5', '7', '0', '0', '0'):	/* cancelled */
+		case MAKE_SQLSTATE('5', '8', '0', '0', '0'):	/* I/O */
+			return true;
+		default:
+			return false;
+	}
+}
+
 void
 ra_rule_failed(RaRuleSet *rs, RaRule *rule, const char *message)
 {
+	/*
+	 * In a session a failure just means that the rule did not fire: only the
+	 * worker counts, and suspends rules for all.
+	 */
+	if (!budget_registered)
+		return;
 	rule->errors++;
 	rule->errors_in_row++;
 	if (rule->last_error == NULL || strcmp(rule->last_error, message) != 0)
@@ -342,7 +372,10 @@ rule_evaluate_careful(RaRuleSet *rs, RaRule *rule)
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(cxt);
+		CurrentResourceOwner = owner;
 		SetUserIdAndSecContext(save.userid, save.sec_context);
+		if (ra_evaluation_disturbed(error->sqlerrcode))
+			ReThrowError(error);
 		ra_culprit_rule = NULL;
 		if (ra_score_out_of_time())
 			ra_rule_failed(rs, rule, psprintf("took longer than risk_alert.rule_timeout (%d ms)",

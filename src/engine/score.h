@@ -48,7 +48,10 @@ extern bool ra_score_out_of_time(void);
 extern void ra_evaluation_begin(RaRule *rule, RaMeasure *measure);
 extern void ra_evaluation_end(void);
 
-/* Note an error of a rule; suspends it after ra_rule_error_limit in a row */
+/* Is an error not the evaluated expression's, but to be thrown on?  See there. */
+extern bool ra_evaluation_disturbed(int sqlerrcode);
+
+/* Note an error of a rule; suspends it after ra_rule_error_limit in a row.  The worker only. */
 extern void ra_rule_failed(RaRuleSet *rs, RaRule *rule, const char *message);
 
 /*

@@ -166,7 +166,49 @@ SELECT pg_reload_conf();
 -- the same rules when a session asks
 SELECT risk_alert.create_rule('faulty', 'divides', '100 / (amount - 200) > 0', points => 20);
 SELECT score, reasons FROM risk_alert.risk_assess('faulty', '{"id": 9, "card": 1, "amount": 200, "at": "2026-01-01 10:00Z"}');
+-- ... in which a rule is never suspended, however often it fails
+SELECT count(risk_alert.risk_score('faulty', '{"id": 9, "card": 1, "amount": 200, "at": "2026-01-01 10:00Z"}')) FROM generate_series(1, 120);
+SELECT risk_alert.risk_score('faulty', '{"id": 9, "card": 1, "amount": 250, "at": "2026-01-01 10:00Z"}');
 SELECT risk_alert.drop_rule('faulty', 'divides');
+
+-- what is not the rule's failure ends the session's statement, also when the
+-- rule, or the feature, has failed before
+CREATE FUNCTION fails(amount numeric) RETURNS numeric LANGUAGE plpgsql STABLE AS $$
+BEGIN
+	CASE amount
+		WHEN 1 THEN RAISE 'just so';
+		WHEN 2 THEN PERFORM pg_sleep(60);
+		WHEN 3 THEN RAISE 'full' USING ERRCODE = 'disk_full';
+		WHEN 4 THEN RAISE 'dead' USING ERRCODE = 'deadlock_detected';
+		WHEN 5 THEN RAISE 'broken' USING ERRCODE = 'io_error';
+		ELSE RETURN amount;
+	END CASE;
+END $$;
+CREATE FUNCTION score_of(amount numeric) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	RETURN risk_alert.risk_score('faulty', jsonb_build_object('id', 9, 'card', 9, 'amount', amount, 'at', '2025-01-01Z'));
+EXCEPTION WHEN OTHERS OR query_canceled THEN
+	RETURN SQLERRM;
+END $$;
+SELECT risk_alert.create_rule('faulty', 'fails', 'faulty.fails(amount) > 0', points => 20);
+SELECT score_of(200), score_of(1), score_of(3), score_of(4), score_of(5), score_of(200);
+SET statement_timeout = '200ms';
+SELECT score_of(2);
+RESET statement_timeout;
+SELECT score_of(200);
+SELECT risk_alert.drop_rule('faulty', 'fails');
+ALTER FUNCTION fails(numeric) IMMUTABLE;
+SELECT risk_alert.create_feature('faulty', 'fails', entity => 'card', aggregate => 'sum(faulty.fails(amount))', within => '1 day', include_current => true);
+SELECT risk_alert.create_rule('faulty', 'fails', 'fails > 0', points => 20);
+SELECT score_of(200), score_of(1), score_of(3), score_of(4), score_of(5), score_of(200);
+SET statement_timeout = '200ms';
+SELECT score_of(2);
+RESET statement_timeout;
+SELECT score_of(200);
+SELECT risk_alert.drop_rule('faulty', 'fails');
+SELECT risk_alert.drop_feature('faulty', 'fails');
+
+-- errors in a feature's value or filter
 
 -- errors in a feature's value or filter
 SELECT risk_alert.create_feature('faulty', 'inverse', entity => 'card', aggregate => 'sum(1 / (amount - 7))', within => '1 day');
