@@ -8,7 +8,7 @@
  * are evaluated here, by the code that evaluates them for queued events, so both
  * ways agree.
  *
- * The queries run with the rights of the table's owner, in a security-restricted
+ * The queries are parsed and run with the rights of the table's owner, in a security-restricted
  * operation: an expression that reading a row may evaluate (a virtual
  * generated column, a row security policy) is the owner's own.  Under FORCE ROW
  * LEVEL SECURITY, where the owner would not see all rows, the bootstrap superuser
@@ -57,6 +57,7 @@
 typedef struct RebuildPlans
 {
 	MemoryContext cxt;			/* of the rule set they belong to */
+	int			nmany;
 	SPIPlanPtr *many;			/* by entity: all rows of several entities */
 	SPIPlanPtr	by_key;
 	Oid			owner;			/* whom to run as */
@@ -172,9 +173,9 @@ ra_reread_row(RaRuleSet *rs, RaRow *row, Snapshot snapshot)
 		nulls[i] = isnull ? 'n' : ' ';
 	}
 	SPI_connect();
+	ra_become(plans->owner, &save);
 	if (plans->by_key == NULL)
 		plans->by_key = plan_by_key(rs);
-	ra_become(plans->owner, &save);
 	if (SPI_execute_snapshot(plans->by_key, args, nulls, snapshot, InvalidSnapshot, true, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read a row of stream \"%s\"", rs->name);
 	ra_unbecome(&save);
@@ -535,6 +536,7 @@ plans_get(RaRuleSet *rs)
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	plans = palloc0(sizeof(RebuildPlans));
 	plans->cxt = rs->cxt;
+	plans->nmany = rs->nentities;
 	plans->many = palloc0(Max(rs->nentities, 1) * sizeof(SPIPlanPtr));
 	plan_cache = lcons(plans, plan_cache);
 	MemoryContextSwitchTo(old);
@@ -554,8 +556,14 @@ plans_forget(void *arg)
 {
 	RebuildPlans *plans = arg;
 
-	/* SPI_freeplan() only drops what is its own; the list is ours */
 	plan_cache = list_delete_ptr(plan_cache, plans);
+	for (int i = 0; i < plans->nmany; i++)
+	{
+		if (plans->many[i] != NULL)
+			SPI_freeplan(plans->many[i]);
+	}
+	if (plans->by_key != NULL)
+		SPI_freeplan(plans->by_key);
 	pfree(plans->many);
 	pfree(plans);
 }
@@ -808,10 +816,10 @@ fetch_entities(RaRuleSet *rs, int entity_no, int n, RaRebuild *rebuilds, int64 u
 	args[ncolumns] = time_datum(rs, lower);
 	args[ncolumns + 1] = time_datum(rs, upper);
 
-	if (plans->many[entity_no] == NULL)
-		plans->many[entity_no] = plan_many(rs, entity_no);
 	level = plan_settings(entity->has_index);
 	ra_become(plans->owner, &save);
+	if (plans->many[entity_no] == NULL)
+		plans->many[entity_no] = plan_many(rs, entity_no);
 	if (SPI_execute_snapshot(plans->many[entity_no], args, NULL, snapshot, InvalidSnapshot, true,
 							 false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read events of stream \"%s\"", rs->name);

@@ -258,6 +258,37 @@ INSERT INTO pay VALUES (2100, NULL, 250, '2026-01-01 10:17Z');
 SELECT * FROM scored(2100);
 SELECT reasons FROM risk_alert.alerts WHERE stream = 'faulty' AND event_key = '2100';
 
+-- an event as JSON is read by the table's columns as they are now
+SELECT risk_alert.risk_score('faulty', '{"id": 9, "amount": 1, "at": "2026-01-01Z", "note": "x"}');
+ALTER TABLE pay ADD COLUMN note text;
+SELECT risk_alert.create_rule('faulty', 'noted', 'note = ''x''', points => 20);
+SELECT risk_alert.risk_score('faulty', '{"id": 9, "amount": 1, "at": "2026-01-01Z", "note": "x"}');
+-- ... also when a constraint of a domain scores another one meanwhile
+CREATE FUNCTION scores(int) RETURNS bool LANGUAGE sql AS $$
+	SELECT risk_alert.risk_score('faulty', '{"id": 9, "amount": 101, "at": "2026-01-01Z", "note": "x"}') = $1
+$$;
+CREATE DOMAIN scoring AS int CHECK (faulty.scores(VALUE));
+CREATE TABLE pay_too (id int PRIMARY KEY, a scoring, b scoring, amount numeric, at timestamptz);
+SELECT risk_alert.watch('pay_too', event_time => 'at');
+SELECT risk_alert.create_rule('pay_too', 'sum', 'a + b + amount = 180', points => 30);
+SELECT risk_alert.risk_score('pay_too', '{"id": 1, "a": 70, "b": 70, "amount": 40, "at": "2026-01-01Z"}') FROM generate_series(1, 2);
+SELECT risk_alert.unwatch('pay_too');
+
+-- a session keeps no plans of rule sets that are gone
+CREATE PROCEDURE score_after_changes(n int) LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. n LOOP
+		EXECUTE format('ALTER TABLE faulty.pay ALTER amount SET STATISTICS %s', i);
+		PERFORM risk_alert.risk_score('faulty', '{"id": 9, "card": 4711, "amount": 1, "at": "2026-01-01Z"}');
+		COMMIT;
+	END LOOP;
+END $$;
+SET search_path = faulty, pg_catalog;
+CALL score_after_changes(5);
+SELECT count(*) AS plans FROM pg_backend_memory_contexts WHERE name = 'CachedPlanSource' \gset
+CALL score_after_changes(20);
+SELECT count(*) - :plans AS more_plans FROM pg_backend_memory_contexts WHERE name = 'CachedPlanSource';
+
 SELECT risk_alert.unwatch('faulty');
 DELETE FROM risk_alert.alert WHERE stream = 'faulty';
 DROP SCHEMA faulty CASCADE;

@@ -189,6 +189,15 @@ SELECT c, pg_temp.try(c) FROM (VALUES
     ('SELECT risk_alert.unwatch(''pay'')')) v (c);
 RESET ROLE;
 
+-- claim: they score events of tables that they may not even name, also when that reads the table
+REVOKE USAGE ON SCHEMA ro FROM PUBLIC;
+SET ROLE ra_roles_analyst;
+SELECT c, pg_temp.try(c) FROM (VALUES
+    ('SELECT id FROM ro.pay'),
+    ('SELECT risk_alert.risk_score(''pay'', ''{"id": 2, "card": 4711, "amount": 1, "secret": 1, "at": "2020-01-01"}'')')) v (c);
+RESET ROLE;
+GRANT USAGE ON SCHEMA ro TO PUBLIC;
+
 -- claim: members of pg_monitor read statistics, and neither rules nor alerts
 SET ROLE ra_roles_monitor;
 SELECT c, pg_temp.try(c) FROM (VALUES
