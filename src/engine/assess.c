@@ -23,6 +23,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/datum.h"
@@ -178,6 +179,11 @@ assess_json(text *stream, Jsonb *event, Assessment *result)
 				 errmsg("an event must be a JSON object with the columns of stream \"%s\"", name)));
 	rs = ruleset_or_error(stream_id, name);
 
+	/* from here on, the table's columns are those that the rule set knows */
+	LockRelationOid(rs->relid, AccessShareLock);
+	if (rs->stale)
+		rs = ruleset_or_error(stream_id, name);
+
 	header = populate_row(get_rel_type_id(rs->relid), event);
 	desc = lookup_rowtype_tupdesc(get_rel_type_id(rs->relid), -1);
 	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
@@ -206,38 +212,23 @@ assess_json(text *stream, Jsonb *event, Assessment *result)
 
 /*
  * jsonb_populate_record(NULL::type, event).  The function learns the type from
- * its call expression, which we make up; what it finds out about the type is
- * kept for the next call.
+ * its call expression, which we make up.  What it finds out about the type is
+ * forgotten with the call: it would not notice that the type is altered, and a
+ * domain's constraint may call us again meanwhile.
  */
 static HeapTupleHeader
 populate_row(Oid type, Jsonb *event)
 {
-	static FmgrInfo flinfo;
-	static Oid	flinfo_type = InvalidOid;
-	static MemoryContext cxt = NULL;
+	FmgrInfo	flinfo;
 	LOCAL_FCINFO(fcinfo, 2);
 	Datum		record;
 
-	if (flinfo_type != type)
-	{
-		MemoryContext old;
-
-		flinfo_type = InvalidOid;
-		if (cxt)
-			MemoryContextReset(cxt);
-		else
-			cxt = AllocSetContextCreate(TopMemoryContext, "risk_alert event from JSON",
-										ALLOCSET_SMALL_SIZES);
-		old = MemoryContextSwitchTo(cxt);
-		fmgr_info_cxt(F_JSONB_POPULATE_RECORD, &flinfo, cxt);
-		fmgr_info_set_expr((Node *) makeFuncExpr(F_JSONB_POPULATE_RECORD, type,
-												 list_make2(makeNullConst(type, -1, InvalidOid),
-															makeNullConst(JSONBOID, -1, InvalidOid)),
-												 InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL),
-						   &flinfo);
-		MemoryContextSwitchTo(old);
-		flinfo_type = type;
-	}
+	fmgr_info(F_JSONB_POPULATE_RECORD, &flinfo);
+	fmgr_info_set_expr((Node *) makeFuncExpr(F_JSONB_POPULATE_RECORD, type,
+											 list_make2(makeNullConst(type, -1, InvalidOid),
+														makeNullConst(JSONBOID, -1, InvalidOid)),
+											 InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL),
+					   &flinfo);
 	InitFunctionCallInfoData(*fcinfo, &flinfo, 2, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = (Datum) 0;
 	fcinfo->args[0].isnull = true;
