@@ -266,6 +266,17 @@ ruleset_or_error(int32 stream_id, const char *name)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("an event cannot be scored while a rule or feature of another one is evaluated"),
 				 errhint("Remove the call of risk_score() or risk_assess() from what the rule or feature calls.")));
+
+	/*
+	 * Nor is there one while it is being loaded, when planning evaluates what
+	 * is constant.  And the worker relies on being the only one there that has
+	 * rule sets loaded anew.
+	 */
+	if (ra_ruleset_loading() || ra_score_in_worker())
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("an event cannot be scored while rules are loaded or events are processed"),
+				 errhint("Remove the call of risk_score() or risk_assess() from what rules, features and tables' columns call.")));
 	if (!registered)
 	{
 		RegisterXactCallback(forget_culprits, NULL);

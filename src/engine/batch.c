@@ -786,7 +786,8 @@ stream_get(int32 stream_id)
 	else if (stream->nevents > 0)
 		return stream;			/* one rule set for the whole batch */
 
-	if (!found || stream->rs == NULL || stream->rs->stale || stream->generation != ra_config_generation)
+	/* only we have rule sets loaded in this process, so ours is not gone (assess.c) */
+	if (!found || stream->rs == NULL || stream->generation != ra_config_generation || stream->rs->stale)
 	{
 		RaRuleSet  *before = stream->rs;
 

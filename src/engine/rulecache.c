@@ -36,7 +36,7 @@ typedef struct RaCacheEntry
 	RaRuleSet  *rs;				/* may be NULL */
 } RaCacheEntry;
 
-/* A load in progress; they nest when a rule's planning calls risk_score() */
+/* A load in progress.  What planning evaluates can't score (assess.c), so they hardly nest. */
 typedef struct RaLoading
 {
 	struct RaLoading *outer;
@@ -123,6 +123,12 @@ ra_ruleset_get(int32 stream_id)
 	else if (this.invalidated)
 		rs->stale = true;
 	return rs;
+}
+
+bool
+ra_ruleset_loading(void)
+{
+	return loading != NULL;
 }
 
 static void

@@ -250,6 +250,9 @@ extern int32 ra_stream_by_name(const char *name);
  */
 extern RaRuleSet *ra_ruleset_get(int32 stream_id);
 
+/* Is a rule set being loaded? */
+extern bool ra_ruleset_loading(void);
+
 /* Bumped whenever any stream's configuration may have changed */
 extern uint64 ra_config_generation;
 

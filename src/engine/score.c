@@ -79,6 +79,12 @@ ra_score_init(void)
 	}
 }
 
+bool
+ra_score_in_worker(void)
+{
+	return budget_registered;
+}
+
 void
 ra_score_begin(void)
 {

@@ -34,6 +34,9 @@ extern RaRule *ra_culprit_rule;
 /* Register the rule budget's timer in this process (the worker) */
 extern void ra_score_init(void);
 
+/* Is this process the worker? */
+extern bool ra_score_in_worker(void);
+
 /* Run the budget's timer while a batch is scored */
 extern void ra_score_begin(void);
 extern void ra_score_end(void);

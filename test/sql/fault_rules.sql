@@ -272,6 +272,24 @@ CREATE TABLE pay_too (id int PRIMARY KEY, a scoring, b scoring, amount numeric, 
 SELECT risk_alert.watch('pay_too', event_time => 'at');
 SELECT risk_alert.create_rule('pay_too', 'sum', 'a + b + amount = 180', points => 30);
 SELECT risk_alert.risk_score('pay_too', '{"id": 1, "a": 70, "b": 70, "amount": 40, "at": "2026-01-01Z"}') FROM generate_series(1, 2);
+
+-- planning evaluates what is constant: it can't score meanwhile, and such a rule is broken
+CREATE FUNCTION scores_other(int) RETURNS bool LANGUAGE sql IMMUTABLE AS $$
+	SELECT risk_alert.risk_score('pay_too', '{"id": 1, "a": 70, "b": 70, "amount": 40, "at": "2026-01-01Z"}') >= 0
+$$;
+SELECT risk_alert.create_rule('faulty', 'folds', 'amount > 100 AND faulty.scores_other(1)', points => 5);
+INSERT INTO pay_too VALUES (1, 70, 70, 40, '2026-01-01Z');
+INSERT INTO pay VALUES (2200, 1, 250, '2026-01-01 10:18Z');
+SELECT * FROM scored(2200);
+SELECT risk_alert.alter_stream('pay_too', review_at => 20);
+INSERT INTO pay VALUES (2201, 1, 250, '2026-01-01 10:18Z');
+INSERT INTO pay_too VALUES (2, 70, 70, 40, '2026-01-01Z');
+SELECT risk_alert.alter_stream('faulty', review_at => 20);
+INSERT INTO pay VALUES (2202, 1, 250, '2026-01-01 10:18Z');
+INSERT INTO pay_too VALUES (3, 70, 70, 40, '2026-01-01Z');
+SELECT * FROM scored(2201);
+SELECT risk_alert.risk_score('faulty', '{"id": 9, "card": 1, "amount": 250, "at": "2026-01-01Z"}');
+SELECT risk_alert.drop_rule('faulty', 'folds');
 SELECT risk_alert.unwatch('pay_too');
 
 -- a session keeps no plans of rule sets that are gone
