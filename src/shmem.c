@@ -128,6 +128,8 @@ ra_slot_make(Oid dboid)
 	db->started_at = 0;
 	db->last_error[0] = '\0';
 	db->worker_latch = NULL;
+	memset(db->stuck, 0, sizeof(db->stuck));
+	db->nstuck = 0;
 	pg_atomic_write_u32(&db->queue_current, 0);
 	pg_atomic_write_u64(&db->drain_requested, 0);
 	pg_atomic_write_u64(&db->drain_done, 0);

@@ -25,6 +25,20 @@ typedef enum RaWorkerState
 	RA_WORKER_FAILED			/* ended with an error; retried after a pause */
 } RaWorkerState;
 
+/*
+ * A rule or a feature that could not be ended, and took the worker with it: the
+ * next worker leaves it out until the stream has another version (score.c).
+ */
+#define RA_MAX_STUCK 8
+
+typedef struct RaStuck
+{
+	int32		stream_id;		/* 0: free */
+	bool		is_feature;
+	int32		id;				/* rule_id or feature_id */
+	int64		version;		/* of the stream's rule set */
+} RaStuck;
+
 typedef struct RaDatabase
 {
 	/* under RaShared->lock */
@@ -39,6 +53,10 @@ typedef struct RaDatabase
 
 	/* set by the worker while it runs, NULL else; read without a lock */
 	Latch	   *volatile worker_latch;
+
+	/* the worker's own, left to its successor */
+	RaStuck		stuck[RA_MAX_STUCK];
+	uint32		nstuck;			/* so many were noted: the next one's place, modulo */
 
 	/* free of locks */
 	pg_atomic_uint32 queue_current; /* which of the queue tables takes events */

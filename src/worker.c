@@ -58,6 +58,7 @@
 
 #include "compat.h"
 #include "engine/batch.h"
+#include "engine/score.h"
 #include "launcher.h"
 #include "risk_alert.h"
 #include "shmem.h"
@@ -232,6 +233,7 @@ ra_worker_main(Datum main_arg)
 				 * the old one.  The launcher sends another worker to see.
 				 */
 				exit_state = RA_WORKER_NONE;
+				memset(my_slot->stuck, 0, sizeof(my_slot->stuck));
 				proc_exit(0);
 			}
 		}
@@ -409,7 +411,16 @@ static void
 worker_emit_log(ErrorData *edata)
 {
 	if (edata->elevel >= FATAL && !terminated && edata->message)
+	{
+		/* it reads as if an administrator had ended us */
+		if (ra_score_gave_up())
+		{
+			edata->message = MemoryContextStrdup(edata->assoc_context, ra_score_gave_up());
+			edata->hint = MemoryContextStrdup(edata->assoc_context,
+											  "It is left out from now on, until the rules of its stream are altered.");
+		}
 		strlcpy(exit_error, edata->message, sizeof(exit_error));
+	}
 	if (prev_emit_log)
 		prev_emit_log(edata);
 }

@@ -129,6 +129,7 @@ static void position_store(bool tick_done);
 static void flush(bool tick_done, bool durable, bool rules);
 static void flush_streams(void);
 static void flush_rules(void);
+static void suspend_stuck(void);
 static SPIPlanPtr kept_plan(SPIPlanPtr *plan, const char *sql, int nargs, Oid *types);
 static void tick_begin(Snapshot snapshot);
 static void tick_end(RaDatabase *db);
@@ -499,6 +500,7 @@ flush_rules(void)
 	RaStream   *stream;
 	RuleCounters *counters;
 
+	suspend_stuck();
 	hash_seq_init(&seq, streams);
 	while ((stream = hash_seq_search(&seq)) != NULL)
 		if (stream->rs)
@@ -560,6 +562,43 @@ flush_rules(void)
 		}
 	}
 	SPI_finish();
+}
+
+/*
+ * Rules for which an earlier worker had to end itself, and that are as they were
+ * then.  We have left them out since we came; now all get to know it.
+ */
+static void
+suspend_stuck(void)
+{
+	RaDatabase *db = ra_my_database();
+	int			i;
+
+	for (i = 0; db != NULL && i < RA_MAX_STUCK; i++)
+	{
+		RaStuck    *stuck = &db->stuck[i];
+		bool		isnull;
+
+		if (stuck->stream_id == 0 || stuck->is_feature)
+			continue;
+		SPI_connect();
+		if (SPI_execute_with_args("UPDATE risk_alert.rule SET suspended_at = clock_timestamp(),"
+								  " suspended_for = 'it does not end, and cannot be cancelled'"
+								  " WHERE rule_id = (SELECT r.rule_id FROM risk_alert.rule r"
+								  " JOIN risk_alert.stream s USING (stream_id)"
+								  " WHERE r.rule_id = $1 AND s.version = $2 AND r.suspended_at IS NULL"
+								  " FOR NO KEY UPDATE OF r SKIP LOCKED)"
+								  " RETURNING (SELECT s.relation::oid FROM risk_alert.stream s"
+								  " WHERE s.stream_id = rule.stream_id)",
+								  2, (Oid[]) {INT4OID, INT8OID},
+								  (Datum[]) {Int32GetDatum(stuck->id), Int64GetDatum(stuck->version)},
+								  NULL, false, 0) != SPI_OK_UPDATE_RETURNING)
+			elog(ERROR, "could not suspend rule %d", stuck->id);
+		if (SPI_processed > 0)
+			CacheInvalidateRelcacheByRelid(DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0],
+																		  SPI_tuptable->tupdesc, 1, &isnull)));
+		SPI_finish();
+	}
 }
 
 /* Find out what is new as of the snapshot */

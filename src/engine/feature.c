@@ -197,7 +197,7 @@ ra_measure_evaluate(RaRuleSet *rs, RaMeasure *measure, Datum *value, bool *isnul
 
 	if (measure->careful)
 		return measure_evaluate_careful(rs, measure, value, isnull);
-	ra_evaluation_begin(NULL, measure);
+	ra_evaluation_begin(rs, NULL, measure);
 	counts = measure_evaluate(rs, measure, value, isnull);
 	ra_evaluation_end();
 	return counts;
@@ -403,7 +403,7 @@ measure_evaluate_careful(RaRuleSet *rs, RaMeasure *measure, Datum *value, bool *
 	MemoryContextSwitchTo(cxt);
 	PG_TRY();
 	{
-		ra_evaluation_begin(NULL, measure);
+		ra_evaluation_begin(rs, NULL, measure);
 		counts = measure_evaluate(rs, measure, value, isnull);
 		ra_evaluation_end();
 		ReleaseCurrentSubTransaction();

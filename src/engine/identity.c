@@ -27,6 +27,7 @@
 #include "utils/syscache.h"
 
 #include "engine/load.h"
+#include "engine/score.h"
 
 #define RA_SEARCH_PATH "pg_catalog, pg_temp"
 
@@ -134,6 +135,10 @@ ra_attempt(Oid owner, void (*step) (void *arg), void *arg)
 	{
 		ra_become(owner, &save);
 		step(arg);
+		if (ra_loading_end())
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("evaluating its constant parts took too long")));
 		ra_unbecome(&save);
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(cxt);
@@ -141,6 +146,7 @@ ra_attempt(Oid owner, void (*step) (void *arg), void *arg)
 	}
 	PG_CATCH();
 	{
+		bool		too_long = ra_loading_end();
 		ErrorData  *edata;
 
 		MemoryContextSwitchTo(cxt);
@@ -150,7 +156,12 @@ ra_attempt(Oid owner, void (*step) (void *arg), void *arg)
 		MemoryContextSwitchTo(cxt);
 		CurrentResourceOwner = resowner;
 
-		switch (ERRCODE_TO_CATEGORY(edata->sqlerrcode))
+		/* that was our own cancellation */
+		if (too_long)
+			message = "evaluating its constant parts took too long";
+		else
+			message = edata->message != NULL ? edata->message : "unknown error";
+		switch (too_long ? 0 : ERRCODE_TO_CATEGORY(edata->sqlerrcode))
 		{
 			case MAKE_SQLSTATE('5', '3', '0', '0', '0'):	/* resources */
 			case MAKE_SQLSTATE('5', '7', '0', '0', '0'):	/* cancelled */
@@ -158,7 +169,6 @@ ra_attempt(Oid owner, void (*step) (void *arg), void *arg)
 			case MAKE_SQLSTATE('4', '0', '0', '0', '0'):	/* deadlock */
 				ReThrowError(edata);
 		}
-		message = edata->message != NULL ? edata->message : "unknown error";
 	}
 	PG_END_TRY();
 	return message;

@@ -44,6 +44,7 @@
 #include "engine/hash.h"
 #include "engine/load.h"
 #include "engine/reason.h"
+#include "engine/score.h"
 
 #define DECIMAL_DEFAULT_SCALE	6
 #define DECIMAL_MAX_SCALE		18
@@ -417,6 +418,7 @@ load_feature(void *arg)
 	Bitmapset  *columns = NULL;
 	bool		varlena;
 
+	ra_loading_begin(loader->rs, true, row->feature_id, row->name);
 	if (!ra_aggregate_by_name(row->function, &feature->function))
 		elog(ERROR, "unknown function \"%s\"", row->function);
 	entity = find_columns(rel, row->entity);
@@ -719,6 +721,7 @@ find_measure(RaLoader *loader, int entity, RaFeatureDraft *draft, Node *value, N
 		if (filter != NULL)
 			new.filter = compile(loader, filter);
 		new.feature = MemoryContextStrdup(rs->cxt, row->name);
+		new.feature_id = row->feature_id;
 
 		new_spec.kind = measure_kind(new.value_class);
 		new_spec.always = filter == NULL &&
@@ -892,6 +895,7 @@ load_rule(void *arg)
 	MemoryContext old;
 	ListCell   *lc;
 
+	ra_loading_begin(rs, false, row->rule_id, row->name);
 	condition = ra_expr_parse(names, row->condition, RA_EXPR_CONDITION, row->owner);
 	pieces = ra_reason_parse(names, row->reason, row->owner);
 	columns = ra_expr_columns(condition, NULL);
@@ -926,10 +930,14 @@ load_rule(void *arg)
 	feature = ra_expr_first_feature(condition);
 	if (feature >= 0)
 		draft->rule.lookup = rs->features[names->features[feature].slot].lookup;
-	draft->rule.condition = compile(loader, condition);
-	old = MemoryContextSwitchTo(rs->cxt);
-	draft->rule.guard = ra_guard_find(draft->rule.condition->expr);
-	MemoryContextSwitchTo(old);
+	/* what is suspended perhaps for not ending isn't evaluated here either */
+	if (!row->suspended || loader->uses != NULL)
+	{
+		draft->rule.condition = compile(loader, condition);
+		old = MemoryContextSwitchTo(rs->cxt);
+		draft->rule.guard = ra_guard_find(draft->rule.condition->expr);
+		MemoryContextSwitchTo(old);
+	}
 
 	if (draft->runs)
 		loader->captured = bms_add_members(loader->captured, columns);

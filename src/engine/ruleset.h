@@ -82,7 +82,8 @@ typedef struct RaMeasure
 	FmgrInfo	hash;			/* HASH: extended hash function */
 	Oid			collation;
 	Oid			owner;			/* whose rights value and filter run with */
-	const char *feature;		/* a feature that made it, for messages */
+	const char *feature;		/* the feature that made it, for messages ... */
+	int32		feature_id;		/* ... and if it must be left out */
 	bool		careful;		/* failed before: evaluate in a subtransaction */
 	uint64		errors;			/* evaluation errors seen in this process */
 } RaMeasure;

@@ -17,7 +17,15 @@
  * Time.  statement_timeout does not reach a background worker, so it runs a
  * periodic timer at half of risk_alert.rule_timeout.  Each evaluation of a
  * rule's condition, or of a feature's value and filter for one row, has a number; when the timer finds the same number three times, the evaluation
- * has had at least its budget, and is cancelled as a query would be.
+ * has had at least its budget, and is cancelled as a query would be, and again
+ * every third time.  Loading a rule or a feature, whose constant parts planning
+ * evaluates, has a budget too, a generous one: it reads catalogs.
+ *
+ * No end.  A function can catch each cancellation, and go on.  After ten
+ * budgets, and some seconds, the worker ends itself, which nothing can catch.
+ * Before that it notes the culprit in the database's slot: the next worker leaves it
+ * out, as broken, for as long as the stream's configuration is the same, and
+ * suspends a rule durably.
  */
 #include "postgres.h"
 
@@ -43,9 +51,16 @@
 #include "engine/guard.h"
 #include "engine/score.h"
 #include "guc.h"
+#include "shmem.h"
 
 /* One evaluation in so many is timed: reading the clock costs as much as a rule */
 #define TIME_SAMPLE 64
+
+/* Loading a rule may take at least so long, in ms */
+#define LOADING_MS 2000
+
+/* No evaluation is given up earlier, in ms */
+#define GIVE_UP_MS 5000
 
 /* Bytes of a value that a reason shows at most */
 #define REASON_VALUE_MAX 200
@@ -61,9 +76,27 @@ static volatile sig_atomic_t budget_active = false;
 static volatile uint32 evaluation = 0;
 static volatile uint32 evaluation_seen = 0;
 static volatile int times_seen = 0;
+static volatile int cancel_after = 3;	/* so many times each */
+static volatile int give_up_after = 0;
 static volatile sig_atomic_t out_of_time = false;
 
+/* Whose evaluation or loading it is, as long as one is under way */
+static RaRuleSet *volatile current_rs = NULL;
+static volatile sig_atomic_t loading = false;
+static volatile bool loading_feature;
+static volatile int32 loading_id;
+static const char *volatile loading_name;
+
+/* The database's slot, and whom we have noted there */
+static RaDatabase *slot = NULL;
+static volatile sig_atomic_t gave_up = false;
+static const char *volatile stuck_name;
+static const char *volatile stuck_stream;
+static volatile bool stuck_feature;
+
+static void budget_start(int cancel_ms, int give_up_ms);
 static void budget_handler(void);
+static void give_up(void);
 static bool rule_evaluate(RaRuleSet *rs, RaRule *rule);
 static bool rule_evaluate_careful(RaRuleSet *rs, RaRule *rule);
 static void append_clipped(StringInfo buf, const char *text);
@@ -76,6 +109,7 @@ ra_score_init(void)
 	{
 		budget_timeout = RegisterTimeout(USER_TIMEOUT, budget_handler);
 		budget_registered = true;
+		slot = ra_my_database();
 	}
 }
 
@@ -88,11 +122,19 @@ ra_score_in_worker(void)
 void
 ra_score_begin(void)
 {
+	budget_start(ra_rule_timeout, GIVE_UP_MS);
+}
+
+static void
+budget_start(int cancel_ms, int give_up_ms)
+{
 	if (budget_registered && ra_rule_timeout > 0)
 	{
 		int			period = Max(ra_rule_timeout / 2, 1);
 
 		times_seen = 0;
+		cancel_after = cancel_ms / period + 1;
+		give_up_after = Max(10 * (ra_rule_timeout / period), give_up_ms / period);
 		budget_active = true;
 		enable_timeout_every(budget_timeout,
 							 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), period), period);
@@ -103,6 +145,7 @@ void
 ra_score_end(void)
 {
 	budget_active = false;
+	loading = false;
 	ra_culprit_rule = NULL;
 	ra_culprit_measure = NULL;
 	if (budget_registered)
@@ -122,7 +165,7 @@ ra_score_out_of_time(void)
 static void
 budget_handler(void)
 {
-	if (!budget_active || (ra_culprit_rule == NULL && ra_culprit_measure == NULL))
+	if (!budget_active || (ra_culprit_rule == NULL && ra_culprit_measure == NULL && !loading))
 	{
 		times_seen = 0;
 		return;
@@ -133,21 +176,109 @@ budget_handler(void)
 		times_seen = 1;
 		return;
 	}
-	if (++times_seen >= 3)
+	times_seen++;
+	if (times_seen >= give_up_after)
+		give_up();
+	else if (times_seen % cancel_after == 0)
 	{
 		out_of_time = true;
-		times_seen = 0;
 		QueryCancelPending = true;
 		InterruptPending = true;
 		SetLatch(MyLatch);
 	}
 }
 
+/*
+ * Still in the signal handler: note who it was, then end the process as
+ * pg_terminate_backend() does.
+ */
+static void
+give_up(void)
+{
+	if (!gave_up)
+	{
+		RaRule	   *rule = ra_culprit_rule;
+		RaMeasure  *measure = ra_culprit_measure;
+		RaStuck		note;
+
+		note.stream_id = current_rs->stream_id;
+		note.version = current_rs->version;
+		note.is_feature = rule ? false : measure ? true : loading_feature;
+		note.id = rule ? rule->rule_id : measure ? measure->feature_id : loading_id;
+		stuck_name = rule ? rule->name : measure ? measure->feature : loading_name;
+		stuck_stream = current_rs->name;
+		stuck_feature = note.is_feature;
+		if (slot != NULL)
+			slot->stuck[slot->nstuck++ % RA_MAX_STUCK] = note;
+		gave_up = true;
+	}
+	ProcDiePending = true;
+	InterruptPending = true;
+	SetLatch(MyLatch);
+}
+
+const char *
+ra_score_gave_up(void)
+{
+	static char message[3 * NAMEDATALEN + 64];
+
+	if (!gave_up)
+		return NULL;
+	snprintf(message, sizeof(message), "%s \"%s\" of stream \"%s\" does not end, and cannot be cancelled",
+			 stuck_feature ? "feature" : "rule", stuck_name, stuck_stream);
+	return message;
+}
+
 void
-ra_evaluation_begin(RaRule *rule, RaMeasure *measure)
+ra_loading_begin(RaRuleSet *rs, bool is_feature, int32 id, const char *name)
+{
+	if (!budget_registered)
+		return;
+	for (int i = 0; slot != NULL && i < RA_MAX_STUCK; i++)
+	{
+		RaStuck    *stuck = &slot->stuck[i];
+
+		if (stuck->stream_id != rs->stream_id || stuck->is_feature != is_feature || stuck->id != id)
+			continue;
+		if (stuck->version == rs->version)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("it does not end, and cannot be cancelled")));
+		stuck->stream_id = 0;	/* altered since, perhaps */
+	}
+	evaluation++;
+	out_of_time = false;
+	current_rs = rs;
+	loading_feature = is_feature;
+	loading_id = id;
+	loading_name = name;
+	loading = true;
+	budget_start(Max(10 * ra_rule_timeout, LOADING_MS), 3 * Max(10 * ra_rule_timeout, LOADING_MS));
+}
+
+bool
+ra_loading_end(void)
+{
+	bool		exceeded;
+
+	if (!loading)
+		return false;
+	ra_score_end();
+	exceeded = out_of_time;
+	out_of_time = false;
+
+	/* cancelled, but too late */
+	if (exceeded)
+		QueryCancelPending = false;
+	return exceeded;
+}
+
+void
+ra_evaluation_begin(RaRuleSet *rs, RaRule *rule, RaMeasure *measure)
 {
 	evaluation++;
 	out_of_time = false;
+	current_rs = rs;
 	ra_culprit_rule = rule;
 	ra_culprit_measure = measure;
 }
@@ -342,7 +473,7 @@ rule_evaluate(RaRuleSet *rs, RaRule *rule)
 	bool		isnull;
 	Datum		d;
 
-	ra_evaluation_begin(rule, NULL);
+	ra_evaluation_begin(rs, rule, NULL);
 	d = ExecEvalExprSwitchContext(rule->condition, rs->econtext, &isnull);
 	ra_evaluation_end();
 	return !isnull && DatumGetBool(d);

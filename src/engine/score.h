@@ -48,8 +48,19 @@ extern bool ra_score_out_of_time(void);
  * Around each evaluation of a rule or a measure: whose it is, and when its time
  * begins.  The end throws if the time was exceeded; after an error there is none.
  */
-extern void ra_evaluation_begin(RaRule *rule, RaMeasure *measure);
+extern void ra_evaluation_begin(RaRuleSet *rs, RaRule *rule, RaMeasure *measure);
 extern void ra_evaluation_end(void);
+
+/*
+ * The same for the loading of a rule or feature, in which planning evaluates
+ * what is constant.  ERROR if it is one that must be left out.  The end, which
+ * an error does not spare, tells whether the error is that time was exceeded.
+ */
+extern void ra_loading_begin(RaRuleSet *rs, bool is_feature, int32 id, const char *name);
+extern bool ra_loading_end(void);
+
+/* Why this worker had to end itself, or NULL */
+extern const char *ra_score_gave_up(void);
 
 /* Is an error not the evaluated expression's, but to be thrown on?  See there. */
 extern bool ra_evaluation_disturbed(int sqlerrcode);
