@@ -78,6 +78,23 @@ typedef struct RaBatchEvent
 /* Is progress waiting to be written, which no latch will announce? */
 extern bool ra_batch_waiting(void);
 
+/* From queued events to rows: events.c */
+
+/* Prepare this process; what is kept goes into the given context */
+extern void ra_events_init(MemoryContext cxt);
+
+/* Unpack a queued event into its stream's list */
+extern void ra_events_take(RaStream *stream, const RaQueueEvent *queued, Snapshot snapshot);
+
+/* The row of a queued INSERT or DELETE; false: its columns are not known any more */
+extern bool ra_events_row(RaStream *stream, const RaQueueEvent *queued, RaRow *row);
+
+/* Of a stream's events: which are scored, and with which values */
+extern void ra_events_settle(RaStream *stream);
+
+/* Hash what the windows are found by, and evaluate values and filters */
+extern void ra_events_identify(RaStream *stream);
+
 /* The windows' side of a batch: apply.c */
 
 /* Bring windows up to date with the batch's events; what is missing is rebuilt */

@@ -96,6 +96,7 @@ ra_rebuild(RaRuleSet *rs, int entity_no, int n, RaRebuild *rebuilds, int64 upper
 	{
 		int			count = Min(n - first, 256);
 		RaRebuild  *part = rebuilds + first;
+		MemoryContext row_cxt;
 		Datum	   *row_values;
 		bool	   *row_nulls;
 		uint64		i;
@@ -110,6 +111,8 @@ ra_rebuild(RaRuleSet *rs, int entity_no, int n, RaRebuild *rebuilds, int64 upper
 
 		SPI_connect();
 		fetch_entities(rs, entity_no, count, part, upper, snapshot);
+		row_cxt = AllocSetContextCreate(CurrentMemoryContext, "risk_alert row",
+										ALLOCSET_DEFAULT_SIZES);
 		row_values = palloc(rs->ncaptured * sizeof(Datum));
 		row_nulls = palloc(rs->ncaptured * sizeof(bool));
 		for (i = 0; i < SPI_processed; i++)
@@ -122,6 +125,9 @@ ra_rebuild(RaRuleSet *rs, int entity_no, int n, RaRebuild *rebuilds, int64 upper
 			RaRow		row;
 			RaEvent		event;
 
+			CHECK_FOR_INTERRUPTS();
+			MemoryContextReset(row_cxt);
+			MemoryContextSwitchTo(row_cxt);
 			row.values = row_values;
 			row.nulls = row_nulls;
 			tuple_row(rs, tuple, desc, MANY_CTID, &row);
@@ -525,6 +531,7 @@ plans_get(RaRuleSet *rs)
 	RebuildPlans *plans;
 	MemoryContext old;
 	Relation	rel;
+	Oid			owner;
 
 	foreach(lc, plan_cache)
 	{
@@ -533,17 +540,19 @@ plans_get(RaRuleSet *rs)
 			return plans;
 	}
 
+	/* whatever can fail comes before the entry is listed */
+	rel = table_open(rs->relid, AccessShareLock);
+	owner = rel->rd_rel->relforcerowsecurity ? BOOTSTRAP_SUPERUSERID : rel->rd_rel->relowner;
+	table_close(rel, AccessShareLock);
+
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	plans = palloc0(sizeof(RebuildPlans));
 	plans->cxt = rs->cxt;
+	plans->owner = owner;
 	plans->nmany = rs->nentities;
 	plans->many = palloc0(Max(rs->nentities, 1) * sizeof(SPIPlanPtr));
 	plan_cache = lcons(plans, plan_cache);
 	MemoryContextSwitchTo(old);
-
-	rel = table_open(rs->relid, AccessShareLock);
-	plans->owner = rel->rd_rel->relforcerowsecurity ? BOOTSTRAP_SUPERUSERID : rel->rd_rel->relowner;
-	table_close(rel, AccessShareLock);
 
 	plans->callback.func = plans_forget;
 	plans->callback.arg = plans;
