@@ -140,6 +140,8 @@ SELECT risk_alert.drop_rule('faulty', rule) FROM risk_alert.rules WHERE stream =
 -- suspended when it goes on like that; no batch waits for it longer
 ALTER SYSTEM SET risk_alert.rule_error_limit = 3;
 SELECT pg_reload_conf();
+-- (a worker that starts now knows of it for sure)
+SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE backend_type = 'risk_alert worker' AND datname = current_database();
 CREATE FUNCTION sleeps(amount numeric) RETURNS bool LANGUAGE plpgsql STABLE AS $$ BEGIN PERFORM pg_sleep(60); RETURN true; END $$;
 CREATE FUNCTION loops(amount numeric) RETURNS bool LANGUAGE plpgsql STABLE AS $$ BEGIN LOOP END LOOP; END $$;
 CREATE FUNCTION swallows(amount numeric) RETURNS bool LANGUAGE plpgsql STABLE AS $$

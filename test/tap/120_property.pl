@@ -64,7 +64,7 @@ compare_stored($node, $o->{table}, $o->{features}, 'after TRUNCATE');
 
 # Another worker starts with whatever the cache holds; after a crash there is none
 $o = $changes[0];
-my $pid = worker_pid($node);
+my $pid = wait_for_worker($node);
 $node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
 wait_for_worker($node, 'postgres', $pid);
 play($o, 1, 10);
