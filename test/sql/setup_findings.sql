@@ -1,0 +1,52 @@
+--
+-- check_setup(): findings about transactions that do not end, roles, and
+-- tables of kinds that need care
+--
+\set SHOW_CONTEXT never
+SET client_min_messages = warning;
+SELECT risk_alert.drain();
+
+-- claim: F12 a partition that is a foreign table: what is changed on its own server goes unnoticed
+CREATE FOREIGN DATA WRAPPER sf_fdw;
+CREATE SERVER sf_server FOREIGN DATA WRAPPER sf_fdw;
+CREATE FOREIGN TABLE sf_foreign (id int NOT NULL, at timestamptz NOT NULL) SERVER sf_server;
+CREATE TABLE sf_part (id int NOT NULL, at timestamptz NOT NULL) PARTITION BY RANGE (at);
+CREATE TABLE sf_part_1 PARTITION OF sf_part FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
+CREATE UNIQUE INDEX sf_key ON sf_part (id, at);
+SELECT risk_alert.watch('sf_part', event_time => 'at', key => 'id, at');
+SELECT risk_alert.create_rule('sf_part', 'all', 'true', points => 100);
+-- (the index that the key needs keeps it out)
+ALTER TABLE sf_part ATTACH PARTITION sf_foreign FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');
+DROP INDEX sf_key;
+ALTER TABLE sf_part ATTACH PARTITION sf_foreign FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');
+SELECT level, name, object, description, detail, remediation FROM risk_alert.check_setup() WHERE object = 'sf_part' AND name IN ('partition', 'key');
+INSERT INTO sf_part VALUES (1, '2026-05-05Z');
+SELECT risk_alert.drain();
+SELECT event_key FROM risk_alert.alerts WHERE stream = 'sf_part';
+
+-- claim: an unlogged table; columns that a stream needs and that are gone
+CREATE UNLOGGED TABLE sf_unlogged (id int PRIMARY KEY, at timestamptz);
+SELECT risk_alert.watch('sf_unlogged', event_time => 'at');
+SELECT level, name, object, description, detail, remediation FROM risk_alert.check_setup() WHERE object = 'sf_unlogged' AND name IN ('unlogged', 'columns');
+ALTER TABLE sf_unlogged SET LOGGED;
+SELECT level, name FROM risk_alert.check_setup() WHERE object = 'sf_unlogged' AND name IN ('unlogged', 'columns');
+ALTER TABLE sf_unlogged DROP COLUMN at CASCADE;
+SELECT level, name, object, description, detail, remediation FROM risk_alert.check_setup() WHERE object = 'sf_unlogged' AND name IN ('unlogged', 'columns');
+SELECT risk_alert.unwatch('sf_unlogged');
+SELECT count(*) FROM risk_alert.check_setup() WHERE object = 'sf_unlogged';
+
+-- claim: a role that is missing, or has no members
+CREATE ROLE sf_alice;
+SELECT level, name, object, description, detail, remediation FROM risk_alert.check_setup() WHERE name = 'roles';
+GRANT risk_alert_analyst TO sf_alice;
+SELECT level, name, object FROM risk_alert.check_setup() WHERE name = 'roles';
+ALTER ROLE risk_alert_analyst RENAME TO sf_analyst;
+SELECT level, name, object, description, detail, remediation FROM risk_alert.check_setup() WHERE name = 'roles';
+ALTER ROLE sf_analyst RENAME TO risk_alert_analyst;
+SELECT level, name, object FROM risk_alert.check_setup() WHERE name = 'roles';
+DROP ROLE sf_alice;
+
+SELECT risk_alert.unwatch('sf_part');
+DROP TABLE sf_part, sf_unlogged;
+DROP FOREIGN DATA WRAPPER sf_fdw CASCADE;
+DELETE FROM risk_alert.alert WHERE stream ~ '^sf_';
