@@ -22,6 +22,7 @@
 #include "utils/bytea.h"
 #include "utils/float.h"
 #include "utils/guc.h"
+#include "utils/pg_locale.h"
 #include "utils/resowner.h"
 #include "utils/rls.h"
 #include "utils/syscache.h"
@@ -57,6 +58,12 @@ ra_settings_enter(void)
 		set(&nestlevel, "extra_float_digits", "1");
 	if (bytea_output != BYTEA_OUTPUT_HEX)
 		set(&nestlevel, "bytea_output", "hex");
+	if (strcmp(locale_monetary, "C") != 0)
+		set(&nestlevel, "lc_monetary", "C");
+	if (strcmp(locale_numeric, "C") != 0)
+		set(&nestlevel, "lc_numeric", "C");
+	if (strcmp(locale_time, "C") != 0)
+		set(&nestlevel, "lc_time", "C");
 	if (quote_all_identifiers)
 		set(&nestlevel, "quote_all_identifiers", "off");
 	if (!standard_conforming_strings)

@@ -269,9 +269,9 @@ extern void ra_unbecome(const RaIdentity *save);
 
 /*
  * Settings under which expressions are parsed, printed and evaluated
- * (search_path, TimeZone = UTC, DateStyle, IntervalStyle, extra_float_digits), whatever
- * the session's are.  Returns the GUC nest level to hand to ra_settings_leave(); cheap when they are
- * in force already (then -1).
+ * (search_path, TimeZone = UTC, DateStyle, IntervalStyle, lc_numeric and so on:
+ * those of the worker), whatever the session's are.  Returns the GUC nest level
+ * to hand to ra_settings_leave(); cheap when they are in force already (then -1).
  */
 extern int	ra_settings_enter(void);
 extern void ra_settings_leave(int nestlevel);

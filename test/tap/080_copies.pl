@@ -140,8 +140,14 @@ SELECT risk_alert.drain()});
 
 # F28: the same decisions whatever the encoding and the settings
 {
-	my $node = new_node('encodings');
+	# a locale with other ways to write numbers, money and dates
+	my $locales = PostgreSQL::Test::Utils::tempdir;
+	my $german = system('localedef', '-i', 'de_DE', '-f', 'UTF-8', "$locales/de_DE.UTF-8") == 0;
+	local $ENV{LOCPATH} = $locales if $german;
+	my $node = new_node('encodings', conf => "max_worker_processes = 20\n");
 	my %first;
+
+	ok($german, 'F28 there is a German locale') or diag('localedef failed: install package "locales"');
 
 	foreach my $encoding ('UTF8', 'SQL_ASCII', 'LATIN1', 'EUC_JP')
 	{
@@ -150,7 +156,7 @@ SELECT risk_alert.drain()});
 		my $name = { UTF8 => "caf\xc3\xa9", SQL_ASCII => "caf\xe9", LATIN1 => "caf\xe9", EUC_JP => "\xc6\xfc\xcb\xdc" }->{$encoding};
 
 		$node->safe_psql('postgres', "CREATE DATABASE $db ENCODING '$encoding' TEMPLATE template0 LOCALE 'C'");
-		$node->safe_psql('postgres', "ALTER DATABASE $db SET datestyle = 'German'; ALTER DATABASE $db SET lc_numeric = 'C'; ALTER DATABASE $db SET timezone = 'Asia/Tokyo'")
+		$node->safe_psql('postgres', "ALTER DATABASE $db SET datestyle = 'German'; ALTER DATABASE $db SET timezone = 'Asia/Tokyo'")
 		  if $encoding ne 'UTF8';
 		my ($out, $err) = ('', '');
 		my $sql = qq{
@@ -176,6 +182,52 @@ SELECT 'RESULT', replace(event_key, '$name', 'N'), replace(entity, '$name', 'N')
 	}
 	like($first{result}, qr/^RESULT\|N 2\|shop=N\|60\|/, 'F28 which is the right one');
 	unlike($first{result}, qr/\n/, 'F28 and the only one');
+
+	# Expressions that depend on how numbers, money, dates and times are read and
+	# written, in databases with different settings: features, conditions, reasons
+	my $stream = q{
+CREATE TABLE pay (id int PRIMARY KEY, shop text, amount numeric, price money, day date, at timestamptz, took interval, raw bytea);
+CREATE INDEX ON pay (shop, at);
+SELECT risk_alert.watch('pay', 'at', suppress => '0');
+SELECT risk_alert.create_feature('pay', 'days', 'shop', 'count(DISTINCT day)', '1 day');
+SELECT risk_alert.create_feature('pay', 'total', 'shop', 'sum(amount)', '1 day', filter => 'day > ''2026-03-01''');
+SELECT risk_alert.create_feature('pay', 'last_day', 'shop', 'lag(day)', '1 day');
+SELECT risk_alert.create_rule('pay', 'all', 'days > 0', points => 50, reason => '{shop} {amount} {price} {day} {at} {took} {raw} {total} {last_day}');
+SELECT risk_alert.create_rule('pay', 'number', 'to_char(amount, ''9G999D99'') = '' 1,234.50''', points => 1);
+SELECT risk_alert.create_rule('pay', 'number read', 'to_number(''1,234.50'', ''9G999D99'') = amount', points => 2);
+SELECT risk_alert.create_rule('pay', 'money', 'price::text = ''$1,234.50'' AND price = ''1234.50''::text::money', points => 4);
+SELECT risk_alert.create_rule('pay', 'month', 'to_char(day, ''TMMonth'') = ''March''', points => 8);
+SELECT risk_alert.create_rule('pay', 'date', 'day::text = ''2026-03-02'' AND last_day::text = ''2026-03-01''', points => 16);
+SELECT risk_alert.create_rule('pay', 'hour', 'extract(hour FROM at) = 23 AND at::date = day', points => 19);
+};
+	my $rows = q{
+INSERT INTO pay VALUES (1, 's', 1.5, 99.5::numeric::money, '2026-03-01', '2026-03-02 22:59Z', '-1 day 02:03:04', '\x00ff'),
+	(2, 's', 1234.50, 1234.50::numeric::money, '2026-03-02', '2026-03-02 23:30Z', '1 year 2 mons', '\x61'),
+	(3, 's', -0.000001, 0::numeric::money, '0044-03-15 BC', '2026-03-03 00:30Z', '00:00:00.000001', '');
+SELECT risk_alert.drain();
+};
+	my $shown = q{SELECT event_key, score, entity, reasons, features FROM risk_alert.alerts ORDER BY event_key};
+	my %seen;
+	foreach my $settings (
+		[ 'plain', 'UTC' ],
+		[ 'german', 'Asia/Tokyo', ($german ? map { "lc_$_ = 'de_DE.UTF-8'" } qw(numeric monetary time messages) : ()), 'DateStyle = German', 'IntervalStyle = iso_8601' ],
+		[ 'american', 'America/Los_Angeles', "DateStyle = 'SQL, MDY'", 'IntervalStyle = postgres_verbose', 'bytea_output = escape' ],
+		[ 'apian', 'Pacific/Apia', "DateStyle = 'Postgres, DMY'", 'extra_float_digits = -10' ])
+	{
+		my ($name, $zone, @set) = @$settings;
+
+		$node->safe_psql('postgres', "CREATE DATABASE settings_$name");
+		$node->safe_psql('postgres', "ALTER DATABASE settings_$name SET $_") foreach "TimeZone = '$zone'", @set;
+		$node->safe_psql("settings_$name", "CREATE EXTENSION risk_alert; $stream");
+		# a session's own settings say how its literals are read, and nothing else
+		$node->safe_psql("settings_$name", "SET DateStyle = ISO; $rows");
+		$seen{$name} = $node->safe_psql("settings_$name", $shown);
+		is($seen{$name}, $seen{plain}, "F28 settings of database \"$name\": the same decisions");
+		is($node->safe_psql("settings_$name", q{SELECT p.id, r.score, r.reasons, r.features FROM pay p, risk_alert.risk_assess(p) r ORDER BY p.id}),
+			$node->safe_psql('settings_plain', q{SELECT event_key, score, reasons, features FROM risk_alert.alerts ORDER BY event_key}), '  and for risk_assess()');
+	}
+	is($node->safe_psql('settings_german', q{SELECT to_char(1234.5, '9G999D99')}), ' 1.234,50', 'F28 though numbers look different in a session') if $german;
+	like($seen{plain}, qr/^2\|100\|/m, 'F28 which are the right ones') or diag($seen{plain});
 	$node->stop;
 }
 
