@@ -226,6 +226,22 @@ my $drop_notices = 'SET client_min_messages = warning;';
 	works('F10 but the copy\'s own', 'copy');
 	works('F10 and the origin goes on', 'app');
 
+	# a copy that is made while events wait: they are the origin's
+	my $n = 50000;
+	$node->safe_psql('app', qq{
+INSERT INTO payments SELECT 700000 + g, g, 5000, '2026-01-01Z' FROM generate_series(1, $n) g;
+\\c postgres
+CREATE DATABASE early TEMPLATE app;});
+	wait_for_worker($node, 'early');
+	drain($node, 'early');
+	drain($node, 'app');
+	my $alerts = q{SELECT count(*) FROM risk_alert.alerts WHERE event_key::int > 700000};
+	is($node->safe_psql('app', $alerts), $n, 'F10 a copy is made while events wait: the origin raises their alerts');
+	cmp_ok($node->safe_psql('early', $alerts), '<', $n, 'F10 and the copy does not');
+	is($node->safe_psql('early', q{SELECT queued FROM risk_alert.stat_streams}), 0, 'F10 where they do not wait either');
+	works('F10 its own events it does', 'early');
+	$node->safe_psql('postgres', 'DROP DATABASE early');
+
 	is($node->psql('postgres', 'ALTER DATABASE app RENAME TO application'), 0, 'F10 ALTER DATABASE RENAME works');
 	isnt(wait_for_worker($node, 'application'), '', 'F10 the worker is back under the new name');
 	works('F10 and works', 'application');
