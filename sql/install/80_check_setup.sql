@@ -466,9 +466,10 @@ BEGIN
                               pg_catalog.date_trunc('second', pg_catalog.clock_timestamp())),
             'Set the clocks; a column of type timestamp is read as UTC.')::risk_alert._finding;
     END IF;
+    -- (what was read from the table is found in memory at once, which counts as a hit)
     FOR r IN
         SELECT * FROM risk_alert._cache_status() c
-         WHERE c.stream_id = s.stream_id AND c.evictions > 0 AND c.rebuilds > c.hits
+         WHERE c.stream_id = s.stream_id AND c.evictions > 0 AND c.rebuilds > c.hits - c.rebuilds
     LOOP
         RETURN NEXT ROW('feature_memory', 'warning', s.name, 'there is too little memory for features',
             pg_catalog.format('Entities by %s: found in memory %s times, read from the table %s times, %s times to make room.',

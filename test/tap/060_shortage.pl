@@ -193,6 +193,8 @@ FROM generate_series(1, 20000) g});
 	}
 	my $evictions = $node->safe_psql('postgres', q{SELECT coalesce(sum(evictions), 0) FROM risk_alert.stat_features});
 	cmp_ok($evictions, '>', 0, 'F19 entities were evicted');
+	is($node->safe_psql('postgres', q{SELECT level, object, description FROM risk_alert.check_setup() WHERE name = 'feature_memory'}),
+		'warning|payments|there is too little memory for features', 'F19 check_setup() says so');
 	is($node->safe_psql('postgres', q{
 SELECT count(*), count(*) FILTER (WHERE (features->>'card_n')::int = n AND (features->>'card_sum')::numeric = s
 	AND (features->>'card_max')::numeric = m)
