@@ -226,6 +226,27 @@ is($node->safe_psql('postgres', 'SELECT sum(events) = (SELECT count(*) FROM risk
 is($node->safe_psql('postgres', q{SELECT count(*) FROM risk_alert.alert_event WHERE event_key ~ '10000'}),
 	0, 'nothing that was rolled back has alerted');
 
+# The windows are those of the table, whatever was updated, deleted or rolled back:
+# for each card's last payments, and for the cards whose rows went again
+is($node->safe_psql('postgres', q{
+SELECT count(*), count(*) FILTER (WHERE (features->>'card_n', (features->>'card_sum')::numeric, features->>'card_shops', (features->>'shop_max')::numeric)
+	IS DISTINCT FROM (c::text, s, k::text, m))
+FROM (SELECT p.*, row_number() OVER (PARTITION BY card_id ORDER BY at DESC) AS back FROM payments p WHERE n < 100000) p,
+	LATERAL (SELECT count(*) FILTER (WHERE o.at > p.at - interval '1 hour') AS c,
+		sum(o.amount) FILTER (WHERE o.amount > 0) AS s,
+		count(DISTINCT o.shop) FILTER (WHERE o.at > p.at - interval '30 minutes') AS k
+	 FROM payments o WHERE o.card_id = p.card_id AND o.at > p.at - interval '1 day' AND o.at <= p.at) card,
+	LATERAL (SELECT max(o.amount) AS m FROM payments o
+	 WHERE o.session = p.session AND o.shop = p.shop AND o.at > p.at - interval '2 hours' AND o.at <= p.at AND o.n <> p.n) shop,
+	LATERAL (SELECT features FROM risk_alert.risk_assess(ROW(p.session, p.n, p.card_id, p.amount, p.shop, p.at)::payments)) a
+WHERE back <= 5}), $node->safe_psql('postgres', q{SELECT 5 * count(DISTINCT card_id) FROM payments WHERE n < 100000}) . '|0',
+	'at the end the windows are what SQL computes from the table');
+$node->safe_psql('postgres', "INSERT INTO payments SELECT s, -2, 'quiet' || s, 9001, 100, '2026-01-01 00:10Z' FROM generate_series(1, $sessions) s");
+drain($node);
+is($node->safe_psql('postgres', q{
+SELECT count(*), string_agg(DISTINCT features->>'card_n' || ' ' || (features->>'card_sum')::numeric(12,2), ',') FROM risk_alert.alerts WHERE entity LIKE 'card_id=quiet%'}),
+	"$sessions|1 9001.00", 'rows that were updated and deleted have left nothing in the worker\'s windows');
+
 # The queue was emptied meanwhile, though it was never vacuumed
 wait_until($node, q{
 SELECT sum(pg_relation_size(('risk_alert.queue_' || n)::regclass)) < 3 * 1024 * 1024 FROM generate_series(0, 2) n});
