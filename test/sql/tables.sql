@@ -178,6 +178,7 @@ ALTER TABLE dropped DROP COLUMN x3;
 INSERT INTO dropped VALUES (3, 1, 1, '2026-01-01 10:01Z', 'y');
 ALTER TABLE dropped DROP COLUMN x4, ADD COLUMN x3 text DEFAULT 'again', ADD COLUMN amount2 int GENERATED ALWAYS AS (amount * 2) STORED;
 INSERT INTO dropped VALUES (4, 1, 2, '2026-01-01 10:02Z');
+SELECT risk_alert.drain();
 UPDATE dropped SET amount = 20 WHERE id = 1;
 INSERT INTO dropped VALUES (5, 1, 3, '2026-01-01 10:03Z');
 SELECT * FROM scored('dropped') WHERE event_key > '2';
