@@ -187,8 +187,7 @@ my $drop_notices = 'SET client_min_messages = warning;';
 	isnt($rc, 0, 'F9 DROP EXTENSION is refused while triggers depend on it');
 	like($err, qr/HINT:.*CASCADE/s, 'F9 with a hint');
 
-	my $pid = wait_for_worker($node);
-	kill('STOP', $pid);
+	my $pid = stop_worker($node);
 	$node->safe_psql('postgres', q{INSERT INTO payments SELECT 300000 + g, g, 5000, '2026-01-01Z' FROM generate_series(1, 20000) g});
 	kill('CONT', $pid);
 	$node->safe_psql('postgres', "$drop_notices DROP EXTENSION risk_alert CASCADE");

@@ -61,10 +61,8 @@ exact('undisturbed: the alerts are those that SQL computes');
 # F1
 foreach my $round (1 .. 5)
 {
-	my $pid = wait_for_worker($node, 'postgres');
 	my $before = $node->safe_psql('postgres', 'SELECT sum(processed) FROM risk_alert.stream_stat');
-
-	kill('STOP', $pid) or die "could not stop the worker: $!";
+	my $pid = stop_worker($node, 'postgres');
 	insert(3000);
 	kill('CONT', $pid);
 	# a few batches into the backlog (or done with it, on a fast day)
@@ -132,9 +130,7 @@ INSERT INTO payments SELECT 500000 + g, 1000, 1, timestamptz '2026-01-01Z' + g *
 
 # F4
 {
-	my $pid = wait_for_worker($node, 'postgres');
-
-	kill('STOP', $pid) or die "could not stop the worker: $!";
+	my $pid = stop_worker($node, 'postgres');
 	insert(500);
 	is($node->safe_psql('postgres', q{SELECT risk_alert.drain('1 second')}), 'f',
 		'F4 the worker stands still (SIGSTOP): drain() gives up after its timeout, users go on');
@@ -142,7 +138,7 @@ INSERT INTO payments SELECT 500000 + g, 1000, 1, timestamptz '2026-01-01Z' + g *
 	kill('CONT', $pid);
 	exact('F4 it goes on (SIGCONT): no alert is missing, none is doubled');
 
-	kill('STOP', $pid);
+	$pid = stop_worker($node, 'postgres');
 	insert(500);
 	$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
 	kill('CONT', $pid);

@@ -30,8 +30,7 @@ DELETE FROM risk_alert.alert;});
 ALTER TABLE payments ADD COLUMN note text DEFAULT 'n';
 INSERT INTO payments VALUES (1, 1, 10, '2026-01-01Z')});
 	drain($node);
-	$pid = worker_pid($node);
-	kill('STOP', $pid) or die "could not stop the worker: $!";
+	$pid = stop_worker($node);
 	$node->safe_psql('postgres', q{
 INSERT INTO payments SELECT 10 + g, 1, CASE WHEN g % 2 = 0 THEN 5000 ELSE 1 END, timestamptz '2026-01-01Z' + g * interval '1 min'
 FROM generate_series(1, 4) g;

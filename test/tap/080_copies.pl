@@ -124,8 +124,7 @@ SELECT risk_alert.drain()});
 	like($err, qr/25006|55000/, 'standby: drain() says that there is nothing to wait for');
 
 	# events that the origin's worker has not done when it goes
-	my $pid = wait_for_worker($origin);
-	kill('STOP', $pid);
+	my $pid = stop_worker($origin);
 	$origin->safe_psql('postgres', q{INSERT INTO payments SELECT 3001 + g, 5, 5000, timestamptz '2026-01-05Z' + g * interval '1 min' FROM generate_series(1, 5) g});
 	$origin->wait_for_catchup($standby);
 	kill('CONT', $pid);

@@ -28,10 +28,8 @@ my $stream = q{SELECT queued, lag > '0', processed, scored, alerts, folded, skip
 
 # Events wait while the worker stands still
 {
-	my $pid = wait_for_worker($node);
-
 	is($node->safe_psql('postgres', $stream), '0|f|10|10|0|0|0|running', 'stat_streams: nothing waits');
-	kill('STOP', $pid) or die "could not stop the worker: $!";
+	my $pid = stop_worker($node);
 	$node->safe_psql('postgres', q{
 INSERT INTO payments SELECT g, 1, 5000, timestamptz '2026-01-02Z' + g * interval '1 minute' FROM generate_series(1, 3) g;
 INSERT INTO payments VALUES (4, 2, 5000, '2026-01-02Z'), (5, 3, 1, '2026-01-02Z'), (6, 3, 1, NULL);

@@ -21,7 +21,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes;
 
-our @EXPORT = qw(new_node create_payments drain wait_until worker_pid wait_for_worker
+our @EXPORT = qw(new_node create_payments drain wait_until worker_pid wait_for_worker stop_worker
   wait_for_restart wait_for_logged one_line data_file);
 
 # new_node(name, conf => 'lines of postgresql.conf', start => 0, extension => 0):
@@ -126,6 +126,27 @@ sub wait_for_worker
 SELECT count(*) = 1 FROM pg_stat_activity
 WHERE backend_type = 'risk_alert worker' AND datname = '$db' $but}) or return '';
 	return worker_pid($node, $db);
+}
+
+# stop_worker(node, db): SIGSTOP, while it sleeps and so holds nothing that others may
+# wait for; its pid, for SIGCONT
+sub stop_worker
+{
+	my ($node, $db) = @_;
+	my $pid = wait_for_worker($node, $db);
+	my $idle = "SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = $pid AND wait_event_type = 'Extension'";
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+
+	while (1)
+	{
+		wait_until($node, $idle);
+		kill('STOP', $pid) or die "could not stop the worker: $!";
+		# it may have woken up in between
+		last if $node->safe_psql('postgres', $idle) eq 't';
+		kill('CONT', $pid);
+		die 'the worker never sleeps' if time > $deadline;
+	}
+	return $pid;
 }
 
 # After a crash that the postmaster mends by itself: until sessions work again
