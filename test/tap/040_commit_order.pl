@@ -106,7 +106,7 @@ COMMIT;
 };
 	$node->safe_psql('postgres', q{CREATE SEQUENCE ids START 1000000; ALTER SYSTEM SET max_prepared_transactions = 110});
 	$node->restart;
-	$node->pgbench('-n -c 100 -j 2 -t 30 --random-seed=40', 0, [qr{processed: 3000/3000}], [qr{^$}], 'F15 a hundred sessions', { '040_random' => $script });
+	$node->pgbench('-n -c 100 -j 2 -t 30 --random-seed=40', 0, [qr{processed: 3000/3000}], [qr{^pgbench: setting random seed to 40$}], 'F15 a hundred sessions', { '040_random' => $script });
 	drain($node);
 	is($node->safe_psql('postgres', q{
 SELECT count(*) FILTER (WHERE a.event_key IS NULL) AS lost, count(*) FILTER (WHERE p.payment_id IS NULL) AS made_up
