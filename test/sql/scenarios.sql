@@ -34,7 +34,7 @@ $$;
 
 --
 -- S1: card testing.  More than 3 cards on a device or e-mail address in a day, for
--- amounts up to 1; more than 5 attempts from an address in a minute; more than
+-- amounts up to 1; more than 3 cards from an address in an hour; more than 5 attempts from an address in a minute; more than
 -- 90 % declined of at least 10
 --
 CREATE TABLE s1 (
@@ -47,12 +47,14 @@ CREATE INDEX ON s1 (email, at);
 SELECT risk_alert.watch('s1', event_time => 'at', review_at => 1, suppress => '0 seconds');
 SELECT risk_alert.create_feature('s1', 'device_cards_1d', entity => 'device', aggregate => 'count(DISTINCT card)', within => '1 day');
 SELECT risk_alert.create_feature('s1', 'email_cards_1d', entity => 'email', aggregate => 'count(DISTINCT card)', within => '24 hours');
+SELECT risk_alert.create_feature('s1', 'ip_cards_1h', entity => 'ip', aggregate => 'count(DISTINCT card)', within => '1 hour');
 SELECT risk_alert.create_feature('s1', 'ip_1m', entity => 'ip', aggregate => 'count(*)', within => '1 minute');
 SELECT risk_alert.create_feature('s1', 'ip_1d', entity => 'ip', aggregate => 'count(*)', within => '1 day');
 SELECT risk_alert.create_feature('s1', 'ip_declined_1d', entity => 'ip', aggregate => 'count(*)', within => '1 day', filter => 'NOT approved');
 SELECT risk_alert.create_rule('s1', 'cards_of_device', condition => 'device_cards_1d > 3 AND amount <= 1', points => 60, severity => 'high',
     reason => 'device {device} tried {device_cards_1d} cards in a day');
 SELECT risk_alert.create_rule('s1', 'cards_of_email', condition => 'email_cards_1d > 3 AND amount <= 1', points => 40);
+SELECT risk_alert.create_rule('s1', 'cards_of_ip', condition => 'ip_cards_1h > 3', points => 20);
 SELECT risk_alert.create_rule('s1', 'burst', condition => 'ip_1m > 5', points => 30);
 SELECT risk_alert.create_rule('s1', 'declined', condition => 'ip_1d >= 10 AND ip_declined_1d > 0.9 * ip_1d', points => 30);
 \t off
@@ -95,6 +97,14 @@ INSERT INTO s1 (at, ip, amount, approved, what, expected)
 SELECT timestamptz '2024-05-01 10:00:00' + s * interval '10 minutes', '10.0.0.3', 20, s = 0,
        s || ' declined of ' || s + 1, CASE WHEN s >= 10 THEN 'declined' ELSE '-' END
   FROM generate_series(0, 10) AS s;
+INSERT INTO s1 (at, ip, card, amount, approved, what, expected) VALUES
+    ('2024-05-01 10:00:00', '10.0.0.5', 'A', 20, true, 'first card of the address', '-'),
+    ('2024-05-01 10:20:00', '10.0.0.5', 'B', 20, true, 'second', '-'),
+    ('2024-05-01 10:40:00', '10.0.0.5', 'C', 20, true, 'third', '-'),
+    ('2024-05-01 11:00:00', '10.0.0.5', 'D', 20, true, 'fourth, the first exactly an hour before', '-'),
+    ('2024-05-01 11:10:00', '10.0.0.5', 'E', 20, true, 'fifth, the fourth within an hour', 'cards_of_ip'),
+    ('2024-05-01 11:15:00', '10.0.0.5', 'B', 20, true, 'second again', 'cards_of_ip'),
+    ('2024-05-01 12:14:59.999999', '10.0.0.5', 'F', 20, true, 'an hour later', '-');
 SELECT risk_alert.drain('5 min');
 SELECT * FROM verdicts('s1');
 SELECT entity, severity, reasons FROM risk_alert.alerts WHERE stream = 's1' AND event_key = '6';
