@@ -585,7 +585,6 @@ check_signals(void)
 	}
 }
 
-/* Sleep until woken, or for that long */
 /*
  * A millisecond in which commits don't wake us.  What they bring is seen right
  * after it, by a snapshot that is taken when our latch can be found again.
@@ -600,6 +599,7 @@ nap(void)
 	pg_memory_barrier();
 }
 
+/* Sleep until woken, or for that long */
 static void
 wait_for_work(long ms)
 {
