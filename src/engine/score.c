@@ -15,11 +15,12 @@
  * known that they don't fire.
  *
  * Time.  statement_timeout does not reach a background worker, so it runs a
- * periodic timer at half of risk_alert.rule_timeout.  Each evaluation of a
- * rule's condition, or of a feature's value and filter for one row, has a number; when the timer finds the same number three times, the evaluation
- * has had at least its budget, and is cancelled as a query would be, and again
- * every third time.  Loading a rule or a feature, whose constant parts planning
- * evaluates, has a budget too, a generous one: it reads catalogs.
+ * periodic timer at half of risk_alert.rule_timeout.  Each evaluation of a rule's
+ * condition, or of a feature's value and filter for one row, has a number; when
+ * the timer finds the same number three times, the evaluation has had at least
+ * its budget, and is cancelled as a query would be, and again every third time.
+ * Loading a rule or a feature, whose constant parts planning evaluates, has a
+ * budget too, a generous one: it reads catalogs.
  *
  * No end.  A function can catch each cancellation, and go on.  After ten
  * budgets, and some seconds, the worker ends itself, which nothing can catch.
@@ -391,7 +392,9 @@ ra_score_rules(RaRuleSet *rs, RaScore *result)
 	result->lead = -1;
 	result->severity = RA_SEVERITY_LOW;
 
+	/* the look-up has a culprit, so the timer must find whose it is */
 	evaluation++;
+	current_rs = rs;
 	candidates = ra_guard_candidates(rs, &nwords);
 	for (i = next_candidate(candidates, nwords, 0); i >= 0; i = next_candidate(candidates, nwords, i + 1))
 	{
