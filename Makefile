@@ -34,20 +34,20 @@ DATA_built = sql/risk_alert--0.1.sql
 PGFILEDESC = "risk_alert - real-time risk control"
 
 CORE_OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/core/*.c)))
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/engine/*.c))) $(CORE_OBJS)
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/cluster/*.c src/engine/*.c))) $(CORE_OBJS)
 
 # Of -Wextra, three warnings do not fit the server's own idioms: functions of
 # a fixed signature leave arguments unused, its macros compare int with Size,
 # and structs are initialised by their first members.
-PG_CPPFLAGS = -Isrc
+PG_CPPFLAGS = -Isrc -I$(libpq_srcdir)
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers $(WERROR)
 
 # "make WERROR=" builds with a compiler that warns of more than ours do
 WERROR = -Werror
 
-# libm
-SHLIB_LINK = -lm
+# libpq: connections to other nodes
+SHLIB_LINK = -lm $(libpq)
 
 # All tests share one database that has the extension
 REGRESS = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
@@ -84,7 +84,7 @@ endif
 $(CORE_OBJS): override CFLAGS += $(CFLAGS_VECTORIZE)
 
 # PGXS tracks no headers
-$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h src/core/*.h src/engine/*.h)
+$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h src/cluster/*.h src/core/*.h src/engine/*.h)
 
 # ASCII only: the script is read in the encoding of each database
 sql/risk_alert--0.1.sql: $(sort $(wildcard sql/install/*.sql))

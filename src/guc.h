@@ -13,5 +13,7 @@ extern int	ra_rule_error_limit;	/* errors in a row that suspend a rule */
 extern int	ra_batch_size;		/* events per batch at most */
 extern int	ra_queue_rotate_size;	/* kB of a queue table that start a rotation */
 extern bool ra_allow_superuser_rules;
+extern char *ra_cluster_name;	/* postmaster */
+extern char *ra_node_name;		/* postmaster; empty: not part of a cluster */
 
 #endif							/* RA_GUC_H */

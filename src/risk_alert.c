@@ -37,7 +37,9 @@ PG_MODULE_MAGIC;
 /* settings, see define_settings() */
 bool		ra_allow_superuser_rules = false;
 int			ra_batch_size = 10000;
+char	   *ra_cluster_name = "risk_alert";
 int			ra_feature_memory = 128 * 1024;
+char	   *ra_node_name = "";
 int			ra_queue_rotate_size = 64 * 1024;
 int			ra_rule_error_limit = 100;
 int			ra_rule_timeout = 100;
@@ -52,6 +54,9 @@ static Oid	version_marker = InvalidOid;
 void		_PG_init(void);
 
 static void define_settings(void);
+static bool check_name(const char *value);
+static bool check_cluster_name(char **newval, void **extra, GucSource source);
+static bool check_node_name(char **newval, void **extra, GucSource source);
 static void shmem_request(void);
 static void shmem_startup(void);
 static void version_invalidate(Datum arg, Oid relid);
@@ -100,6 +105,14 @@ define_settings(void)
 							PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 
+	DefineCustomStringVariable("risk_alert.cluster_name",
+							   "Sets the name of the cluster that this node belongs to.",
+							   "Nodes of one cluster have the same; whatever they share is kept under it.",
+							   &ra_cluster_name,
+							   "risk_alert",
+							   PGC_POSTMASTER, 0,
+							   check_cluster_name, NULL, NULL);
+
 	DefineCustomIntVariable("risk_alert.feature_memory",
 							"Sets the amount of shared memory that keeps features of recently active entities.",
 							"What does not fit is rebuilt from the watched table when it is needed: "
@@ -108,6 +121,15 @@ define_settings(void)
 							128 * 1024, 1024, MAX_KILOBYTES,
 							PGC_POSTMASTER, GUC_UNIT_KB,
 							NULL, NULL, NULL);
+
+	DefineCustomStringVariable("risk_alert.node_name",
+							   "Sets this node's name in the cluster.",
+							   "No two nodes may have the same, and the others know it as a foreign server "
+							   "of that name; empty if the server is not part of a cluster.",
+							   &ra_node_name,
+							   "",
+							   PGC_POSTMASTER, 0,
+							   check_node_name, NULL, NULL);
 
 	DefineCustomIntVariable("risk_alert.queue_rotate_size",
 							"Sets the size of the current queue table from which events go to the next one.",
@@ -137,6 +159,35 @@ define_settings(void)
 							NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("risk_alert");
+}
+
+/* Such names can be part of a path in any coordination service */
+static bool
+check_name(const char *value)
+{
+	if (strlen(value) < NAMEDATALEN &&
+		strspn(value, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") == strlen(value))
+		return true;
+	GUC_check_errdetail("Names have up to %d characters, which are letters and digits of ASCII, \"_\", \".\" and \"-\".",
+						NAMEDATALEN - 1);
+	return false;
+}
+
+static bool
+check_cluster_name(char **newval, void **extra, GucSource source)
+{
+	if ((*newval)[0] == '\0')
+	{
+		GUC_check_errdetail("The name of a cluster is not empty.");
+		return false;
+	}
+	return check_name(*newval);
+}
+
+static bool
+check_node_name(char **newval, void **extra, GucSource source)
+{
+	return check_name(*newval);
 }
 
 static void

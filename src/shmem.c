@@ -35,6 +35,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "cluster/nodestat.h"
 #include "compat.h"
 #include "engine/cache.h"
 #include "risk_alert.h"
@@ -56,6 +57,7 @@ ra_shmem_request(void)
 {
 	RequestAddinShmemSpace(MAXALIGN(sizeof(RaShared)));
 	RequestAddinShmemSpace(ra_cache_shmem_size());
+	ra_nodestat_shmem_request();
 	RequestNamedLWLockTranche(RA_EXTENSION, 1);
 }
 
@@ -92,6 +94,7 @@ ra_shmem_startup(void)
 		}
 	}
 	ra_cache_shmem_startup();
+	ra_nodestat_shmem_startup();
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -15,6 +15,10 @@ GRANT EXECUTE ON FUNCTION risk_alert.capture() TO PUBLIC;
 -- read configuration and alerts       x        x
 -- work on alerts                               x
 -- statistics, check_setup, drain      x        x         x
+-- make nodes                          x
+-- ask nodes, and about them           x        x
+--
+-- To ask a node takes USAGE of the foreign server, too, and a user mapping.
 --
 -- Who writes the rules does not label the alerts, unless granted both roles.
 
@@ -101,4 +105,26 @@ GRANT EXECUTE ON FUNCTION
     risk_alert._capture_problem(regclass),
     risk_alert._worker_status(),
     risk_alert._cache_status()
+    TO risk_alert_admin, risk_alert_analyst, risk_alert_monitor;
+
+-- make nodes; user mappings are made by whom they are for, or by who owns the server
+GRANT USAGE ON FOREIGN DATA WRAPPER risk_alert_node TO risk_alert_admin;
+
+-- ask nodes, and about them
+GRANT EXECUTE ON FUNCTION
+    risk_alert.on_node(text, text, text[]),
+    risk_alert.pick_node(text, text),
+    risk_alert.is_leader(),
+    risk_alert.check_node(text),
+    risk_alert._check_node(text)
+    TO risk_alert_admin, risk_alert_analyst;
+GRANT EXECUTE ON FUNCTION risk_alert._library_version() TO risk_alert_admin, risk_alert_analyst;
+GRANT SELECT ON
+    risk_alert.nodes,
+    risk_alert.stat_nodes
+    TO risk_alert_admin, risk_alert_analyst, risk_alert_monitor;
+GRANT EXECUTE ON FUNCTION
+    risk_alert._members(),
+    risk_alert._node_status(),
+    risk_alert._option(text[], text)
     TO risk_alert_admin, risk_alert_analyst, risk_alert_monitor;
