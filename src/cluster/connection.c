@@ -116,6 +116,8 @@ static void finish_connecting(RaConn *conn, ForeignServer *server);
 static void check_mapping(RaConn *conn, UserMapping *mapping);
 static void notice(void *arg, const PGresult *res);
 static bool usable(RaConn *conn);
+static bool settings_right(RaConn *conn);
+static void set_settings(RaConn *conn);
 static void close_connection(RaConn *conn);
 static bool result_ready(RaConn *conn);
 static void wait_for_any(RaConn **conns, int n);
@@ -178,6 +180,8 @@ ra_conn_get(const char *node, RaConnPurpose purpose)
 	conn->taken = true;
 	conn->nestlevel = GetCurrentTransactionNestLevel();
 	conn->last_taken = ++taken_counter;
+	if (!settings_right(conn))
+		set_settings(conn);
 	return conn;
 }
 
@@ -460,14 +464,14 @@ start_connecting(RaConn *conn, ForeignServer *server, UserMapping *mapping)
 	values[n++] = GetUserNameFromId(GetUserId(), false);
 	keywords[n] = "dbname";
 	values[n++] = get_database_name(MyDatabaseId);
+	keywords[n] = "application_name";
+	values[n++] = ra_node_name[0] ? psprintf("risk_alert %s", ra_node_name) : "risk_alert";
 	n = ra_libpq_options(server->options, keywords, values, n);
 	n = ra_libpq_options(mapping->options, keywords, values, n);
 	keywords[n] = "options";
 	values[n++] = options ? psprintf("%s %s", options, SETTINGS) : SETTINGS;
 	keywords[n] = "client_encoding";
 	values[n++] = GetDatabaseEncodingName();
-	keywords[n] = "fallback_application_name";
-	values[n++] = ra_node_name[0] ? psprintf("risk_alert %s", ra_node_name) : "risk_alert";
 	keywords[n] = values[n] = NULL;
 	Assert(n < max);
 
@@ -556,10 +560,6 @@ notice(void *arg, const PGresult *res)
 static bool
 usable(RaConn *conn)
 {
-	const char *datestyle;
-	const char *intervalstyle;
-	const char *encoding;
-
 	while (PQstatus(conn->pg) == CONNECTION_OK && !conn->lost)
 	{
 		struct pollfd socket = {.fd = PQsocket(conn->pg),.events = POLLIN};
@@ -576,8 +576,16 @@ usable(RaConn *conn)
 		while ((notify = PQnotifies(conn->pg)) != NULL)
 			PQfreemem(notify);
 	}
-	if (PQstatus(conn->pg) != CONNECTION_OK || conn->lost || conn->invalidated)
-		return false;
+	return PQstatus(conn->pg) == CONNECTION_OK && !conn->lost && !conn->invalidated &&
+		settings_right(conn);
+}
+
+static bool
+settings_right(RaConn *conn)
+{
+	const char *datestyle;
+	const char *intervalstyle;
+	const char *encoding;
 
 	datestyle = PQparameterStatus(conn->pg, "DateStyle");
 	intervalstyle = PQparameterStatus(conn->pg, "IntervalStyle");
@@ -585,6 +593,20 @@ usable(RaConn *conn)
 	return datestyle && strcmp(datestyle, DATESTYLE) == 0 &&
 		intervalstyle && strcmp(intervalstyle, INTERVALSTYLE) == 0 &&
 		encoding && pg_char_to_encoding(encoding) == GetDatabaseEncoding();
+}
+
+/* Variables such as PGDATESTYLE, in the environment of the server, outdo what we ask for */
+static void
+set_settings(RaConn *conn)
+{
+	ra_conn_send(conn, "SELECT pg_catalog.set_config('datestyle', 'ISO, MDY', false), "
+				 "pg_catalog.set_config('intervalstyle', 'postgres', false)", 0, NULL, false);
+	while (ra_conn_next(conn) != NULL)
+		;
+	if (!settings_right(conn))
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
+				 errmsg("node \"%s\" does not send values as it is asked to", conn->node)));
 }
 
 /* Never throws */

@@ -3,19 +3,25 @@
 -- tap/200_nodes.pl.
 
 SET client_min_messages = warning;
-\set VERBOSITY verbose
 \set SHOW_CONTEXT never
-\set VERBOSITY default
 
 -- claim: options are checked when the server is made, and the hint lists them
-\set VERBOSITY sqlstate
-CREATE SERVER wrong FOREIGN DATA WRAPPER risk_alert_node OPTIONS (hots 'x');
-\set VERBOSITY default
-CREATE SERVER wrong FOREIGN DATA WRAPPER risk_alert_node OPTIONS (hots 'x');
+-- (all of them depend on the version of libpq)
+DO $$
+DECLARE hint text;
+BEGIN
+    CREATE SERVER wrong FOREIGN DATA WRAPPER risk_alert_node OPTIONS (hots 'x');
+EXCEPTION WHEN fdw_invalid_option_name THEN
+    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
+    RAISE WARNING '% %', SQLERRM, substr(hint, 1, 83);
+END
+$$;
+\set VERBOSITY terse
 CREATE SERVER wrong FOREIGN DATA WRAPPER risk_alert_node OPTIONS (host 'x', password 'secret');
 CREATE SERVER wrong FOREIGN DATA WRAPPER risk_alert_node OPTIONS ("user" 'x');
 CREATE SERVER wrong FOREIGN DATA WRAPPER risk_alert_node OPTIONS (service 'x');
 CREATE SERVER wrong FOREIGN DATA WRAPPER risk_alert_node OPTIONS (client_encoding 'x');
+\set VERBOSITY default
 CREATE SERVER wrong FOREIGN DATA WRAPPER risk_alert_node OPTIONS (port '0');
 CREATE SERVER wrong FOREIGN DATA WRAPPER risk_alert_node OPTIONS (port '65536');
 CREATE SERVER wrong FOREIGN DATA WRAPPER risk_alert_node OPTIONS (port '5432x');
@@ -152,7 +158,9 @@ DROP DOMAIN asking;
 DROP FUNCTION asks_again;
 
 -- claim: a node that is not there is told clearly
+\set VERBOSITY terse
 SELECT * FROM risk_alert.on_node('node_x', 'SELECT 1') AS t (x int);
+\set VERBOSITY default
 \echo :SQLSTATE
 SELECT name, level, description FROM risk_alert.check_node('node_x');
 SELECT name, level, description, remediation FROM risk_alert.check_node('node_b');
@@ -236,7 +244,8 @@ SELECT * FROM risk_alert.on_node('node_a', 'SELECT * FROM node_table') AS t (id 
 ALTER USER MAPPING FOR CURRENT_USER SERVER node_a OPTIONS (SET "user" 'postgres');
 SELECT name, dbname IS NOT NULL AS dbname, live FROM risk_alert.nodes ORDER BY name;
 SELECT count(*) FROM risk_alert.stat_nodes;
-SELECT srvname, usename, umoptions FROM pg_user_mappings WHERE srvname LIKE 'node\__' ORDER BY 1, 2;
+SELECT srvname, umoptions FROM pg_user_mappings WHERE srvname LIKE 'node\__' AND usename <> current_user ORDER BY 1, 2;
+SELECT count(umoptions) AS others FROM pg_user_mappings WHERE usename <> current_user;
 RESET ROLE;
 
 -- claim: somebody who shares a mapping does not get the connection that a superuser made without a password
@@ -252,7 +261,9 @@ RESET ROLE;
 SET ROLE node_admin;
 CREATE SERVER node_d FOREIGN DATA WRAPPER risk_alert_node OPTIONS (host '127.0.0.1', port '1');
 CREATE USER MAPPING FOR CURRENT_USER SERVER node_d OPTIONS ("user" 'x', password 'top secret');
+\set VERBOSITY terse
 SELECT * FROM risk_alert.on_node('node_d', 'SELECT 1') AS t (x int);
+\set VERBOSITY default
 DROP SERVER node_d CASCADE;
 RESET ROLE;
 
