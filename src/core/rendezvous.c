@@ -17,7 +17,7 @@
  * Logarithms of different C libraries may differ in the last bit.  Two nodes
  * would have to score a key that alike for it to matter, for one key in 10^15.
  */
-#include "core/rendezvous.h"
+#include "rendezvous.h"
 
 #include <math.h>
 #include <stdint.h>
