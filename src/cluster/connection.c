@@ -28,8 +28,9 @@
  *
  * Settings.  Dates, intervals and numbers arrive in a form that does not depend on the
  * settings of either side.  Everything else, search_path included, is as the
- * node has it for that user.  If a statement changes how values arrive, its
- * connection is not used again.
+ * node has it for that user.  What a statement sets there stays set for later
+ * ones of this session; if it changes how values arrive, its connection is not
+ * used again.
  */
 #include "postgres.h"
 
@@ -105,6 +106,7 @@ static dlist_head connections = DLIST_STATIC_INIT(connections);
 static uint64 taken_counter = 0;
 static uint32 wait_event = 0;
 
+static int	pass_on(const PGresult *res, int field);
 static void initialize(void);
 static UserMapping *find_mapping(ForeignServer *server, Oid userid);
 static RaConn *find_connection(Oid mapping, bool trusted, RaConnPurpose purpose);
@@ -324,7 +326,20 @@ ra_conn_check(RaConn *conn)
 			 detail ? errdetail_internal("%s", detail) : 0,
 			 hint ? errhint("%s", hint) : 0,
 			 context ? errcontext("%s", context) : 0,
+			 pass_on(res, PG_DIAG_SCHEMA_NAME),
+			 pass_on(res, PG_DIAG_TABLE_NAME),
+			 pass_on(res, PG_DIAG_COLUMN_NAME),
+			 pass_on(res, PG_DIAG_DATATYPE_NAME),
+			 pass_on(res, PG_DIAG_CONSTRAINT_NAME),
 			 errcontext("statement on node \"%s\"", conn->node)));
+}
+
+static int
+pass_on(const PGresult *res, int field)
+{
+	const char *value = PQresultErrorField(res, field);
+
+	return value ? err_generic_string(field, value) : 0;
 }
 
 const char *
@@ -601,8 +616,8 @@ set_settings(RaConn *conn)
 {
 	ra_conn_send(conn, "SELECT pg_catalog.set_config('datestyle', 'ISO, MDY', false), "
 				 "pg_catalog.set_config('intervalstyle', 'postgres', false)", 0, NULL, false);
-	while (ra_conn_next(conn) != NULL)
-		;
+	ra_conn_wait_all(&conn, 1);
+	ra_conn_check(conn);
 	if (!settings_right(conn))
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
@@ -780,7 +795,6 @@ start_cancel(RaConn *conn)
 		PQfreeCancel(cancel);
 		return;
 	}
-	fflush(NULL);
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, &before);
 	conn->cancel_pid = fork();
@@ -937,11 +951,17 @@ invalidate(Datum arg, int cacheid, uint32 hash)
 	}
 }
 
+/* The transaction has ended, and shared memory is out of reach */
 static void
 close_all(int code, Datum arg)
 {
 	dlist_mutable_iter iter;
 
 	dlist_foreach_modify(iter, &connections)
-		close_connection(dlist_container(RaConn, list, iter.cur));
+	{
+		RaConn	   *conn = dlist_container(RaConn, list, iter.cur);
+
+		conn->busy = false;
+		close_connection(conn);
+	}
 }

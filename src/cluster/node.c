@@ -5,7 +5,6 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -14,11 +13,11 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #include "cluster/connection.h"
 #include "cluster/members.h"
 #include "cluster/nodestat.h"
+#include "cluster/options.h"
 #include "compat.h"
 #include "risk_alert.h"
 #include "shmem.h"
@@ -53,6 +52,10 @@ static void conversion_context(void *arg);
  * transaction of its own, and returns its rows.  They arrive as text and are
  * read by the input functions of the types that the caller's column list
  * names.
+ *
+ * What it waits for there may be waiting for us: a lock that this transaction
+ * holds, if the node is this server, or if its statement asks back.  No server
+ * sees such a deadlock; statement_timeout ends it.
  */
 Datum
 ra_on_node(PG_FUNCTION_ARGS)
@@ -78,6 +81,7 @@ ra_on_node(PG_FUNCTION_ARGS)
 
 	request.node = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	request.sql = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	(void) ra_node_server(request.node, false);	/* only nodes are counted */
 	if (!PG_ARGISNULL(2))
 		get_params(PG_GETARG_ARRAYTYPE_P(2), &request);
 	request.rsinfo = rsinfo;

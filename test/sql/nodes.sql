@@ -104,6 +104,15 @@ SELECT * FROM risk_alert.on_node('node_a', 'SELECT 1/0') AS t (x int);
 \echo :SQLSTATE
 SELECT * FROM risk_alert.on_node('node_a', 'INSERT INTO node_table VALUES (2, ''again'')') AS t (result text);
 \echo :SQLSTATE
+DO $$
+DECLARE name text;
+BEGIN
+    PERFORM FROM risk_alert.on_node('node_a', 'INSERT INTO node_table VALUES (2, ''again'')') AS t (result text);
+EXCEPTION WHEN unique_violation THEN
+    GET STACKED DIAGNOSTICS name = CONSTRAINT_NAME;
+    RAISE WARNING '%', name;
+END
+$$;
 SELECT * FROM risk_alert.on_node('node_a', $$DO 'BEGIN RAISE EXCEPTION USING ERRCODE = ''RA001'', MESSAGE = ''100%s'', DETAIL = ''d %'', HINT = ''h''; END'$$) AS t (result text);
 \echo :SQLSTATE
 SELECT * FROM risk_alert.on_node('node_a', 'SELECT g / (g - 3) FROM generate_series(1, 5) g') AS t (x int);
