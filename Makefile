@@ -62,7 +62,7 @@ PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 
 ifeq (,$(PGXS))
-$(error $(PG_CONFIG) not found: install PostgreSQL's server development files (Debian: postgresql-server-dev-15, or run test/install-deps), or set PG_CONFIG)
+$(error $(PG_CONFIG) not found: install PostgreSQL's server development files (Debian: postgresql-server-dev-15 and libpq-dev, or run test/install-deps), or set PG_CONFIG)
 endif
 
 # Bitcode needs the very clang that the server was built with; do without if it

@@ -36,9 +36,6 @@
 
 #include <limits.h>
 #include <poll.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "access/xact.h"
 #include "catalog/pg_foreign_server.h"
@@ -57,6 +54,7 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
+#include "cluster/cancel.h"
 #include "cluster/connection.h"
 #include "cluster/nodestat.h"
 #include "cluster/options.h"
@@ -97,9 +95,8 @@ struct RaConn
 	int			nestlevel;		/* the (sub)transaction that has taken it */
 	bool		busy;			/* a statement was sent, whose end we have not seen */
 
-	/* while it is cancelled */
-	pid_t		cancel_pid;		/* 0: nobody does that */
-	int			cancel_pipe;
+	RaCancel	cancel;			/* while the statement is cancelled */
+	bool		cancelling;
 };
 
 static dlist_head connections = DLIST_STATIC_INIT(connections);
@@ -127,8 +124,6 @@ static void statement_ended(RaConn *conn);
 static void keep_result(RaConn *conn, PGresult *res);
 static bool is_failure(const PGresult *res);
 static void clean_up(int nestlevel);
-static void start_cancel(RaConn *conn);
-static bool end_cancel(RaConn *conn, instr_time start);
 static bool drain_results(RaConn *conn, instr_time start);
 static int	ms_left(instr_time start, int seconds);
 static void xact_callback(XactEvent event, void *arg);
@@ -750,7 +745,10 @@ clean_up(int nestlevel)
 
 		if (conn->taken && conn->nestlevel >= nestlevel && conn->busy &&
 			PQtransactionStatus(conn->pg) == PQTRANS_ACTIVE)
-			start_cancel(conn);
+		{
+			ra_cancel_start(&conn->cancel, conn->pg, CANCEL_TIMEOUT);
+			conn->cancelling = true;
+		}
 	}
 	dlist_foreach_modify(iter, &connections)
 	{
@@ -759,8 +757,9 @@ clean_up(int nestlevel)
 
 		if (!conn->taken || conn->nestlevel < nestlevel)
 			continue;
-		if (conn->cancel_pid != 0)
-			good = end_cancel(conn, start);
+		if (conn->cancelling)
+			good = ra_cancel_end(&conn->cancel, ms_left(start, CANCEL_TIMEOUT));
+		conn->cancelling = false;
 		if (conn->busy)
 		{
 			good = good && drain_results(conn, start);
@@ -772,81 +771,6 @@ clean_up(int nestlevel)
 		if (!good || PQtransactionStatus(conn->pg) != PQTRANS_IDLE || !usable(conn))
 			close_connection(conn);
 	}
-}
-
-/*
- * PQcancel() blocks, and for how long is up to the network: so a process of its own calls
- * it, as a signal handler might, and does nothing else.  That process ends by
- * itself if we are gone.  The other end of its pipe is closed as it ends.
- */
-static void
-start_cancel(RaConn *conn)
-{
-	PGcancel   *cancel = PQgetCancel(conn->pg);
-	int			fds[2];
-	sigset_t	all;
-	sigset_t	before;
-
-	conn->cancel_pid = -1;
-	if (cancel == NULL)
-		return;
-	if (pipe(fds) != 0)
-	{
-		PQfreeCancel(cancel);
-		return;
-	}
-	sigfillset(&all);
-	sigprocmask(SIG_BLOCK, &all, &before);
-	conn->cancel_pid = fork();
-	if (conn->cancel_pid == 0)
-	{
-		struct sigaction action = {.sa_handler = SIG_DFL};
-		sigset_t	alarm_only;
-		char		message[256];
-
-		sigaction(SIGALRM, &action, NULL);
-		sigemptyset(&alarm_only);
-		sigaddset(&alarm_only, SIGALRM);
-		sigprocmask(SIG_UNBLOCK, &alarm_only, NULL);
-		alarm(CANCEL_TIMEOUT);
-		_exit(PQcancel(cancel, message, sizeof(message)) ? 0 : 1);
-	}
-	sigprocmask(SIG_SETMASK, &before, NULL);
-	close(fds[1]);
-	if (conn->cancel_pid < 0)
-		close(fds[0]);
-	else
-		conn->cancel_pipe = fds[0];
-	PQfreeCancel(cancel);
-}
-
-/*
- * Has the cancellation reached the node?  It must be over in any case before
- * another statement runs there.
- */
-static bool
-end_cancel(RaConn *conn, instr_time start)
-{
-	pid_t		pid = conn->cancel_pid;
-	struct pollfd end = {.fd = conn->cancel_pipe,.events = POLLIN};
-	int			status;
-	int			rc;
-
-	conn->cancel_pid = 0;
-	if (pid < 0)
-		return false;
-	do
-	{
-		rc = poll(&end, 1, ms_left(start, CANCEL_TIMEOUT));
-	} while (rc < 0 && errno == EINTR);
-	close(conn->cancel_pipe);
-	if (rc <= 0)
-		kill(pid, SIGKILL);
-	do
-	{
-		rc = waitpid(pid, &status, 0);
-	} while (rc < 0 && errno == EINTR);
-	return rc == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
 /* What is left of a cancelled statement's results; false: that does not come to an end */
