@@ -686,4 +686,77 @@ give_up(Lock *lock)
 	ops->release(lock->node->provider, lock->request);
 }
 
+/*
+ * Fixture: one server for all tests of a program, emptied for each
+ */
+
+static Server server;
+
+/* Only the generation stays for ever */
+static void
+assert_nothing_left(void)
+{
+	redisReply *reply = admin(&server, "KEYS *");
+	char		left[256] = "";
+
+	for (size_t i = 0; i < reply->elements; i++)
+	{
+		if (strcmp(reply->element[i]->str, "{test}:generation") != 0)
+			snprintf(left, sizeof(left), "%s", reply->element[i]->str);
+	}
+	freeReplyObject(reply);
+	if (left[0])
+		fail_msg("left behind: %s", left);
+}
+
+static int
+begin(void **state)
+{
+	(void) state;
+	nnodes = nproxies = ngrants = 0;
+	if (server.pid == 0)
+		server_start(&server, "");
+	admin_do(&server, "FLUSHALL");
+	admin_do(&server, "CONFIG RESETSTAT");
+	server_seed(&server, "test");
+	return 0;
+}
+
+static int
+end(void **state)
+{
+	(void) state;
+	while (nnodes > 0)
+		node_die(nodes[0]);
+	while (nproxies > 0)
+		proxy_close(proxies[--nproxies]);
+	return 0;
+}
+
+/* For tests that need another server than that */
+static int
+end_with_server(void **state)
+{
+	end(state);
+	server_remove(&server);
+	return 0;
+}
+
+static int
+run_all(const char *name, const struct CMUnitTest *tests, int n, int argc, char **argv)
+{
+	int			failed;
+
+	signal(SIGPIPE, SIG_IGN);
+	ops = ra_redis_provider();
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	failed = _cmocka_run_group_tests(name, tests, n, NULL, NULL);
+	server_remove(&server);
+	return failed;
+}
+
+#define TEST(function) cmocka_unit_test_setup_teardown(function, begin, end)
+#define TEST_OF_SERVER(function) cmocka_unit_test_setup_teardown(function, begin, end_with_server)
+
 #endif							/* REDIS_HARNESS_H */
