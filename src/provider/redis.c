@@ -444,6 +444,7 @@ ra_redis_sweep(RaProvider *p, const redisReply *dead)
 	if (walk == NULL)
 		return;
 	walk->sweep = true;
+	p->sweeping = true;
 	for (size_t i = 0; i < dead->elements && walk->ndead < SWEEP_MAX; i++)
 		snprintf(walk->dead[walk->ndead++], SESSION_LEN + 1, "%s", dead->element[i]->str);
 	TAILQ_INSERT_TAIL(&p->walks, walk, link);
@@ -604,6 +605,8 @@ walk_end(RaProvider *p, Walk *walk, const char *error)
 	Args		args;
 
 	TAILQ_REMOVE(&p->walks, walk, link);
+	if (walk->sweep)
+		p->sweeping = false;
 	if (!walk->sweep)
 		p->callbacks->listed(p->arg, walk->owner, NULL, error);
 	else if (error == NULL && p->phase == PHASE_READY)
@@ -919,8 +922,9 @@ send_end(RaProvider *p)
 {
 	Args		args;
 
-	ra_redis_script(p, &args, RA_REDIS_END, 3);
+	ra_redis_script(p, &args, RA_REDIS_END, 4);
 	ra_redis_text(&args, p->key_members);
+	ra_redis_text(&args, p->key_sweep);
 	ra_redis_text(&args, "");
 	ra_redis_text(&args, "");
 	ra_redis_text(&args, p->prefix);

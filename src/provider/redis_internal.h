@@ -189,6 +189,7 @@ struct RaProvider
 	uint32_t	nfree;
 	uint64_t	serial;
 	TAILQ_HEAD(, Walk) walks;
+	bool		sweeping;		/* one of walks does */
 	bool		closing;
 	bool		ended;			/* END has been answered */
 };

@@ -150,7 +150,8 @@ const char *const ra_redis_scripts[RA_REDIS_SCRIPTS] = {
 	/*
 	 * Renew the session; answers the living members, and the dead ones' session ids if
 	 * this session is to remove their entries.  KEYS[3]: members, KEYS[4]: sweep;
-	 * ARGV[4]: timeout, ARGV[5]: session id, ARGV[6]: member, '' if as before
+	 * ARGV[4]: timeout, ARGV[5]: session id, ARGV[6]: member, '' if as before, ARGV[7]: 1 if
+	 * it does that already
 	 */
 	[RA_REDIS_BEAT] =
 	CHECK_GENERATION
@@ -169,7 +170,11 @@ const char *const ra_redis_scripts[RA_REDIS_SCRIPTS] = {
 	"    dead[#dead + 1] = all[i]\n"
 	"  end\n"
 	"end\n"
-	"if #dead > 0 and not redis.call('SET', KEYS[4], ARGV[5], 'NX', 'PX', 30000) then dead = {} end\n"
+	"if ARGV[7] == '1' then\n"
+	"  redis.call('PEXPIRE', KEYS[4], ARGV[4])\n"
+	"elseif #dead > 0 and not redis.call('SET', KEYS[4], ARGV[5], 'NX', 'PX', ARGV[4]) then\n"
+	"  dead = {}\n"
+	"end\n"
 	"return {1, living, dead}\n",
 
 	/* ARGV[6]: x or s, ARGV[7]: 1 if nowait, ARGV[8]: 1 if it may have been sent before */
@@ -228,10 +233,11 @@ const char *const ra_redis_scripts[RA_REDIS_SCRIPTS] = {
 	"redis.call('DEL', KEYS[4])\n"
 	"return 1\n",
 
-	/* The session ends; its entries are gone.  KEYS[3]: members, ARGV[4]: session id */
+	/* The session ends; its entries are gone.  KEYS: as of BEAT; ARGV[4]: session id */
 	[RA_REDIS_END] =
 	"redis.call('DEL', KEYS[2])\n"
 	"redis.call('HDEL', KEYS[3], ARGV[4])\n"
+	"if redis.call('GET', KEYS[4]) == ARGV[4] then redis.call('DEL', KEYS[4]) end\n"
 	"redis.call('PUBLISH', ARGV[3] .. 'all', 'members ' .. ARGV[4])\n"
 	"return 1\n",
 };

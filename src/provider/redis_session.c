@@ -698,6 +698,7 @@ beat(RaProvider *p, int64_t now)
 	ra_redis_text(&args, args.text[1]);
 	ra_redis_text(&args, p->session);
 	ra_redis_args(&args, member ? member : "", member_len);
+	ra_redis_text(&args, p->sweeping ? "1" : "0");
 	p->beating = ra_redis_send(p, &args, COMMAND_BEAT, NULL, 0);
 	p->last_beat = now;
 	p->next_beat = now + p->timeout / 3;
@@ -727,7 +728,7 @@ beat_reply(RaProvider *p, const RaRedisCommand *command, const redisReply *reply
 		return;
 	p->callbacks->lease(p->arg, command->sent_at + p->timeout / 10 * 9);
 	show_members(p, reply->element[1]);
-	if (p->phase == PHASE_READY && reply->element[2]->elements > 0)
+	if (p->phase == PHASE_READY && reply->element[2]->elements > 0 && !p->sweeping)
 		ra_redis_sweep(p, reply->element[2]);
 }
 

@@ -9,9 +9,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -214,6 +216,7 @@ typedef struct Pipe
 	int			server;
 	char		up[65536];		/* held back, from the client */
 	int			up_len;
+	bool		lossy;			/* something was swallowed: fit only to be cut */
 } Pipe;
 
 typedef struct Proxy
@@ -336,12 +339,16 @@ proxy_pump(Proxy *proxy)
 		if (!proxy->hold_up)
 			proxy_deliver(pipe);
 		n = recv(pipe->server, buffer, sizeof(buffer), MSG_DONTWAIT);
-		if (n > 0 && !proxy->swallow_down && pipe->client >= 0)
+		if (n > 0 && proxy->swallow_down)
+			pipe->lossy = true;
+		else if (n > 0 && pipe->lossy)
+			dead = true;
+		else if (n > 0 && pipe->client >= 0)
 			(void) !send(pipe->client, buffer, n, MSG_NOSIGNAL);
 		if (dead || n == 0 || (n < 0 && errno != EAGAIN))
 		{
 			/* like a kernel's buffer: what has been said arrives in the end */
-			if (dead && pipe->up_len > 0)
+			if (dead && pipe->up_len > 0 && pipe->client >= 0)
 			{
 				close(pipe->client);
 				pipe->client = -1;
@@ -373,6 +380,9 @@ typedef struct Lock
 	uint64_t	token;
 	uint64_t	generation;
 	int			contended;		/* -1: not known */
+	RaProviderMode mode;
+	bool		given_up;
+	int			key;			/* of tests that have several */
 } Lock;
 
 struct Node
@@ -584,10 +594,31 @@ node_forget(Node *node)
 	node->provider = NULL;
 }
 
+static void *
+pump_proxies(void *closed)
+{
+	while (!atomic_load((atomic_bool *) closed))
+	{
+		for (int i = 0; i < nproxies; i++)
+			proxy_pump(proxies[i]);
+		poll(NULL, 0, 1);
+	}
+	return NULL;
+}
+
+/* It blocks, so proxies need a thread meanwhile */
 static void
 node_close(Node *node)
 {
+	pthread_t	thread;
+	atomic_bool closed = false;
+
+	if (nproxies > 0)
+		assert_int_equal(pthread_create(&thread, NULL, pump_proxies, &closed), 0);
 	ops->close(node->provider, now_ns() + 2000 * MS);
+	atomic_store(&closed, true);
+	if (nproxies > 0)
+		pthread_join(thread, NULL);
 	node_forget(node);
 }
 
@@ -663,7 +694,7 @@ pump_for(int ms)
 static void
 ask(Lock *lock, Node *node, const char *key, RaProviderMode mode, bool nowait)
 {
-	*lock = (Lock) {.node = node, .contended = -1};
+	*lock = (Lock) {.node = node, .contended = -1, .mode = mode, .key = lock->key};
 	lock->request = ops->acquire(node->provider, lock, key, (int) strlen(key), mode, nowait);
 	assert_non_null(lock->request);
 }
@@ -683,6 +714,7 @@ shared(Lock *lock, Node *node, const char *key)
 static void
 give_up(Lock *lock)
 {
+	lock->given_up = true;
 	ops->release(lock->node->provider, lock->request);
 }
 
