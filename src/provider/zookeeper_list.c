@@ -210,7 +210,8 @@ part_ends(RaProvider *p, ZkListing *listing)
 		return;
 	if (!listing->keys_asked && listing->error == NULL)
 	{
-		qsort(listing->items, (size_t) listing->nitems, sizeof(Item), compare_items);
+		if (listing->nitems > 0)
+			qsort(listing->items, (size_t) listing->nitems, sizeof(Item), compare_items);
 		ask_keys(p, listing);
 		if (listing->calls > 0)
 			return;
