@@ -99,7 +99,7 @@ $(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h src/cluster/*.h src/core/*.h src/engi
 all: $(PROVIDER_LIBS)
 
 $(PROVIDER_OBJS): $(wildcard src/provider/*.h)
-$(PROVIDER_OBJS): override CFLAGS += -DTHREADED -fvisibility=hidden
+$(PROVIDER_OBJS): override CFLAGS += -DTHREADED
 
 risk_alert_zookeeper$(DLSUFFIX): $(call provider_objs,zookeeper)
 	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@ -lzookeeper_mt
