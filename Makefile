@@ -49,6 +49,15 @@ WERROR = -Werror
 # libpq: connections to other nodes
 SHLIB_LINK = -lm $(libpq)
 
+# Coordination services: libraries of their own, so that their clients are
+# loaded by nobody but the broker.  Built if the client's header is there.
+has_header = $(shell printf '\#include <%s>\n' $(1) | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo yes)
+PROVIDERS = $(if $(call has_header,zookeeper/zookeeper.h),zookeeper) \
+	$(if $(call has_header,hiredis/hiredis.h),redis)
+provider_objs = $(patsubst %.c,%.o,$(sort $(wildcard src/provider/$(1)*.c)))
+PROVIDER_OBJS = $(foreach p,$(PROVIDERS),$(call provider_objs,$(p)))
+PROVIDER_LIBS = $(foreach p,$(strip $(PROVIDERS)),risk_alert_$(p)$(DLSUFFIX))
+
 # All tests share one database that has the extension
 REGRESS = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
 REGRESS_OPTS = --inputdir=test --outputdir=test --load-extension=risk_alert
@@ -56,7 +65,8 @@ ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isol
 ISOLATION_OPTS = --inputdir=test/isolation --outputdir=test/isolation --load-extension=risk_alert
 
 EXTRA_CLEAN = $(addprefix test/,results regression.diffs regression.out output_iso \
-	isolation/output_iso isolation/results tmp_check test_output)
+	isolation/output_iso isolation/results tmp_check test_output) \
+	$(wildcard src/provider/*.o risk_alert_*$(DLSUFFIX))
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
@@ -85,6 +95,30 @@ $(CORE_OBJS): override CFLAGS += $(CFLAGS_VECTORIZE)
 
 # PGXS tracks no headers
 $(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h src/cluster/*.h src/core/*.h src/engine/*.h)
+
+all: $(PROVIDER_LIBS)
+
+$(PROVIDER_OBJS): $(wildcard src/provider/*.h)
+$(PROVIDER_OBJS): override CFLAGS += -DTHREADED
+
+risk_alert_zookeeper$(DLSUFFIX): $(call provider_objs,zookeeper)
+	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@ -lzookeeper_mt
+
+risk_alert_redis$(DLSUFFIX): $(call provider_objs,redis)
+	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@ -lhiredis
+
+install: install-providers
+install-providers: $(PROVIDER_LIBS)
+ifneq (,$(strip $(PROVIDERS)))
+	$(MKDIR_P) '$(DESTDIR)$(pkglibdir)'
+	$(INSTALL_SHLIB) $^ '$(DESTDIR)$(pkglibdir)/'
+endif
+
+uninstall: uninstall-providers
+uninstall-providers:
+	rm -f $(addprefix '$(DESTDIR)$(pkglibdir)'/,risk_alert_zookeeper$(DLSUFFIX) risk_alert_redis$(DLSUFFIX))
+
+.PHONY: install-providers uninstall-providers
 
 # ASCII only: the script is read in the encoding of each database
 sql/risk_alert--0.1.sql: $(sort $(wildcard sql/install/*.sql))

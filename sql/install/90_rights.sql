@@ -128,3 +128,39 @@ GRANT EXECUTE ON FUNCTION
     risk_alert._node_status(),
     risk_alert._option(text[], text)
     TO risk_alert_admin, risk_alert_analyst, risk_alert_monitor;
+
+-- lock
+GRANT EXECUTE ON FUNCTION
+    risk_alert.advisory_lock(text, interval),
+    risk_alert.try_advisory_lock(text),
+    risk_alert.advisory_lock(bigint, interval),
+    risk_alert.try_advisory_lock(bigint),
+    risk_alert.advisory_lock_shared(text, interval),
+    risk_alert.try_advisory_lock_shared(text),
+    risk_alert.advisory_lock_shared(bigint, interval),
+    risk_alert.try_advisory_lock_shared(bigint),
+    risk_alert.advisory_xact_lock(text, interval),
+    risk_alert.try_advisory_xact_lock(text),
+    risk_alert.advisory_xact_lock(bigint, interval),
+    risk_alert.try_advisory_xact_lock(bigint),
+    risk_alert.advisory_xact_lock_shared(text, interval),
+    risk_alert.try_advisory_xact_lock_shared(text),
+    risk_alert.advisory_xact_lock_shared(bigint, interval),
+    risk_alert.try_advisory_xact_lock_shared(bigint),
+    risk_alert.advisory_unlock(text),
+    risk_alert.advisory_unlock(bigint),
+    risk_alert.advisory_unlock_shared(text),
+    risk_alert.advisory_unlock_shared(bigint),
+    risk_alert.advisory_unlock_all(),
+    risk_alert.check_fence(text, numeric, bool),
+    risk_alert.check_fence(bigint, numeric, bool)
+    TO risk_alert_admin, risk_alert_locker;
+GRANT SELECT ON
+    risk_alert.advisory_locks,
+    risk_alert.stat_coordination
+    TO risk_alert_admin, risk_alert_analyst, risk_alert_monitor, risk_alert_locker;
+GRANT EXECUTE ON FUNCTION
+    risk_alert._lock_entries(),
+    risk_alert._lock_list(),
+    risk_alert._lock_status()
+    TO risk_alert_admin, risk_alert_analyst, risk_alert_monitor, risk_alert_locker;

@@ -9,7 +9,7 @@
 
 #include "datatype/timestamp.h"
 
-#define RA_MEMBER_DATA_MAX 128
+#define RA_MEMBER_DATA_MAX 192
 
 typedef struct RaMember
 {

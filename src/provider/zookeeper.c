@@ -1,0 +1,1023 @@
+/*
+ * zookeeper.c
+ *	  The ZooKeeper provider: its session, lease and generation.
+ *
+ * A session's life:
+ *
+ * 1. If a former process of this node left a session, a handle is attached to
+ *	  that and closed, which frees its entries.  The same is done with a
+ *	  session of our own that was given up (see 5).
+ * 2. A new handle connects.  The library keeps connecting by itself; a handle
+ *	  that doesn't get through for long is replaced, to resolve the names anew.
+ * 3. First contact: the generation is looked at, see generation_check(), then
+ *	  the session is announced and requests are sent.
+ * 4. A connection lost and found again: calls on their way have an unknown
+ *	  outcome, each of them is dealt with by whoever made it.
+ * 5. The server says that the session has expired, or there is no contact for
+ *	  twice its timeout.  A server that came back empty or with older data
+ *	  refuses a client that has seen newer ones, but never tells it so; hence the second.
+ *
+ * Lease.  The server counts a session's timeout from a client's last sign of
+ * life.  In an ensemble it is the leader that counts; a follower tells
+ * it of its clients twice a tick.  So an answer by a follower alone proves
+ * nothing: cut off from its leader, it goes on answering reads for
+ * a while.  Only answers that need the leader count here, those to writes and
+ * to sync.  And the leader may have heard of the client half a tick before the
+ * request was sent: a timeout is two ticks at least, hence a quarter of it is
+ * taken off, and some more for clocks that run differently.
+ */
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "zookeeper.h"
+
+#define LEASE_OF_TIMEOUT(ms) ((int64_t) (ms) * NS_PER_MS * 7 / 10)
+#define HEARTBEAT_OF_TIMEOUT(ms) ((int64_t) (ms) * NS_PER_MS / 6)
+
+#define PAUSE_MIN		100		/* ms, before a new handle */
+#define PAUSE_MAX		10000
+#define PAUSE_ACCESS	10000	/* access was refused: somebody must act */
+#define TROUBLE_AFTER	(2000 * NS_PER_MS)	/* without contact before we say so */
+#define PREVIOUS_TRIES	3
+
+static void session_over(RaProvider *p, const char *detail, bool access);
+static void generation_check(RaProvider *p);
+static void start_handle(RaProvider *p);
+
+/* ---- messages ---- */
+
+void
+ra_zk_log(RaProvider *p, RaProviderLevel level, const char *hint, const char *format,...)
+{
+	char		message[1024];
+	va_list		args;
+
+	va_start(args, format);
+	vsnprintf(message, sizeof(message), format, args);
+	va_end(args);
+	p->cb.log(p->arg, level, message, hint);
+}
+
+/* An answer nobody expects.  The same one again is told once. */
+void
+ra_zk_complain(RaProvider *p, int rc, const char *what)
+{
+	if (rc == p->complained)
+		return;
+	p->complained = rc;
+	ra_zk_log(p, RA_PROVIDER_WARNING,
+			  rc == ZNOAUTH ? "Check user and password, and the access control list of the nodes in ZooKeeper." : NULL,
+			  "ZooKeeper refuses to %s: %s", what, zerror(rc));
+}
+
+void
+ra_zk_ignore(RaProvider *p, ZkCall *call)
+{
+	(void) p;
+	(void) call;
+}
+
+/* "pid(0xthread):ZOO_ERROR@function@line: text", with a time before it */
+static void
+on_line(RaProvider *p, const char *line)
+{
+	const char *text = strstr(line, ":ZOO_");
+
+	text = text != NULL ? strstr(text, ": ") : NULL;
+	text = text != NULL ? text + 2 : line;
+	snprintf(p->detail, sizeof(p->detail), "%s", text);
+	p->detail[strcspn(p->detail, "\n")] = '\0';
+	ra_zk_log(p, RA_PROVIDER_DEBUG, NULL, "ZooKeeper client: %s", p->detail);
+}
+
+static void
+trouble(RaProvider *p, const char *detail)
+{
+	if (p->trouble_told)
+		return;
+	p->trouble_told = true;
+	ra_zk_log(p, RA_PROVIDER_WARNING, "Check that the servers run, and the list of hosts. Attempts go on.",
+			  "could not reach ZooKeeper at \"%s\": %s", p->hosts,
+			  detail[0] != '\0' ? detail : "no answer");
+}
+
+/* ---- lease ---- */
+
+/* Called for each answer */
+void
+ra_zk_answer_proves(RaProvider *p, const ZkCall *call)
+{
+	int64_t		until = call->sent + LEASE_OF_TIMEOUT(p->timeout);
+
+	if (!call->proves || !ra_zk_answered(call->rc) || p->session_id == 0)
+		return;
+	if (until > p->lease_until)
+		p->lease_until = until;
+	if (call->sent + HEARTBEAT_OF_TIMEOUT(p->timeout) > p->heartbeat_at)
+		p->heartbeat_at = call->sent + HEARTBEAT_OF_TIMEOUT(p->timeout);
+}
+
+/* Not each time it grows by microseconds */
+static void
+lease_tell(RaProvider *p)
+{
+	if (p->phase != ZK_UP ||
+		(p->lease_told != 0 &&
+		 p->lease_until - p->lease_told < LEASE_OF_TIMEOUT(p->timeout) / 32))
+		return;
+	if (p->lease_until > p->lease_told)
+	{
+		p->lease_told = p->lease_until;
+		p->cb.lease(p->arg, p->lease_told);
+	}
+}
+
+static void
+heartbeat_done(RaProvider *p, ZkCall *call)
+{
+	(void) call;
+	p->heartbeat_flies = false;
+}
+
+static void
+heartbeat(RaProvider *p)
+{
+	char		path[ZK_PATH_MAX];
+
+	snprintf(path, sizeof(path), "/%s", p->cluster);
+	p->heartbeat_flies = ra_zk_sync(p, heartbeat_done, NULL, path);
+	p->heartbeat_at = ra_zk_now() + HEARTBEAT_OF_TIMEOUT(p->timeout);
+}
+
+/* ---- generation ---- */
+
+/* What all else lies in.  Exists already, but for the first node of a cluster */
+void
+ra_zk_create_base(RaProvider *p)
+{
+	char		path[ZK_PATH_MAX];
+
+	snprintf(path, sizeof(path), "/%s", p->cluster);
+	ra_zk_create(p, ra_zk_ignore, NULL, path, "", 0, ZOO_PERSISTENT);
+	snprintf(path, sizeof(path), "/%s/locks", p->cluster);
+	ra_zk_create(p, ra_zk_ignore, NULL, path, "", 0, ZOO_PERSISTENT);
+	snprintf(path, sizeof(path), "/%s/members", p->cluster);
+	ra_zk_create(p, ra_zk_ignore, NULL, path, "", 0, ZOO_PERSISTENT);
+}
+
+static void
+access_refused(RaProvider *p)
+{
+	if (!p->access_told)
+	{
+		p->access_told = true;
+		ra_zk_log(p, RA_PROVIDER_WARNING,
+				  p->credentials != NULL ?
+				  "Check user and password: the nodes belong to whoever created them." :
+				  "The nodes were created with a user and password; set these here, too.",
+				  "ZooKeeper refuses access to \"/%s\"", p->cluster);
+	}
+	session_over(p, "access refused", true);
+}
+
+/* A write at the start of a session tells whether the data is older than what we have seen */
+static void
+probe_done(RaProvider *p, ZkCall *call)
+{
+	if (call->rc != ZOK)
+		return;
+	if (call->stat.mzxid <= p->zxid_seen)
+		p->generation_raise = true;
+	p->zxid_seen = call->stat.mzxid;
+}
+
+/* Or a place in a queue turned out to be so: tokens would repeat */
+void
+ra_zk_generation_raise(RaProvider *p)
+{
+	p->generation_raise = true;
+	p->generation_known = false;
+	generation_check(p);
+}
+
+static void
+generation_settled(RaProvider *p)
+{
+	char		description[RA_SESSION_MAX];
+	const clientid_t *client = zoo_client_id(p->handle->zh);
+	bool		first = p->phase == ZK_PREPARING;
+	int			len;
+
+	p->generation_known = true;
+	if (p->generation > p->generation_seen)
+		p->generation_seen = p->generation;
+	if (!first && p->generation == p->generation_told)
+	{
+		ra_zk_queue_drive(p);
+		return;
+	}
+
+	p->generation_told = p->generation;
+	p->phase = ZK_UP;
+	if (first)
+	{
+		p->pause = 0;
+		p->access_told = false;
+		p->complained = 0;
+	}
+	len = snprintf(description, sizeof(description), "zk1:%016" PRIx64 ":", (uint64_t) client->client_id);
+	for (size_t i = 0; i < sizeof(client->passwd); i++)
+		len += snprintf(description + len, sizeof(description) - len, "%02x",
+						(unsigned char) client->passwd[i]);
+	p->cb.session(p->arg, description, p->generation, p->timeout);
+	lease_tell(p);
+	if (first)
+		ra_zk_members_up(p);
+	ra_zk_queue_drive(p);
+}
+
+static void
+generation_set_done(RaProvider *p, ZkCall *call)
+{
+	p->generation_flies = false;
+	if (call->rc == ZNOAUTH)
+		access_refused(p);
+	else if (ra_zk_answered(call->rc))
+	{
+		/* Done, or somebody else was faster: what does it say now? */
+		if (call->rc == ZOK)
+			p->generation_raise = false;
+		generation_check(p);
+	}
+}
+
+static void
+generation_got(RaProvider *p, ZkCall *call)
+{
+	char		path[ZK_PATH_MAX];
+	char		data[32];
+	uint64_t	found = 0;
+	uint64_t	wanted;
+	char	   *end;
+	int			len;
+
+	p->generation_flies = false;
+	snprintf(path, sizeof(path), "/%s/generation", p->cluster);
+
+	if (call->rc != ZOK && call->subject != NULL)
+		ra_zk_watch_drop(call->subject);
+	if (!ra_zk_answered(call->rc))
+	{
+		/* the next connection brings us here again; without memory, time does */
+		p->generation_at = ra_zk_now() + 1000 * NS_PER_MS;
+		return;
+	}
+	if (call->rc == ZNOAUTH)
+	{
+		access_refused(p);
+		return;
+	}
+	if (call->rc != ZOK && call->rc != ZNONODE)
+	{
+		ra_zk_complain(p, call->rc, "read the generation");
+		p->generation_at = ra_zk_now() + 1000 * NS_PER_MS;
+		return;
+	}
+
+	if (call->rc == ZOK)
+	{
+		errno = 0;
+		found = strtoull(call->value, &end, 10);
+		if (end == call->value || *end != '\0' || errno != 0)
+		{
+			ra_zk_log(p, RA_PROVIDER_WARNING, NULL, "\"%s\" in ZooKeeper is not a number: replacing it", path);
+			found = 0;
+		}
+		if (found != 0 && found >= p->generation_seen && !p->generation_raise)
+		{
+			p->generation = found;
+			generation_settled(p);
+			return;
+		}
+	}
+
+	/* Seconds: whoever has seen a generation nobody here knows of saw a lower one */
+	wanted = (p->generation_seen > found ? p->generation_seen : found) + 1;
+	if (found == 0 && wanted < (uint64_t) time(NULL))
+		wanted = (uint64_t) time(NULL);
+	len = snprintf(data, sizeof(data), "%" PRIu64, wanted);
+	if (call->rc == ZOK)
+		p->generation_flies = ra_zk_set(p, generation_set_done, NULL, path, data, len, call->stat.version);
+	else
+	{
+		/* an empty service: its transactions may count from 0 */
+		p->zxid_seen = 0;
+		ra_zk_create_base(p);
+		p->generation_flies = ra_zk_create(p, generation_set_done, NULL, path, data, len, ZOO_PERSISTENT);
+	}
+	if (!p->generation_flies)
+		p->generation_at = ra_zk_now() + 1000 * NS_PER_MS;
+}
+
+/*
+ * Find out the generation, and raise it if it must be.  Grants wait meanwhile.
+ * It is watched: another node may raise it.  The server tells of that before
+ * it shows us anything later, so no grant that follows a raise escapes it.
+ */
+static void
+generation_check(RaProvider *p)
+{
+	char		path[ZK_PATH_MAX];
+	ZkWatch    *watch;
+	ZkWatch    *fresh = NULL;
+
+	p->generation_at = INT64_MAX;
+	if (p->generation_flies || !p->connected || (p->phase != ZK_PREPARING && p->phase != ZK_UP))
+		return;
+
+	/* in case this server lags behind */
+	snprintf(path, sizeof(path), "/%s", p->cluster);
+	ra_zk_sync(p, ra_zk_ignore, NULL, path);
+
+	if (p->phase == ZK_PREPARING)
+	{
+		snprintf(path, sizeof(path), "/%s/locks", p->cluster);
+		ra_zk_set(p, probe_done, NULL, path, "", 0, -1);
+	}
+	snprintf(path, sizeof(path), "/%s/generation", p->cluster);
+	watch = ra_zk_watch_find(p, path);
+	if (watch == NULL)
+		watch = fresh = ra_zk_watch_new(p, path, ZK_WATCH_GENERATION);
+	if (watch != NULL)
+		p->generation_flies = ra_zk_get(p, generation_got, fresh, path, fresh);
+	if (!p->generation_flies)
+	{
+		if (fresh != NULL)
+			ra_zk_watch_drop(fresh);
+		p->generation_at = ra_zk_now() + 1000 * NS_PER_MS;
+	}
+}
+
+/* ---- session ---- */
+
+static void
+acl_got(RaProvider *p, ZkCall *call)
+{
+	if (!ra_zk_answered(call->rc))
+		return;
+	p->acl_checked = true;
+	if (call->rc == ZOK && call->world)
+		ra_zk_log(p, RA_PROVIDER_WARNING,
+				  "Give it an access control list with that user only (setAcl), or remove it while no node is connected.",
+				  "\"/%s\" in ZooKeeper is open to everybody although a user and password are set", p->cluster);
+}
+
+static void
+prepare(RaProvider *p)
+{
+	char		path[ZK_PATH_MAX];
+
+	if (p->credentials != NULL && !p->acl_checked)
+	{
+		snprintf(path, sizeof(path), "/%s", p->cluster);
+		ra_zk_get_acl(p, acl_got, NULL, path);
+	}
+	generation_check(p);
+}
+
+static void
+auth_done(RaProvider *p, ZkCall *call)
+{
+	if (call->rc == ZAUTHFAILED)
+		access_refused(p);
+}
+
+static void
+pause_phase(RaProvider *p, int ms)
+{
+	/* up to a half more, so that nodes don't come all at once */
+	p->random = p->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+	p->phase = ZK_PAUSE;
+	p->phase_until = ra_zk_now() + ms * NS_PER_MS +
+		(int64_t) ((p->random >> 33) % (uint64_t) (ms * (NS_PER_MS / 2) + 1));
+}
+
+static void
+pause_longer(RaProvider *p)
+{
+	p->pause = p->pause == 0 ? PAUSE_MIN : p->pause * 2;
+	if (p->pause > PAUSE_MAX)
+		p->pause = PAUSE_MAX;
+	pause_phase(p, p->pause);
+}
+
+static void
+start_handle(RaProvider *p)
+{
+	ZkHandle   *handle = calloc(1, sizeof(*handle));
+
+	if (handle == NULL)
+	{
+		pause_longer(p);
+		return;
+	}
+	handle->event.kind = ZK_EVENT_HANDLE;
+	handle->provider = p;
+	p->ending = p->previous.client_id != 0;
+	if (p->ending)
+		handle->attach = p->previous;
+	p->handle = handle;
+	p->connects_seen = 0;
+	if (!ra_zk_helper_start(handle, ZK_TASK_OPEN))
+	{
+		p->handle = NULL;
+		free(handle);
+		pause_longer(p);
+		return;
+	}
+	p->phase = ZK_OPENING;
+	p->phase_until = INT64_MAX;
+}
+
+/* The handle is of no more use.  When it is closed, see handle_closed(). */
+static void
+close_handle(RaProvider *p)
+{
+	p->handle->dead = true;
+	p->phase = ZK_CLOSING;
+	p->phase_until = INT64_MAX;
+	if (!ra_zk_helper_start(p->handle, ZK_TASK_CLOSE))
+		p->phase_until = ra_zk_now() + 1000 * NS_PER_MS;
+}
+
+static void
+handle_closed(RaProvider *p)
+{
+	ra_zk_handle_free(p->handle);
+	p->handle = NULL;
+	if (p->ending && p->previous.client_id == 0)
+	{
+		p->ending = false;
+		start_handle(p);
+	}
+	else if (p->pause >= PAUSE_ACCESS)
+		pause_phase(p, p->pause);
+	else
+		pause_longer(p);
+}
+
+static void
+set_disconnected(RaProvider *p)
+{
+	if (!p->connected)
+		return;
+	p->connected = false;
+	p->disconnected_at = ra_zk_now();
+	if (!p->ending)
+		p->cb.connected(p->arg, false, p->detail[0] != '\0' ? p->detail : "connection lost");
+}
+
+/* The session ends, or never came to be */
+static void
+session_over(RaProvider *p, const char *detail, bool access)
+{
+	bool		announced = p->phase == ZK_UP;
+
+	p->handle->dead = true;
+	p->phase = ZK_CLOSING;		/* callbacks may come back to us */
+	set_disconnected(p);
+	if (access)
+		p->pause = PAUSE_ACCESS;
+	if (p->session_id != 0)
+	{
+		p->last_session2 = p->last_session;
+		p->last_session = p->session_id;
+	}
+	p->session_id = 0;
+	p->lease_until = p->lease_told = 0;
+	p->heartbeat_flies = false;
+	p->generation_flies = false;
+	p->generation_known = false;
+	p->generation_at = INT64_MAX;
+	ra_zk_list_over(p, "session lost");
+	ra_zk_members_over(p);
+	ra_zk_queue_over(p);
+	if (announced)
+		p->cb.session_lost(p->arg, detail);
+	close_handle(p);
+}
+
+static void
+set_connected(RaProvider *p, unsigned connects, int timeout, const char *peer)
+{
+	p->connected = true;
+	p->connects_seen = connects;
+	if (p->ending)
+	{
+		/* it is ours: closing it ends the session */
+		p->previous.client_id = 0;
+		close_handle(p);
+		return;
+	}
+
+	p->timeout = timeout;
+	p->session_id = zoo_client_id(p->handle->zh)->client_id;
+	p->trouble_told = false;
+	p->detail[0] = '\0';
+	p->cb.connected(p->arg, true, peer);
+	if (p->phase == ZK_CONNECTING)
+	{
+		p->phase = ZK_PREPARING;
+		p->phase_until = INT64_MAX;
+		p->heartbeat_at = 0;
+		prepare(p);
+	}
+	else if (p->phase == ZK_PREPARING)
+		prepare(p);
+	else
+	{
+		heartbeat(p);
+		if (!p->generation_known)
+			generation_check(p);
+		ra_zk_members_reconnected(p);
+		ra_zk_queue_reconnected(p);
+	}
+}
+
+/* What the library's threads and the helper have noted in the handle */
+static void
+handle_event(RaProvider *p)
+{
+	ZkHandle   *handle = p->handle;
+	int			state;
+	unsigned	connects;
+	int			timeout;
+	bool		done;
+	char		peer[sizeof(handle->peer)];
+
+	pthread_mutex_lock(&p->lock);
+	state = handle->state;
+	connects = handle->connects;
+	timeout = handle->timeout;
+	done = handle->done;
+	memcpy(peer, handle->peer, sizeof(peer));
+	pthread_mutex_unlock(&p->lock);
+
+	if (handle->helper_runs)
+	{
+		if (!done)
+			return;
+		pthread_join(handle->helper, NULL);
+		handle->helper_runs = false;
+		if (handle->task == ZK_TASK_CLOSE)
+		{
+			handle_closed(p);
+			return;
+		}
+		if (handle->zh == NULL)
+		{
+			char		detail[128];
+
+			snprintf(detail, sizeof(detail), "%s",
+					 handle->open_error == ENOENT || handle->open_error == EINVAL || handle->open_error == 0 ?
+					 "host names can't be resolved" : strerror(handle->open_error));
+			trouble(p, detail);
+			ra_zk_handle_free(handle);
+			p->handle = NULL;
+			pause_longer(p);
+			return;
+		}
+		p->phase = ZK_CONNECTING;
+		p->disconnected_at = ra_zk_now();
+		p->phase_until = p->disconnected_at +
+			(p->ending ? 3 : 6) * p->timeout_wish * NS_PER_MS + 5000 * NS_PER_MS;
+		if (p->credentials != NULL && !p->ending)
+			ra_zk_add_auth(p, auth_done);
+	}
+	if (handle->dead)
+		return;
+
+	if (state == ZOO_EXPIRED_SESSION_STATE)
+	{
+		if (!p->ending)
+		{
+			session_over(p, "session expired", false);
+			return;
+		}
+		p->previous.client_id = 0;
+		close_handle(p);
+		return;
+	}
+	if (state == ZOO_AUTH_FAILED_STATE)
+	{
+		access_refused(p);
+		return;
+	}
+
+	/* States in between may have been missed; a reconnect counts, though */
+	if (p->connected && (state != ZOO_CONNECTED_STATE || connects != p->connects_seen))
+		set_disconnected(p);
+	if (!p->connected && state == ZOO_CONNECTED_STATE)
+		set_connected(p, connects, timeout, peer);
+}
+
+static void
+watch_fired(RaProvider *p, ZkWatch *watch)
+{
+	p->stats.fired++;
+	if (watch->handle->dead)
+		return;
+	switch (watch->kind)
+	{
+		case ZK_WATCH_ENTRY:
+			ra_zk_queue_fired(p, watch);
+			break;
+		case ZK_WATCH_GENERATION:
+			ra_zk_watch_drop(watch);
+			p->generation_known = false;
+			generation_check(p);
+			break;
+		case ZK_WATCH_MEMBERS:
+		case ZK_WATCH_MEMBER:
+			ra_zk_members_fired(p, watch);
+			break;
+	}
+}
+
+/* ---- time ---- */
+
+static int64_t
+earlier(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* When to give a session up, see 5. at the top */
+static int64_t
+give_up_at(RaProvider *p)
+{
+	return p->disconnected_at + 2 * p->timeout * NS_PER_MS;
+}
+
+static void
+tick(RaProvider *p)
+{
+	int64_t		now = ra_zk_now();
+
+	if (p->phase == ZK_PAUSE && now >= p->phase_until)
+	{
+		if (p->previous_tries >= PREVIOUS_TRIES)
+			p->previous.client_id = 0;
+		start_handle(p);
+	}
+	else if (p->phase == ZK_CLOSING && now >= p->phase_until)
+		close_handle(p);
+	else if (p->phase == ZK_CONNECTING && now >= p->phase_until)
+	{
+		trouble(p, p->detail);
+		if (p->ending)
+			p->previous_tries++;
+		session_over(p, "no contact", false);
+	}
+	else if ((p->phase == ZK_UP || p->phase == ZK_PREPARING) && !p->connected && now >= give_up_at(p))
+	{
+		trouble(p, p->detail);
+		p->previous = *zoo_client_id(p->handle->zh);
+		p->previous_tries = 0;
+		session_over(p, "no contact for twice the session's timeout", false);
+	}
+
+	if ((p->phase == ZK_CONNECTING || p->phase == ZK_UP) && !p->connected && !p->trouble_told &&
+		now >= p->disconnected_at + TROUBLE_AFTER)
+		trouble(p, p->detail);
+
+	if (!p->connected)
+		return;
+	if (p->generation_at <= now)
+		generation_check(p);
+	if (!ra_zk_ready(p))
+		return;
+	if (!p->heartbeat_flies && now >= p->heartbeat_at)
+		heartbeat(p);
+	if (p->requests_at <= now)
+		ra_zk_queue_drive(p);
+	ra_zk_members_tick(p, now);
+}
+
+static int
+zk_wait_for(RaProvider *p, bool *writable, int64_t *until)
+{
+	int64_t		next = INT64_MAX;
+
+	if (p->phase == ZK_PAUSE || p->phase == ZK_CONNECTING || p->phase == ZK_CLOSING)
+		next = p->phase_until;
+	if ((p->phase == ZK_UP || p->phase == ZK_PREPARING) && !p->connected)
+		next = earlier(next, give_up_at(p));
+	if ((p->phase == ZK_CONNECTING || p->phase == ZK_UP) && !p->connected && !p->trouble_told)
+		next = earlier(next, p->disconnected_at + TROUBLE_AFTER);
+	if (p->connected)
+		next = earlier(next, p->generation_at);
+	if (ra_zk_ready(p))
+	{
+		if (!p->heartbeat_flies)
+			next = earlier(next, p->heartbeat_at);
+		next = earlier(next, p->requests_at);
+		next = earlier(next, ra_zk_members_tick(p, 0));
+	}
+	*writable = false;
+	*until = next;
+	return p->eventfd;
+}
+
+static void
+zk_process(RaProvider *p)
+{
+	ZkEvent    *event;
+
+	while ((event = ra_zk_pop(p)) != NULL)
+	{
+		switch (event->kind)
+		{
+			case ZK_EVENT_CALL:
+				if (!((ZkCall *) event)->handle->dead)
+					ra_zk_answer_proves(p, (ZkCall *) event);
+				ra_zk_call_end(p, (ZkCall *) event);
+				break;
+			case ZK_EVENT_WATCH:
+				watch_fired(p, (ZkWatch *) event);
+				break;
+			case ZK_EVENT_HANDLE:
+				handle_event(p);
+				break;
+			case ZK_EVENT_LINE:
+				on_line(p, ((ZkLine *) event)->text);
+				free(event);
+				break;
+		}
+		lease_tell(p);
+	}
+	tick(p);
+	ra_zk_members_tell(p);
+}
+
+/* ---- open and close ---- */
+
+static bool
+valid_hosts(const char *hosts)
+{
+	const char *at = hosts;
+
+	for (;;)
+	{
+		size_t		len;
+		char	   *end;
+		long		port;
+
+		if (*at == '[')
+		{
+			len = strspn(at + 1, "0123456789abcdefABCDEF:.%");
+			if (len == 0 || at[len + 1] != ']')
+				return false;
+			at += len + 2;
+		}
+		else
+		{
+			len = strspn(at, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_");
+			if (len == 0)
+				return false;
+			at += len;
+		}
+		if (*at++ != ':' || !isdigit((unsigned char) *at))
+			return false;
+		port = strtol(at, &end, 10);
+		if (port < 1 || port > 65535)
+			return false;
+		at = end;
+		if (*at == '\0')
+			return true;
+		if (*at++ != ',')
+			return false;
+	}
+}
+
+/* "zookeeper" is the service's own */
+static bool
+valid_cluster(const char *cluster)
+{
+	size_t		len = strlen(cluster);
+
+	return len > 0 && len <= ZK_CLUSTER_MAX &&
+		strspn(cluster, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == len &&
+		strcmp(cluster, ".") != 0 && strcmp(cluster, "..") != 0 && strcmp(cluster, "zookeeper") != 0;
+}
+
+/* As generation_settled() writes it; anything else is of another provider */
+static void
+parse_description(const char *description, clientid_t *client)
+{
+	uint64_t	id;
+	int			at = 0;
+
+	if (sscanf(description, "zk1:%16" SCNx64 ":%n", &id, &at) != 1 || at == 0 ||
+		strlen(description + at) != 2 * sizeof(client->passwd))
+		return;
+	for (size_t i = 0; i < sizeof(client->passwd); i++)
+	{
+		unsigned	byte;
+
+		if (sscanf(description + at + 2 * i, "%2x", &byte) != 1)
+			return;
+		client->passwd[i] = (char) byte;
+	}
+	client->client_id = (int64_t) id;
+}
+
+void
+ra_zk_provider_free(RaProvider *p)
+{
+	ZkEvent    *event;
+
+	ra_zk_queue_free(p);
+	ra_zk_members_free(p);
+	ra_zk_list_free(p);
+	while ((event = ra_zk_pop(p)) != NULL)
+		free(event);			/* lines: handles take theirs with them */
+	if (p->eventfd >= 0)
+		close(p->eventfd);
+	pthread_mutex_destroy(&p->lock);
+	if (p->credentials != NULL)
+		explicit_bzero(p->credentials, strlen(p->credentials));
+	free(p->credentials);
+	free(p->hosts);
+	free(p->node);
+	free(p);
+}
+
+static RaProvider *
+zk_open(const RaProviderConfig *config, const RaProviderCallbacks *callbacks, void *arg,
+		char *error, int error_size)
+{
+	RaProvider *p;
+
+	if (!valid_hosts(config->hosts))
+	{
+		snprintf(error, (size_t) error_size, "\"%s\" is not a list of host:port", config->hosts);
+		return NULL;
+	}
+	if (!valid_cluster(config->cluster))
+	{
+		snprintf(error, (size_t) error_size,
+				 "\"%s\" can't be a cluster's name: up to %d letters, digits, \"_\", \"-\" and \".\", and not \"zookeeper\"",
+				 config->cluster, ZK_CLUSTER_MAX);
+		return NULL;
+	}
+	if (config->node[0] == '\0' || strlen(config->node) > RA_NODE_MAX)
+	{
+		snprintf(error, (size_t) error_size, "a node's name has 1 to %d bytes", RA_NODE_MAX);
+		return NULL;
+	}
+	if (config->session_timeout_ms <= 0)
+	{
+		snprintf(error, (size_t) error_size, "the session's timeout must be positive");
+		return NULL;
+	}
+
+	p = calloc(1, sizeof(*p));
+	if (p == NULL)
+	{
+		snprintf(error, (size_t) error_size, "out of memory");
+		return NULL;
+	}
+	pthread_mutex_init(&p->lock, NULL);
+	p->cb = *callbacks;
+	p->arg = arg;
+	p->events_end = &p->events;
+	p->requests_end = &p->requests;
+	p->requests_at = p->generation_at = INT64_MAX;
+	p->timeout_wish = p->timeout = config->session_timeout_ms;
+	p->generation_seen = config->generation_seen;
+	strcpy(p->cluster, config->cluster);
+	ra_zk_escape(p->nodename, sizeof(p->nodename), config->node, (int) strlen(config->node));
+	p->acl = config->user != NULL ? &ZOO_CREATOR_ALL_ACL : &ZOO_OPEN_ACL_UNSAFE;
+	if (config->previous_session != NULL)
+		parse_description(config->previous_session, &p->previous);
+	p->last_session = p->previous.client_id;
+	if (getrandom(&p->random, sizeof(p->random), GRND_NONBLOCK) < 0)
+		p->random = (uint64_t) ra_zk_now();
+
+	p->hosts = strdup(config->hosts);
+	p->node = strdup(config->node);
+	if (config->user != NULL)
+	{
+		const char *password = config->password != NULL ? config->password : "";
+		size_t		size = strlen(config->user) + strlen(password) + 2;
+
+		p->credentials = malloc(size);
+		if (p->credentials != NULL)
+			snprintf(p->credentials, size, "%s:%s", config->user, password);
+	}
+	p->eventfd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (p->eventfd < 0 || p->hosts == NULL || p->node == NULL ||
+		(config->user != NULL && p->credentials == NULL))
+	{
+		snprintf(error, (size_t) error_size, "could not start: %s", strerror(errno));
+		ra_zk_provider_free(p);
+		return NULL;
+	}
+
+	/* Debugging has a bug there that makes it use freed memory (ZOOKEEPER-4809) */
+	zoo_set_debug_level(ZOO_LOG_LEVEL_WARN);
+	ra_zk_log_sink(p, true);
+	start_handle(p);
+	return p;
+}
+
+/* Wait for the helper; false at the deadline */
+static bool
+helper_wait(RaProvider *p, int64_t deadline)
+{
+	for (;;)
+	{
+		struct pollfd fd = {.fd = p->eventfd, .events = POLLIN};
+		uint64_t	count;
+		ssize_t		got;
+		int64_t		left;
+		bool		done;
+
+		pthread_mutex_lock(&p->lock);
+		done = p->handle->done;
+		got = read(p->eventfd, &count, sizeof(count));
+		left = deadline - ra_zk_now();
+		if (!done && left <= 0)
+		{
+			pthread_detach(p->handle->helper);
+			p->abandoned = true;
+		}
+		pthread_mutex_unlock(&p->lock);
+		(void) got;
+		if (done)
+			pthread_join(p->handle->helper, NULL);
+		if (done || left <= 0)
+			return done;
+		poll(&fd, 1, left > 1000 * NS_PER_MS ? 1000 : (int) (left / NS_PER_MS) + 1);
+	}
+}
+
+static void
+zk_close(RaProvider *p, int64_t deadline)
+{
+	ZkHandle   *handle = p->handle;
+
+	ra_zk_log_sink(p, false);
+	if (handle != NULL)
+	{
+		/* so that nothing is done but what follows */
+		handle->dead = true;
+		if (!handle->helper_runs)
+			handle->helper_runs = ra_zk_helper_start(handle, ZK_TASK_CLOSE);
+		else if (handle->task == ZK_TASK_OPEN && helper_wait(p, deadline))
+			handle->helper_runs = handle->zh != NULL && ra_zk_helper_start(handle, ZK_TASK_CLOSE);
+		if (p->abandoned || (handle->helper_runs && !helper_wait(p, deadline)))
+		{
+			/* the helper frees all of it, if this process lives so long */
+			return;
+		}
+		if (handle->zh != NULL)
+			return;				/* no thread to close it with: leak it */
+		ra_zk_handle_free(handle);
+		p->handle = NULL;
+	}
+	ra_zk_provider_free(p);
+}
+
+static const RaProviderOps zookeeper_ops = {
+	.api = RA_PROVIDER_API,
+	.name = "zookeeper",
+	.open = zk_open,
+	.close = zk_close,
+	.wait_for = zk_wait_for,
+	.process = zk_process,
+	.acquire = ra_zk_acquire,
+	.release = ra_zk_release,
+	.look = ra_zk_look,
+	.set_member = ra_zk_set_member,
+	.list = ra_zk_list,
+};
+
+const RaProviderOps *
+ra_zookeeper_ops(void)
+{
+	return &zookeeper_ops;
+}

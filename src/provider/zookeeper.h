@@ -1,0 +1,404 @@
+/*
+ * zookeeper.h
+ *	  Inside of the ZooKeeper provider; provider.h is its outside.
+ *
+ * zookeeper.c			calls and the hand-over from the library's threads, the session
+ * zookeeper_handle.c	the library's threads, and ours that open and close a handle
+ * zookeeper_queue.c	requests: the entries in the lock queues
+ * zookeeper_members.c	the list of members
+ * zookeeper_list.c		list()
+ * zookeeper_names.c	names of entries, who holds a lock: pure functions
+ *
+ * What lies in ZooKeeper, below /<cluster>:
+ *
+ *	generation			persistent; a decimal number, see provider.h
+ *	locks/<bucket>		persistent; 3 hexadecimal digits, a hash of the key
+ *	locks/<bucket>/<key>;<x|s>;<node>;<session>;<request>;<sequence>
+ *						ephemeral, sequential: one request's place in a queue
+ *	members/<node>		ephemeral; data is what set_member() was given
+ *
+ * A queue has no node of its own, so nothing is left of a key nobody uses.
+ * The sequence counts in the bucket; it has 32 bits and wraps around, so two
+ * are compared by the sign of their difference.
+ *
+ * Threads.  The library calls completions and watchers on its own threads.
+ * There they copy what they were given into the ZkCall (which they then own),
+ * or mark the ZkWatch or ZkHandle, append that to the provider's event queue and
+ * write to an eventfd: see zookeeper_handle.c.  All else belongs to the main thread.
+ */
+#ifndef RA_ZOOKEEPER_H
+#define RA_ZOOKEEPER_H
+
+#include <pthread.h>
+#include <stdarg.h>
+
+#include <zookeeper/zookeeper.h>
+
+#include "provider.h"
+
+#define NS_PER_MS		INT64_C(1000000)
+
+#define ZK_BUCKETS		1024
+#define ZK_KEYNAME_MAX	160		/* key of an entry's name, with the ending zero */
+#define ZK_PATH_MAX		1024	/* with the ending zero; see zookeeper_names.c */
+#define ZK_CLUSTER_MAX	63
+
+#define ZK_REQUEST_HASH	4096
+#define ZK_WATCH_HASH	1024
+
+/* ---- names ---- */
+
+/* An entry's name, taken apart; pointers into it */
+typedef struct ZkEntry
+{
+	const char *keyname;
+	int			keyname_len;
+	RaProviderMode mode;
+	const char *node;
+	int			node_len;
+	int64_t		session;
+	uint64_t	number;			/* of the request */
+	int32_t		sequence;
+} ZkEntry;
+
+/* Where a request stands, as a list of its bucket shows it */
+typedef struct ZkPlace
+{
+	const char *self;			/* its entry, or NULL */
+	const char *blocker;		/* last of the entries it must wait for, or NULL */
+	int			nblockers;
+	int			nothers;		/* all other entries of the key */
+	const char *twin;			/* a second entry of the same request: must not be */
+} ZkPlace;
+
+extern int	ra_zk_escape(char *dst, int size, const char *src, int len);
+extern int	ra_zk_unescape(char *dst, int size, const char *src, int len);
+extern bool ra_zk_keyname(char *dst, const char *key, int keylen);
+extern bool ra_zk_keyname_is_hash(const char *keyname, int len);
+extern unsigned ra_zk_bucket(const char *keyname);
+extern bool ra_zk_parse_entry(const char *name, ZkEntry *entry);
+extern void ra_zk_place(char **names, int n, const char *keyname, RaProviderMode mode,
+						int64_t session, uint64_t number, ZkPlace *place);
+
+/* ---- the hand-over ---- */
+
+typedef enum ZkEventKind
+{
+	ZK_EVENT_CALL,				/* in a ZkCall that is complete */
+	ZK_EVENT_WATCH,				/* in a ZkWatch that has fired */
+	ZK_EVENT_HANDLE,			/* in a ZkHandle whose shared state changed */
+	ZK_EVENT_LINE				/* in a ZkLine: the library's log */
+} ZkEventKind;
+
+/* First member of each of these */
+typedef struct ZkEvent
+{
+	struct ZkEvent *next;
+	ZkEventKind kind;
+	bool		queued;			/* under the provider's lock */
+} ZkEvent;
+
+typedef struct ZkLine
+{
+	ZkEvent		event;
+	char		text[];
+} ZkLine;
+
+typedef struct ZkCall ZkCall;
+typedef struct ZkHandle ZkHandle;
+typedef struct ZkWatch ZkWatch;
+
+typedef void (*ZkDone) (RaProvider *p, ZkCall *call);
+
+/*
+ * A request on its way.  All stand in their handle's table, since the library
+ * may never answer: what is left is freed with the handle.
+ */
+struct ZkCall
+{
+	ZkEvent		event;
+	ZkHandle   *handle;
+	ZkCall	   *prev;
+	ZkCall	   *next;
+
+	ZkDone		done;
+	void	   *subject;		/* whom done() concerns */
+	int64_t		sent;			/* when */
+	bool		proves;			/* goes to the leader: an answer renews the lease */
+
+	/* The answer; of the library's thread until the event is queued */
+	int			rc;
+	struct Stat stat;
+	bool		world;			/* get_acl: open to everybody */
+	char	   *value;			/* get: data; create: path; ends with zero */
+	int			value_len;
+	char	  **names;			/* get_children, one piece of memory */
+	int			nnames;
+};
+
+typedef enum ZkWatchKind
+{
+	ZK_WATCH_ENTRY,				/* requests wait for it to go */
+	ZK_WATCH_GENERATION,
+	ZK_WATCH_MEMBERS,			/* the list, */
+	ZK_WATCH_MEMBER				/* and each of it */
+} ZkWatchKind;
+
+/*
+ * A watch set, or being set.  There is one for each path, so that requests
+ * that come and go behind a long-held lock don't pile them up.  The library
+ * keeps the pointer until the watch fires or its handle is closed.
+ */
+struct ZkWatch
+{
+	ZkEvent		event;
+	ZkHandle   *handle;
+	ZkWatch    *next;			/* in the table */
+	ZkWatchKind kind;
+	int			type;			/* of the event; under the provider's lock */
+	RaProviderRequest *waiters;
+	char		path[];
+};
+
+typedef enum ZkTask
+{
+	ZK_TASK_NONE,
+	ZK_TASK_OPEN,
+	ZK_TASK_CLOSE
+} ZkTask;
+
+struct ZkHandle
+{
+	ZkEvent		event;
+	RaProvider *provider;
+
+	/* Of the main thread */
+	bool		dead;			/* its session is over: answers mean nothing */
+	pthread_t	helper;
+	bool		helper_runs;
+	ZkCall	   *calls;
+	ZkWatch    *watches[ZK_WATCH_HASH];
+
+	/* Set before the helper runs, which then owns zh until it is done */
+	ZkTask		task;
+	clientid_t	attach;			/* session to take over, unless zero */
+	zhandle_t  *zh;
+	int			open_error;
+
+	/* Under the provider's lock */
+	bool		done;			/* the helper */
+	int			state;			/* last one the library told */
+	unsigned	connects;		/* how often it was ZOO_CONNECTED_STATE */
+	int			timeout;		/* agreed at that time, ms */
+	char		peer[64];
+};
+
+/* ---- the provider ---- */
+
+typedef enum ZkPhase
+{
+	ZK_PAUSE,					/* no handle; next attempt at phase_until */
+	ZK_OPENING,					/* the helper is at it */
+	ZK_CONNECTING,				/* first contact; a new handle at phase_until */
+	ZK_PREPARING,				/* session is there, not yet announced */
+	ZK_UP,						/* announced */
+	ZK_CLOSING					/* the helper is at it */
+} ZkPhase;
+
+typedef struct ZkMember
+{
+	char	   *name;			/* as in the path */
+	char	   *node;
+	char	   *data;			/* NULL: not read yet */
+	int64_t		owner;			/* session */
+	bool		stale;			/* must be read (again) */
+	bool		reading;
+	bool		listed;			/* by the list that is being looked at */
+} ZkMember;
+
+typedef struct ZkListing ZkListing;
+
+struct RaProvider
+{
+	/* Immutable */
+	RaProviderCallbacks cb;
+	void	   *arg;
+	char	   *hosts;
+	char		cluster[ZK_CLUSTER_MAX + 1];
+	char	   *node;
+	char		nodename[RA_NODE_MAX * 3 + 1];	/* escaped */
+	char	   *credentials;	/* user:password, or NULL */
+	int			timeout_wish;	/* ms */
+	struct ACL_vector *acl;		/* of all we create */
+	RaProvider *next_provider;	/* of all that want the library's log */
+
+	/* The hand-over */
+	int			eventfd;
+	pthread_mutex_t lock;		/* of what follows, and as said in ZkHandle */
+	ZkEvent    *events;
+	ZkEvent   **events_end;
+	int			nlines;
+	bool		abandoned;		/* close() gave up: the helper frees all */
+
+	/* The session */
+	ZkPhase		phase;
+	int64_t		phase_until;
+	ZkHandle   *handle;
+	bool		ending;			/* handle is that of the previous session */
+	clientid_t	previous;		/* session to end first, unless zero */
+	int			previous_tries;
+	int64_t		last_session;	/* ids of former sessions of ours, or 0 */
+	int64_t		last_session2;
+	int64_t		session_id;		/* 0: none */
+	bool		connected;
+	unsigned	connects_seen;
+	int64_t		disconnected_at;
+	int			timeout;		/* ms */
+	int			pause;			/* before the next attempt, ms */
+	uint64_t	random;
+	char		detail[256];	/* library's last complaint */
+	bool		trouble_told;	/* that it can't be reached */
+	bool		access_told;	/* that access is refused */
+	bool		acl_checked;
+	int			complained;		/* rc of the last complain() */
+
+	/* Lease */
+	int64_t		lease_until;
+	int64_t		lease_told;
+	int64_t		heartbeat_at;
+	bool		heartbeat_flies;
+
+	/* Generation */
+	uint64_t	generation;
+	uint64_t	generation_seen;
+	uint64_t	generation_told;	/* to this session's announcement */
+	bool		generation_known;
+	bool		generation_flies;	/* being looked at */
+	bool		generation_raise;	/* tokens were seen to repeat */
+	int64_t		generation_at;		/* try again then, or INT64_MAX */
+	int64_t		zxid_seen;			/* of a write of ours: the last one */
+
+	/* Requests, in the order of acquire() */
+	RaProviderRequest *requests;
+	RaProviderRequest **requests_end;
+	RaProviderRequest *by_number[ZK_REQUEST_HASH];
+	RaProviderRequest *zombies; /* ended, but for calls on their way */
+	RaProviderRequest *cursor;	/* of a loop over all, next one: callbacks may end any */
+	uint64_t	last_number;
+	int64_t		requests_at;	/* drive them all then, or INT64_MAX */
+
+	/* Members */
+	char	   *member_data;	/* wished for */
+	char	   *member_sent;	/* last sent */
+	bool		member_there;	/* our entry exists */
+	bool		member_flies;
+	int64_t		member_at;		/* not before */
+	int64_t		member_blocked;	/* since when somebody else's entry stands there, or 0 */
+	bool		member_told;	/* that it does */
+	ZkMember   *members;
+	int			nmembers;
+	bool		members_stale;	/* list must be read (again) */
+	bool		members_fly;
+	int64_t		members_at;		/* what could not be read is read again then */
+	bool		members_changed;	/* callback is due */
+	bool		members_complete;	/* was once, in this session */
+
+	ZkListing  *listings;
+
+	/* For tests: what was sent, and watches that fired */
+	struct
+	{
+		uint64_t	creates;
+		uint64_t	deletes;
+		uint64_t	lists;
+		uint64_t	fired;
+	}			stats;
+};
+
+/* zookeeper_handle.c */
+extern int64_t ra_zk_now(void);
+extern void ra_zk_push(RaProvider *p, ZkEvent *event);
+extern ZkEvent *ra_zk_pop(RaProvider *p);
+extern void ra_zk_log_sink(RaProvider *p, bool add);
+extern bool ra_zk_helper_start(ZkHandle *handle, ZkTask task);
+extern void ra_zk_handle_free(ZkHandle *handle);
+extern void ra_zk_call_end(RaProvider *p, ZkCall *call);
+extern void ra_zk_provider_free(RaProvider *p);
+
+/*
+ * Calls.  done() is always called later, from process(), unless the session
+ * ends before.  False: no memory, nothing was sent.
+ */
+extern bool ra_zk_create(RaProvider *p, ZkDone done, void *subject, const char *path,
+						 const char *data, int len, int mode);
+extern bool ra_zk_delete(RaProvider *p, ZkDone done, void *subject, const char *path, int version);
+extern bool ra_zk_set(RaProvider *p, ZkDone done, void *subject, const char *path,
+					  const char *data, int len, int version);
+extern bool ra_zk_get(RaProvider *p, ZkDone done, void *subject, const char *path, ZkWatch *watch);
+extern bool ra_zk_exists(RaProvider *p, ZkDone done, void *subject, const char *path);
+extern bool ra_zk_children(RaProvider *p, ZkDone done, void *subject, const char *path, ZkWatch *watch);
+extern bool ra_zk_sync(RaProvider *p, ZkDone done, void *subject, const char *path);
+extern bool ra_zk_get_acl(RaProvider *p, ZkDone done, void *subject, const char *path);
+extern bool ra_zk_add_auth(RaProvider *p, ZkDone done);
+
+extern ZkWatch *ra_zk_watch_find(RaProvider *p, const char *path);
+extern ZkWatch *ra_zk_watch_new(RaProvider *p, const char *path, ZkWatchKind kind);
+extern void ra_zk_watch_unlink(ZkWatch *watch);
+extern void ra_zk_watch_drop(ZkWatch *watch);
+
+/* zookeeper.c */
+
+/* Whether the server has said how a request ended; else it may be done or not */
+static inline bool
+ra_zk_answered(int rc)
+{
+	return rc == ZOK || (rc < ZAPIERROR && rc != ZSESSIONEXPIRED && rc != ZAUTHFAILED &&
+						 rc != ZCLOSING && rc != ZSESSIONMOVED);
+}
+
+/* Whether requests can be sent */
+static inline bool
+ra_zk_ready(const RaProvider *p)
+{
+	return p->phase == ZK_UP && p->connected;
+}
+
+extern void ra_zk_log(RaProvider *p, RaProviderLevel level, const char *hint,
+					  const char *format,...) __attribute__((format(printf, 4, 5)));
+extern void ra_zk_complain(RaProvider *p, int rc, const char *what);
+extern void ra_zk_ignore(RaProvider *p, ZkCall *call);
+extern void ra_zk_create_base(RaProvider *p);
+extern void ra_zk_generation_raise(RaProvider *p);
+extern void ra_zk_answer_proves(RaProvider *p, const ZkCall *call);
+
+/* zookeeper_queue.c */
+extern RaProviderRequest *ra_zk_acquire(RaProvider *p, void *owner, const char *key, int keylen,
+										RaProviderMode mode, bool nowait);
+extern void ra_zk_release(RaProvider *p, RaProviderRequest *request);
+extern void ra_zk_look(RaProvider *p, RaProviderRequest *request);
+extern void ra_zk_queue_drive(RaProvider *p);
+extern void ra_zk_queue_reconnected(RaProvider *p);
+extern void ra_zk_queue_fired(RaProvider *p, ZkWatch *watch);
+extern void ra_zk_queue_over(RaProvider *p);
+extern void ra_zk_queue_free(RaProvider *p);
+extern uint64_t ra_zk_queue_token(RaProvider *p, uint64_t number);
+
+/* zookeeper_members.c */
+extern void ra_zk_set_member(RaProvider *p, const char *data);
+extern void ra_zk_members_up(RaProvider *p);
+extern void ra_zk_members_reconnected(RaProvider *p);
+extern void ra_zk_members_fired(RaProvider *p, ZkWatch *watch);
+extern int64_t ra_zk_members_tick(RaProvider *p, int64_t now);
+extern void ra_zk_members_tell(RaProvider *p);
+extern void ra_zk_members_over(RaProvider *p);
+extern void ra_zk_members_free(RaProvider *p);
+
+/* zookeeper_list.c */
+extern void ra_zk_list(RaProvider *p, void *owner);
+extern void ra_zk_list_over(RaProvider *p, const char *error);
+extern void ra_zk_list_free(RaProvider *p);
+
+/* The provider, for zookeeper_module.c and tests */
+extern const RaProviderOps *ra_zookeeper_ops(void);
+
+#endif							/* RA_ZOOKEEPER_H */

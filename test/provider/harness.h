@@ -1,0 +1,133 @@
+/*
+ * harness.h
+ *	  Several providers in one process, and a network between them and their
+ *	  servers that tests can break.
+ *
+ * Nothing here waits for a time: UNTIL(condition) lets everything go on until
+ * the condition holds, and fails after DEADLINE seconds.
+ */
+#ifndef HARNESS_H
+#define HARNESS_H
+
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "provider.h"
+
+#define DEADLINE		60
+
+/*
+ * A relay in front of a server.  It is pumped by UNTIL() like the providers.
+ */
+typedef struct Proxy Proxy;
+
+extern Proxy *proxy_start(int port);
+extern void proxy_stop(Proxy *proxy);
+extern int	proxy_port(Proxy *proxy);
+extern void proxy_hold(Proxy *proxy, bool hold);	/* nothing passes, all is kept */
+extern void proxy_swallow(Proxy *proxy, bool swallow);	/* what the server says is thrown away */
+extern long proxy_swallowed(Proxy *proxy);	/* bytes, since that was turned on */
+extern void proxy_refuse(Proxy *proxy, bool refuse);	/* new connections */
+extern void proxy_cut(Proxy *proxy);	/* all connections */
+
+/* An acquire() and what became of it */
+typedef struct Lock
+{
+	struct Node *node;
+	RaProviderRequest *request;
+	int			granted;
+	int			refused;
+	int			released;
+	int			lost;
+	int			contended;		/* -1: no answer yet */
+	uint64_t	token;
+	uint64_t	generation;
+	int			order;			/* of its grant, over all nodes */
+} Lock;
+
+typedef struct Entry
+{
+	char		key[RA_KEY_MAX + 1];
+	int			keylen;
+	char		node[RA_NODE_MAX + 1];
+	RaProviderMode mode;
+	bool		granted;
+	int			position;
+	uint64_t	token;
+} Entry;
+
+/* A provider and what it has said */
+typedef struct Node
+{
+	const RaProviderOps *ops;
+	RaProvider *p;
+	char		name[RA_NODE_MAX + 1];
+	bool		quiet;			/* isn't pumped */
+
+	char		session[RA_SESSION_MAX];
+	uint64_t	generation;
+	int			timeout;
+	int			sessions;		/* calls of session() */
+	int			sessions_lost;
+	bool		connected;
+	int			connects;
+	int64_t		lease;
+	int			leases;
+
+	char		members[4096];	/* "name=data " each, sorted, "*" before one's own */
+	int			members_told;
+
+	int			lists;			/* complete answers */
+	const char *list_error;
+	Entry	   *entries;
+	int			nentries;
+
+	char		log[16384];		/* warnings, a line each, hint in parentheses */
+	int			warnings;
+} Node;
+
+/* node_open: hosts NULL is the server of the tests; see the defaults there */
+extern Node *node_open_config(const RaProviderConfig *config);
+extern Node *node_open(const char *hosts, const char *name, int timeout_ms);
+extern void node_close(Node *node);
+extern void node_free(Node *node);	/* of one closed by hand */
+extern void nodes_close(void);
+extern const RaProviderOps *harness_ops;
+extern const char *harness_hosts;
+extern char harness_cluster[64];	/* a new one for each test */
+
+extern Lock *lock_acquire(Node *node, const char *key, RaProviderMode mode, bool nowait);
+extern Lock *lock_acquire_bytes(Node *node, const char *key, int len, RaProviderMode mode, bool nowait);
+extern void lock_release(Lock *lock);
+extern void locks_free(void);
+
+/* All entries, as this node sees them */
+extern int	node_list(Node *node);
+
+extern int64_t harness_now(void);
+extern int	harness_port(void);
+extern void pump(int ms);
+
+#define UNTIL(condition) \
+	do \
+	{ \
+		int64_t		until_end = harness_now() + DEADLINE * INT64_C(1000000000); \
+		while (!(condition)) \
+		{ \
+			if (harness_now() > until_end) \
+				fail_msg("never happened: %s", #condition); \
+			pump(100); \
+		} \
+	} while (0)
+
+/* Longer than anything would need that could still be under way */
+extern void pump_for(int ms);
+
+#define X RA_PROVIDER_EXCLUSIVE
+#define S RA_PROVIDER_SHARED
+
+#endif							/* HARNESS_H */
