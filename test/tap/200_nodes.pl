@@ -315,6 +315,11 @@ CREATE USER MAPPING FOR CURRENT_USER SERVER alias;});
 	is($findings->('node_c'), 'warning recovery, info remote_role', 'a standby is found');
 	$node_c->promote;
 
+	$node_c->append_conf('postgresql.conf', "risk_alert.lock_provider = 'redis'\nrisk_alert.redis_hosts = '127.0.0.1:1'\n");
+	$node_c->restart;
+	is($findings->('node_c'), 'error lock_provider, info remote_role', 'locks that are taken elsewhere are found');
+	$node_c->adjust_conf('postgresql.conf', 'risk_alert.lock_provider', undef);
+
 	# a clock of its own
 	my $clock = $node_c->basedir . '/clock';
 	my $library = $node_c->basedir . '/clock_shim.so';
