@@ -1,7 +1,7 @@
 /*
  * redis_internal.h
- *	  What redis.c (requests and the interface) and redis_session.c (connections,
- *	  the session, members) share.
+ *	  What redis.c (requests and the interface), redis_session.c (connections,
+ *	  the session, members) and redis_walk.c (going over all locks) share.
  */
 #ifndef RA_REDIS_INTERNAL_H
 #define RA_REDIS_INTERNAL_H
@@ -225,6 +225,12 @@ extern void ra_redis_drop_command(RaRedisCommand *command);
 extern void ra_redis_disconnect_requests(RaProvider *p);
 extern void ra_redis_request_reply(RaProvider *p, RaRedisCommand *command, const redisReply *reply);
 extern void ra_redis_woken(RaProvider *p, const char *message);
+
+/* redis_walk.c */
+extern void ra_redis_list(RaProvider *p, void *owner);
+extern void ra_redis_start_walks(RaProvider *p);
+extern void ra_redis_break_walks(RaProvider *p);
+extern void ra_redis_walk_reply(RaProvider *p, RaRedisCommand *command, const redisReply *reply);
 extern void ra_redis_sweep(RaProvider *p, const redisReply *dead);
 
 #endif							/* RA_REDIS_INTERNAL_H */

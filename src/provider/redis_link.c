@@ -16,6 +16,7 @@
  * 0.14.  Until then use a TLS tunnel (stunnel) or a network that may be trusted.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,6 +57,7 @@ ra_redis_link_open(RaRedisLink *link, const char *host, int port)
 	if (link->context->err)
 		return fail(link, link->context->errstr);
 	link->connecting = true;
+	fcntl(link->context->fd, F_SETFD, FD_CLOEXEC);
 	watch(link);
 	return link->error[0] == '\0';
 }
@@ -156,9 +158,25 @@ ra_redis_link_ready(RaRedisLink *link)
 		return;
 	}
 	ra_redis_link_flush(link);
-	if (link->error[0] == '\0' && redisBufferRead(link->context) != REDIS_OK)
+	if (link->error[0] != '\0')
+		return;
+	if (redisBufferRead(link->context) == REDIS_OK)
+		link->last_read = ra_redis_clock();
+	else
 		fail(link, link->context->err == REDIS_ERR_EOF ? "the server closed the connection"
 			 : link->context->errstr);
+}
+
+/*
+ * Since when the server owes an answer, INT64_MAX: it owes none.  As long as it says
+ * something it isn't late; it may be this process that was.
+ */
+int64_t
+ra_redis_link_due(const RaRedisLink *link)
+{
+	if (link->first == NULL)
+		return INT64_MAX;
+	return link->first->sent_at > link->last_read ? link->first->sent_at : link->last_read;
 }
 
 /* Next reply that has arrived completely, or NULL */

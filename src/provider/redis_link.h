@@ -28,6 +28,7 @@ typedef struct RaRedisLink
 	uint32_t	watched;		/* events that epoll waits for */
 	bool		connecting;
 	bool		unsent;			/* something is in the output buffer */
+	int64_t		last_read;
 	RaRedisCommand *first;
 	RaRedisCommand **end;
 	char		error[160];		/* not empty: broken, to be closed */
@@ -43,6 +44,7 @@ extern bool ra_redis_link_append(RaRedisLink *link, int argc, const char **argv,
 extern void ra_redis_link_flush(RaRedisLink *link);
 extern void ra_redis_link_ready(RaRedisLink *link);
 extern redisReply *ra_redis_link_reply(RaRedisLink *link);
+extern int64_t ra_redis_link_due(const RaRedisLink *link);
 extern RaRedisCommand *ra_redis_link_shift(RaRedisLink *link);
 
 extern int64_t ra_redis_clock(void);

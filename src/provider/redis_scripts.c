@@ -51,8 +51,14 @@
 	"local quiet = state[2]\n" \
 	"if quiet then\n" \
 	"  local time = redis.call('TIME')\n" \
-	"  quiet = time[1] * 1000 + math.floor(time[2] / 1000) < tonumber(quiet)\n" \
-	"  if not quiet then redis.call('HDEL', KEYS[1], 'quiet') end\n" \
+	"  local rest = quiet - time[1] * 1000 - math.floor(time[2] / 1000)\n" \
+	"  local longest = tonumber(redis.call('HGET', KEYS[1], 'timeout') or 0)\n" \
+	"  quiet = rest > 0\n" \
+	"  if not quiet then\n" \
+	"    redis.call('HDEL', KEYS[1], 'quiet')\n" \
+	"  elseif rest > longest then\n"	/* the clock was set back */ \
+	"    redis.call('HINCRBY', KEYS[1], 'quiet', longest - rest)\n" \
+	"  end\n" \
 	"end\n"
 
 #define CHECK_SESSION \
@@ -151,14 +157,14 @@ const char *const ra_redis_scripts[RA_REDIS_SCRIPTS] = {
 	 * Renew the session; answers the living members, and the dead ones' session ids if
 	 * this session is to remove their entries.  KEYS[3]: members, KEYS[4]: sweep;
 	 * ARGV[4]: timeout, ARGV[5]: session id, ARGV[6]: member, '' if as before, ARGV[7]: 1 if
-	 * it does that already
+	 * it does that already.  Without memory for anything else a session still lives on
 	 */
 	[RA_REDIS_BEAT] =
 	CHECK_GENERATION
 	CHECK_SESSION
 	"redis.call('PEXPIRE', KEYS[2], ARGV[4])\n"
 	"if ARGV[6] ~= '' then\n"
-	"  redis.call('HSET', KEYS[3], ARGV[5], ARGV[6])\n"
+	"  redis.pcall('HSET', KEYS[3], ARGV[5], ARGV[6])\n"
 	"  redis.call('PUBLISH', ARGV[3] .. 'all', 'members ' .. ARGV[5])\n"
 	"end\n"
 	"local all, living, dead = redis.call('HGETALL', KEYS[3]), {}, {}\n"
@@ -172,8 +178,9 @@ const char *const ra_redis_scripts[RA_REDIS_SCRIPTS] = {
 	"end\n"
 	"if ARGV[7] == '1' then\n"
 	"  redis.call('PEXPIRE', KEYS[4], ARGV[4])\n"
-	"elseif #dead > 0 and not redis.call('SET', KEYS[4], ARGV[5], 'NX', 'PX', ARGV[4]) then\n"
-	"  dead = {}\n"
+	"elseif #dead > 0 then\n"
+	"  local mine = redis.pcall('SET', KEYS[4], ARGV[5], 'NX', 'PX', ARGV[4])\n"
+	"  if not mine or mine.err then dead = {} end\n"
 	"end\n"
 	"return {1, living, dead}\n",
 

@@ -209,7 +209,7 @@ ra_redis_drive(RaProvider *p)
 		start_commands(p, now);
 	if ((p->phase == PHASE_CONNECTING || p->phase == PHASE_SETUP) && now >= p->deadline)
 		disconnect(p, "no answer in time", NULL, true, false);
-	else if (p->commands.first != NULL && now - p->commands.first->sent_at >= p->patience)
+	else if (p->commands.first != NULL && now - ra_redis_link_due(&p->commands) >= p->patience)
 		disconnect(p, "no answer in time", NULL, p->phase != PHASE_READY, false);
 
 	if (p->phase == PHASE_READY && !p->closing)
@@ -246,7 +246,7 @@ ra_redis_next_time(RaProvider *p)
 	if (p->phase == PHASE_CONNECTING || p->phase == PHASE_SETUP)
 		AT(p->deadline);
 	if (p->commands.first != NULL)
-		AT(p->commands.first->sent_at + p->patience);
+		AT(ra_redis_link_due(&p->commands) + p->patience);
 	if (p->phase == PHASE_READY && !p->closing)
 	{
 		if (!p->beating)
@@ -461,6 +461,7 @@ static void
 info_reply(RaProvider *p, const redisReply *reply)
 {
 	char		value[64];
+	char		version[16];
 
 	if (p->phase != PHASE_SETUP)
 		return;
@@ -469,6 +470,11 @@ info_reply(RaProvider *p, const redisReply *reply)
 		!info_field(reply->str, "role", value, sizeof(value)))
 	{
 		disconnect(p, "unexpected answer to INFO", NULL, true, false);
+		return;
+	}
+	if (info_field(reply->str, "redis_version", version, sizeof(version)) && atoi(version) < 6)
+	{
+		disconnect(p, "the server is too old", "Redis 6.0.6 or later is needed.", true, false);
 		return;
 	}
 	if (strcmp(value, "master") != 0)

@@ -1,7 +1,7 @@
 # redis.sh
 #	  What test/provider/run has to know about Redis.
 
-sources='redis redis_session redis_link redis_scripts'
+sources='redis redis_session redis_walk redis_link redis_scripts'
 libraries=-lhiredis
 
 # Why it can't be tested here, or nothing

@@ -17,6 +17,7 @@ enum
 
 static const char *const key_names[KEYS] = {"k0", "k1", "k2"};
 static Proxy proxy[NODES];
+static int64_t heal_at[NODES];	/* 0: healthy */
 static Node node[NODES];
 static Lock lock[NODES][LOCKS];
 static struct
@@ -26,10 +27,10 @@ static struct
 }			known, at_ask[NODES][LOCKS];
 
 static void
-heal(void)
+heal(int i)
 {
-	for (int i = 0; i < NODES; i++)
-		proxy[i].hold_up = proxy[i].swallow_down = proxy[i].refuse = false;
+	proxy[i].hold_up = proxy[i].swallow_down = proxy[i].refuse = proxy[i].hold_old = false;
+	heal_at[i] = 0;
 }
 
 static void
@@ -45,52 +46,71 @@ ask_or_give_up(int i, int j)
 		ask(l, &node[i], key_names[l->key],
 			rand() % 3 ? RA_PROVIDER_EXCLUSIVE : RA_PROVIDER_SHARED, rand() % 4 == 0);
 	}
-	else if (rand() % 3 == 0 && !l->given_up)
-		give_up(l);
+	else if (!l->given_up && rand() % 3 == 0 && (heal_at[i] == 0 || rand() % 20 == 0))
+		give_up(l);				/* a broken node mostly holds on, that's the point */
 }
 
+/* For a moment, or for longer than a session lives */
 static void
 break_something(int i)
 {
-	switch (rand() % 150)
+	int64_t		now = now_ns();
+
+	if (heal_at[i] != 0)
+	{
+		if (now < heal_at[i])
+			return;
+		heal(i);
+	}
+	if (rand() % 60 != 0)
+		return;
+	heal_at[i] = now + (rand() % 4 ? rand() % 300 : 600 + rand() % 1000) * MS;
+	switch (rand() % 6)
 	{
 		case 0:
+		case 1:
 			proxy[i].hold_up = true;
 			break;
-		case 1:
+		case 2:
 			proxy[i].swallow_down = true;
 			break;
-		case 2:
-			proxy_cut(&proxy[i]);
-			break;
 		case 3:
-			proxy_cut_clients(&proxy[i]);
+			proxy_cut(&proxy[i]);
+			proxy[i].refuse = rand() % 2;
 			break;
 		case 4:
-			proxy[i].refuse = true;
+			/* what the old connection has said comes after the next one's */
+			proxy[i].hold_old = true;
 			break;
 		case 5:
-			if (rand() % 10 == 0)
-				admin_do(&server, "SCRIPT FLUSH");
+			proxy[i].hold_up = true;
+			proxy[i].swallow_down = true;
 			break;
-		case 6:
-			if (rand() % 4 == 0)
-				admin_do(&server, "SAVE");
+	}
+}
+
+static void
+break_server(void)
+{
+	switch (rand() % 1500)
+	{
+		case 0:
+			admin_do(&server, "SCRIPT FLUSH");
 			break;
-		case 7:
-			if (rand() % 40 == 0)
-			{
-				server_kill(&server);
-				server_start(&server, "");
-			}
+		case 1:
+			admin_do(&server, "SAVE");
 			break;
-		case 8:
-			if (rand() % 80 == 0)
+		case 2:
+			server_kill(&server);
+			server_start(&server, "");
+			break;
+		case 3:
+			if (rand() % 2)
 				admin_do(&server, "FLUSHALL");
 			break;
-		default:
-			if (rand() % 6 == 0)
-				proxy[i].hold_up = proxy[i].swallow_down = proxy[i].refuse = false;
+		case 4:
+			admin_do(&server, "CLIENT KILL TYPE pubsub");
+			break;
 	}
 }
 
@@ -180,18 +200,20 @@ nothing_is_held_twice_and_nothing_left(void **state)
 	}
 	while (now_ns() < finish)
 	{
-		int			i = rand() % NODES;
-
-		ask_or_give_up(i, rand() % LOCKS);
-		break_something(rand() % NODES);
+		for (int n = 0; n < 4; n++)
+			ask_or_give_up(rand() % NODES, rand() % LOCKS);
+		for (int n = 0; n < NODES; n++)
+			break_something(n);
+		break_server();
 		ngrants = 0;
-		pump(rand() % 4);
+		pump(rand() % 3);
 		check_tokens();
 		held += check_exclusion();
 		grants += ngrants;
 	}
 
-	heal();
+	for (int i = 0; i < NODES; i++)
+		heal(i);
 	for (int i = 0; i < NODES; i++)
 	{
 		until(node[i].connected);

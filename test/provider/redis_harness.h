@@ -216,6 +216,8 @@ typedef struct Pipe
 	int			server;
 	char		up[65536];		/* held back, from the client */
 	int			up_len;
+	bool		fresh;			/* came while hold_old */
+	bool		held;			/* by hold_old */
 	bool		lossy;			/* something was swallowed: fit only to be cut */
 } Pipe;
 
@@ -226,6 +228,7 @@ typedef struct Proxy
 	int			target;
 	bool		hold_up;		/* what clients say stays here */
 	bool		swallow_down;	/* what the server says is lost */
+	bool		hold_old;		/* cut towards clients, and hold what they said; new ones pass */
 	bool		refuse;			/* no new connections */
 	int			accepted;
 	Pipe		pipes[64];
@@ -285,8 +288,9 @@ proxy_cut_clients(Proxy *proxy)
 static void
 proxy_deliver(Pipe *pipe)
 {
+	/* to a server that is no more, perhaps */
 	if (pipe->up_len > 0)
-		assert_int_equal(write(pipe->server, pipe->up, pipe->up_len), pipe->up_len);
+		(void) !send(pipe->server, pipe->up, pipe->up_len, MSG_NOSIGNAL);
 	pipe->up_len = 0;
 }
 
@@ -318,7 +322,7 @@ proxy_pump(Proxy *proxy)
 			continue;
 		}
 		assert_true(proxy->npipes < LENGTH(proxy->pipes));
-		*pipe = (Pipe) {.client = fd, .server = server};
+		*pipe = (Pipe) {.client = fd, .server = server, .fresh = proxy->hold_old};
 		proxy->npipes++;
 	}
 
@@ -336,7 +340,14 @@ proxy_pump(Proxy *proxy)
 				pipe->up_len += n;
 			dead = n == 0 || (n < 0 && errno != EAGAIN);
 		}
-		if (!proxy->hold_up)
+		if (proxy->hold_old && pipe->up_len > 0 && pipe->client >= 0 && !pipe->fresh)
+		{
+			close(pipe->client);
+			pipe->client = -1;
+			pipe->held = true;
+			dead = false;
+		}
+		if (!proxy->hold_up && !(proxy->hold_old && pipe->held))
 			proxy_deliver(pipe);
 		n = recv(pipe->server, buffer, sizeof(buffer), MSG_DONTWAIT);
 		if (n > 0 && proxy->swallow_down)

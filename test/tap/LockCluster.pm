@@ -31,7 +31,7 @@ sub new
 
 	if ($provider eq 'redis')
 	{
-		$self->{service} = Redis->new("$dir/redis");
+		$self->{service} = Redis->new;
 		$self->{service}->start;
 	}
 	elsif ($provider eq 'zookeeper')
