@@ -485,8 +485,7 @@ set_disconnected(RaProvider *p)
 		return;
 	p->connected = false;
 	p->disconnected_at = ra_zk_now();
-	if (!p->ending)
-		p->cb.connected(p->arg, false, p->detail[0] != '\0' ? p->detail : "connection lost");
+	p->cb.connected(p->arg, false, p->detail[0] != '\0' ? p->detail : "connection lost");
 }
 
 /* The session ends, or never came to be */
@@ -522,8 +521,6 @@ session_over(RaProvider *p, const char *detail, bool access)
 static void
 set_connected(RaProvider *p, unsigned connects, int timeout, const char *peer)
 {
-	p->connected = true;
-	p->connects_seen = connects;
 	if (p->ending)
 	{
 		/* it is ours: closing it ends the session */
@@ -532,6 +529,8 @@ set_connected(RaProvider *p, unsigned connects, int timeout, const char *peer)
 		return;
 	}
 
+	p->connected = true;
+	p->connects_seen = connects;
 	p->timeout = timeout;
 	p->session_id = zoo_client_id(p->handle->zh)->client_id;
 	p->trouble_told = false;
