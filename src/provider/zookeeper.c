@@ -93,13 +93,13 @@ ra_zk_ignore(RaProvider *p, ZkCall *call)
 static void
 on_line(RaProvider *p, const char *line)
 {
-	const char *text = strstr(line, ":ZOO_");
+	const char *level = strstr(line, ":ZOO_");
+	const char *text = level != NULL ? strstr(level, ": ") : NULL;
 
-	text = text != NULL ? strstr(text, ": ") : NULL;
 	text = text != NULL ? text + 2 : line;
-	snprintf(p->detail, sizeof(p->detail), "%s", text);
-	p->detail[strcspn(p->detail, "\n")] = '\0';
-	ra_zk_log(p, RA_PROVIDER_DEBUG, NULL, "ZooKeeper client: %s", p->detail);
+	if (level != NULL && strncmp(level, ":ZOO_ERROR", 10) == 0)
+		snprintf(p->detail, sizeof(p->detail), "%.*s", (int) strcspn(text, "\n"), text);
+	ra_zk_log(p, RA_PROVIDER_DEBUG, NULL, "ZooKeeper client: %.*s", (int) strcspn(text, "\n"), text);
 }
 
 static void
