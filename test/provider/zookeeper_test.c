@@ -16,8 +16,6 @@
 #include "harness.h"
 #include "zookeeper.h"
 
-extern const RaProviderOps *ra_zookeeper_ops(void);
-
 static void
 server(const char *command)
 {
