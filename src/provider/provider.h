@@ -99,7 +99,11 @@ typedef struct RaProviderEntry
 /* arg is what open() was given; owner is what acquire() was given */
 typedef struct RaProviderCallbacks
 {
-	/* A session is up.  description: for previous_session in a later life; a secret */
+	/*
+	 * A session is up.  description: for previous_session in a later life; a secret.
+	 * Called again within the session when the generation was raised
+	 * meanwhile: tokens granted from then on belong to that one.
+	 */
 	void		(*session) (void *arg, const char *description, uint64_t generation,
 							int timeout_ms);
 

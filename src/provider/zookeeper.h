@@ -2,8 +2,9 @@
  * zookeeper.h
  *	  Inside of the ZooKeeper provider; provider.h is its outside.
  *
- * zookeeper.c			calls and the hand-over from the library's threads, the session
- * zookeeper_handle.c	the library's threads, and ours that open and close a handle
+ * zookeeper_open.c		open() and close()
+ * zookeeper.c			the session, lease and generation
+ * zookeeper_handle.c	the library's threads and ours, calls, and the hand-over
  * zookeeper_queue.c	requests: the entries in the lock queues
  * zookeeper_members.c	the list of members
  * zookeeper_list.c		list()
@@ -323,7 +324,6 @@ extern void ra_zk_log_sink(RaProvider *p, bool add);
 extern bool ra_zk_helper_start(ZkHandle *handle, ZkTask task);
 extern void ra_zk_handle_free(ZkHandle *handle);
 extern void ra_zk_call_end(RaProvider *p, ZkCall *call);
-extern void ra_zk_provider_free(RaProvider *p);
 
 /*
  * Calls.  done() is always called later, from process(), unless the session
@@ -346,7 +346,14 @@ extern ZkWatch *ra_zk_watch_new(RaProvider *p, const char *path, ZkWatchKind kin
 extern void ra_zk_watch_unlink(ZkWatch *watch);
 extern void ra_zk_watch_drop(ZkWatch *watch);
 
+/* zookeeper_open.c */
+extern const RaProviderOps *ra_zookeeper_ops(void);
+extern void ra_zk_provider_free(RaProvider *p);
+
 /* zookeeper.c */
+extern void ra_zk_start(RaProvider *p);
+extern int	ra_zk_wait_for(RaProvider *p, bool *writable, int64_t *until);
+extern void ra_zk_process(RaProvider *p);
 
 /* Whether the server has said how a request ended; else it may be done or not */
 static inline bool
@@ -369,7 +376,6 @@ extern void ra_zk_complain(RaProvider *p, int rc, const char *what);
 extern void ra_zk_ignore(RaProvider *p, ZkCall *call);
 extern void ra_zk_create_base(RaProvider *p);
 extern void ra_zk_generation_raise(RaProvider *p);
-extern void ra_zk_answer_proves(RaProvider *p, const ZkCall *call);
 
 /* zookeeper_queue.c */
 extern RaProviderRequest *ra_zk_acquire(RaProvider *p, void *owner, const char *key, int keylen,

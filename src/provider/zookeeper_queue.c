@@ -605,7 +605,7 @@ drive(RaProvider *p, RaProviderRequest *r)
 		finish_released(p, r);
 		return;
 	}
-	if (r->state == FOUND && r->ending)
+	if ((r->state == FOUND || r->state == ENTERED) && r->ending)
 		r->state = DELETE;
 	if (!ra_zk_ready(p))
 		return;

@@ -96,7 +96,7 @@ sub start
 		my $dir = "$self->{dir}/$i";
 		my @command = ('java', @jvm,
 			'-cp', join(':', map { "$jars/$_" } qw(zookeeper.jar slf4j-simple.jar)),
-			'-Dorg.slf4j.simpleLogger.defaultLogLevel=warn',
+			'-Dorg.slf4j.simpleLogger.defaultLogLevel=' . ($ENV{ZOOKEEPER_LOG} || 'error'),
 			'-Dzookeeper.forceSync=' . ($self->{fsync} ? 'yes' : 'no'),
 			'org.apache.zookeeper.server.quorum.QuorumPeerMain', "$dir/zoo.cfg");
 
@@ -133,7 +133,7 @@ sub wait_until_serving
 	{
 		until ($self->mode($i))
 		{
-			croak "server $i does not start:\n" . slurp("$self->{dir}/$i/log")
+			croak "server $i does not start:\n" . substr(slurp("$self->{dir}/$i/log"), -2000)
 			  if time > $deadline || !$self->pid($i);
 			sleep 0.05;
 		}
@@ -163,7 +163,10 @@ sub pid
 	my ($pid) = slurp("$dir/pid") =~ /(\d+)/;
 	my $command = -e "/proc/$pid/cmdline" ? slurp("/proc/$pid/cmdline") : '';
 	my $state = -e "/proc/$pid/stat" ? slurp("/proc/$pid/stat") : '';
-	return if $state =~ /\) Z/ || index($command, "$dir/zoo.cfg") < 0 && index($command, $0) < 0;
+	return if $state eq '' || $state =~ /\) Z/;
+
+	# before and while it becomes java it is called otherwise
+	return if $command ne '' && index($command, "$dir/zoo.cfg") < 0 && index($command, $0) < 0;
 	return $pid;
 }
 
