@@ -61,4 +61,11 @@ typedef struct RaRegister
 /* By its kind; ERROR with a hint if this server is not set up for it */
 extern const RaRegister *ra_register(RaRegisterKind kind);
 
+/* How gids name the kind; false: no kind has that letter */
+extern const char *ra_register_name(RaRegisterKind kind);
+extern char ra_register_letter(RaRegisterKind kind);
+extern bool ra_register_by_letter(char letter, RaRegisterKind *kind);
+
+extern const RaRegister ra_register_local;
+
 #endif							/* RA_REGISTER_H */
