@@ -23,7 +23,8 @@
  * recovery (recovery.c) asks it later, and so must the client (SQLSTATE 08007).
  *
  * The same holds for a single branch whose connection breaks while it commits: only
- * pg_xact_status() of its node can tell.
+ * its node can tell.  (Its transaction ID is a witness until that server crashes: one that had not
+ * got as far as the log on disk is given away again.)
  */
 #include "postgres.h"
 
@@ -298,7 +299,8 @@ report_unknown_single(RaBranch *branch)
 			(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
 			 errmsg("it is not known whether the transaction has committed on node \"%s\"", branch->node),
 			 errdetail_internal("%s", message),
-			 errhint("There, SELECT pg_xact_status('%s') tells.", branch->xid)));
+			 errhint("See there whether its changes are visible; unless that server has crashed since, SELECT pg_xact_status('%s') tells, too.",
+					 branch->xid)));
 }
 
 static void
