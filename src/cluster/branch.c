@@ -204,6 +204,15 @@ ra_branch_execute(RaBranch *branch, const char *sql, int nparams, const char *co
 	branch->opened = true;
 	(void) ra_branch_wait_all(0);
 
+	if (branch->copying)
+	{
+		branch->state = RA_BRANCH_BROKEN;
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("COPY from or to the client cannot be run on a node"),
+				 errcontext("statement on node \"%s\"", branch->node)));
+	}
+
 	/* it has ended with the savepoint made, or nobody knows */
 	if (ra_conn_lost(branch->conn) || branch->position < user ||
 		(branch->failure && branch->position == user && PQtransactionStatus(branch->pg) != PQTRANS_INERROR))
@@ -448,6 +457,12 @@ take_result(RaBranch *branch, PGresult *res)
 				branch->wrote = true;
 				strlcpy(branch->xid, PQgetvalue(res, 0, 0), sizeof(branch->xid));
 			}
+			break;
+		case PGRES_COPY_IN:
+		case PGRES_COPY_OUT:
+		case PGRES_COPY_BOTH:
+			branch->copying = true;
+			ended(branch);
 			break;
 		default:
 			/* the first failure stays: what follows it tells less */

@@ -54,6 +54,7 @@ typedef struct RaBranch
 	/* the message under way */
 	bool		busy;
 	bool		pipeline;
+	bool		copying;		/* it wants a dialogue, which it won't have */
 	int			position;		/* statement whose results come next */
 	int			counted;		/* the user's statement, or -1 */
 	int			asked;			/* for the transaction ID, or -1 */

@@ -62,7 +62,7 @@
 #define ASK_TIMEOUT 5000		/* ms */
 #define GRACE 5000				/* ms after commit_timeout */
 #define IDLE_ROUNDS 12			/* then the worker ends */
-#define SWEEP_INTERVAL 60000	/* ms between looks at what participants have */
+#define SWEEP_ROUNDS 12			/* between looks at what participants have */
 
 typedef struct Found
 {
@@ -81,7 +81,6 @@ static TimestampTz looked_at = 0;
 static Oid	my_dboid = InvalidOid;
 static MemoryContext round_cxt = NULL;
 static List *silent = NIL;		/* coordinators that didn't answer last time (char *) */
-static TimestampTz swept_at = 0;
 
 static bool something_to_do(void);
 static bool recovery_attach(void);
@@ -277,7 +276,6 @@ typedef struct Round
 	int			current;
 	int			settled;
 	int			left;			/* decision rows */
-	TimestampTz now;
 } Round;
 
 static void
@@ -315,6 +313,7 @@ sweep_work(void *arg)
 static int
 run_round(void)
 {
+	static uint32 rounds = 0;
 	Round		round = {0};
 	RaRecovery *slot;
 
@@ -330,12 +329,8 @@ run_round(void)
 	if (round.settled > 0)
 		ra_wake_worker();		/* there may be events in it */
 	run_safely(delete_work, NULL);
-	round.now = GetCurrentTimestamp();
-	if (round.now < swept_at || round.now >= TimestampTzPlusMilliseconds(swept_at, SWEEP_INTERVAL))
-	{
-		swept_at = round.now;
+	if (rounds++ % SWEEP_ROUNDS == 0)
 		run_safely(sweep_work, &round);
-	}
 
 	LWLockAcquire(ra_global_state->lock, LW_EXCLUSIVE);
 	slot = ra_recovery_slot(my_dboid, true);
@@ -343,7 +338,7 @@ run_round(void)
 	{
 		slot->rounds++;
 		slot->waiting = round.n - round.settled;
-		slot->last_run = round.now;
+		slot->last_run = GetCurrentTimestamp();
 	}
 	LWLockRelease(ra_global_state->lock);
 	return round.n + round.left;
@@ -586,8 +581,9 @@ prepared_there(const char *node)
 }
 
 /*
- * Others, left by crashes or unreachable participants: rows of some age whose participants have
- * no branch any more.  How many are left.
+ * Others, left by crashes or unreachable participants: rows whose participants have no
+ * branch any more.  They had prepared all when the row was written, so none can come
+ * later.  How many rows are left.
  */
 static int
 sweep(void)
@@ -605,9 +601,7 @@ sweep(void)
 
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (SPI_execute("SELECT c.gid, c.participants, c.ctid FROM risk_alert.global_commit c"
-					" WHERE c.decided_at OPERATOR(pg_catalog.<) pg_catalog.now() OPERATOR(pg_catalog.-) interval '60 seconds' LIMIT 10000",
-					true, 0) != SPI_OK_SELECT)
+	if (SPI_execute("SELECT c.gid, c.participants FROM risk_alert.global_commit c LIMIT 10000", true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read risk_alert.global_commit");
 	rows = SPI_tuptable;
 	n = SPI_processed;

@@ -304,6 +304,52 @@ foreach my $death (sort keys %deaths)
 	$_->append_conf('postgresql.conf', "risk_alert.recovery_interval = '200ms'\n"), $_->reload foreach $node_b, $node_c;
 }
 
+# F22 A branch is finished by somebody else, so that the answer is "does not exist"
+{
+	my $session = session($node_a);
+	my $gid;
+
+	$id++;
+	commit_until($session, 'commit 2', on('node_b', take($id)), on('node_c', give($id)));
+	$gid = $node_c->safe_psql('postgres', q{SELECT gid FROM pg_prepared_xacts});
+	$node_c->safe_psql('postgres', "COMMIT PREPARED '$gid'");
+	go();
+	is(outcome($session), '', 'F22 a branch that is finished already is no news');
+	is(balances($id), '1000 990 1010', 'F22 and no harm');
+	$session->quit;
+}
+
+# F23 A node falls silent, and speaks again
+{
+	my $silent = sub {
+		my ($step) = @_;
+		my $session = session($node_a);
+		my ($pid, $message);
+
+		$id++;
+		commit_until($session, $step, on('node_b', take($id)), on('node_c', give($id)));
+		$pid = $node_c->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE application_name = 'risk_alert node_a' AND backend_type = 'client backend'
+			AND (state = 'idle in transaction' OR query LIKE 'PREPARE TRANSACTION%')});
+		kill('STOP', $pid);
+		go();
+		$message = outcome($session);
+		kill('CONT', $pid);
+		$session->quit;
+		ok(defined settled(), "F23 a node is silent from \"$step\" on: nothing stays prepared");
+		return $message;
+	};
+	$node_a->append_conf('postgresql.conf', "risk_alert.commit_timeout = '500ms'\n");
+	$node_a->reload;
+	wait_until($node_a, 'SHOW risk_alert.commit_timeout', '500ms');
+	like($silent->('prepare 2'), qr/ERROR:  57014: not all nodes have prepared/, 'F23 a node that does not prepare in time');
+	is(balances($id), '1000 1000 1000', 'F23 aborts all');
+	$node_a->append_conf('postgresql.conf', "risk_alert.commit_timeout = '30s'\n");
+	$node_a->reload;
+	wait_until($node_a, 'SHOW risk_alert.commit_timeout', '30s');
+	like($silent->('commit 1'), qr/^psql\S* WARNING:  01000: global transaction "\S+" is committed, but its branch on node "node_c" is not finished yet/, 'F23 one that does not commit in time');
+	is(balances($id), '1000 990 1010', 'F23 commits later');
+}
+
 # Cancelling, time limits
 {
 	my $session = session($node_a);
@@ -433,6 +479,26 @@ CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRE
 	like(answer($session, on('node_c', give($id))), qr/ERROR:  55000: node "node_c" cannot take part.*does not have the extension/s, 'a database without the extension is refused');
 	$node_a->safe_psql('postgres', q{ALTER SERVER node_c OPTIONS (SET dbname 'postgres')});
 	$session->quit;
+}
+
+# Rows of the register that crashes have left
+ok(wait_until($node_a, 'SELECT count(*) FROM risk_alert.global_commit', 0), 'what is left of the register after crashes is swept away');
+is($node_a->safe_psql('postgres', q{SELECT count(*) FROM risk_alert.global_transactions}), 0, 'no transaction is left');
+
+# A branch that waits for long is a finding
+{
+	my $session = session($node_a);
+
+	$id++;
+	$node_b->append_conf('postgresql.conf', "risk_alert.prepared_warning = '1s'\n");
+	$node_b->reload;
+	commit_until($session, 'commit 1', on('node_b', take($id)), on('node_c', give($id)));
+	ok(wait_until($node_b, q{SELECT level, description FROM risk_alert.check_setup() WHERE name = 'global_transaction'}, 'warning|a branch of a global transaction waits for its outcome'),
+		'check_setup() warns of a branch that stays prepared');
+	go();
+	outcome($session);
+	$session->quit;
+	is($node_b->safe_psql('postgres', q{SELECT count(*) FROM risk_alert.check_setup() WHERE name = 'global_transaction'}), 0, 'until it is finished');
 }
 
 # Many at once, while servers crash
