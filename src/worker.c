@@ -175,6 +175,7 @@ static void note_state(RaWorkerState state, const char *error);
 static bool extension_look(void);
 static void extension_invalidate(Datum arg, Oid relid);
 static bool run_batch(void);
+static void look_after_global(void);
 static void check_signals(void);
 static void wait_for_work(long ms);
 static void nap(void);
@@ -244,6 +245,7 @@ ra_worker_main(Datum main_arg)
 			continue;
 		}
 
+		look_after_global();
 		now = GetCurrentTimestamp();
 		events = pg_atomic_read_u64(&my_slot->events);
 		more = run_batch();
@@ -524,7 +526,6 @@ run_batch(void)
 			CommitTransactionCommand();
 			initialized = true;
 		}
-		ra_recovery_tick();
 		more = ra_batch_run(my_slot);
 		if (error_pause != 0)
 		{
@@ -565,6 +566,31 @@ run_batch(void)
 	(void) pgstat_report_stat(false);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	return more;
+}
+
+/* Trouble with global transactions must not hold up events */
+static void
+look_after_global(void)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		ra_recovery_tick();
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		error_context_stack = NULL;
+		QueryCancelPending = false;
+		EmitErrorReport();
+		AbortCurrentTransaction();
+		FlushErrorState();
+		extension_stale = true;
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
 }
 
 /* Leave if asked to, reload the configuration if told to */

@@ -75,6 +75,7 @@ typedef struct Found
 /* of the worker that starts us */
 static BackgroundWorkerHandle *handle = NULL;
 static bool epoch_noted = false;
+static TimestampTz tried_at = 0;	/* to note the epoch */
 static TimestampTz looked_at = 0;
 
 /* of ours */
@@ -108,12 +109,13 @@ ra_recovery_tick(void)
 
 	if (ra_node_name[0] == '\0' || RecoveryInProgress())
 		return;
-	if (!epoch_noted)
+	now = GetCurrentTimestamp();
+	if (!epoch_noted && (now < tried_at || now >= TimestampTzPlusMilliseconds(tried_at, 1000)))
 	{
+		tried_at = now;
 		ra_local_note_epoch();
 		epoch_noted = true;
 	}
-	now = GetCurrentTimestamp();
 	if (now >= looked_at && now < TimestampTzPlusMilliseconds(looked_at, ra_recovery_interval))
 		return;
 	looked_at = now;
@@ -368,7 +370,12 @@ run_safely(void (*work) (void *arg), void *arg)
 		/* somebody else finishes it */
 		if (edata->sqlerrcode != ERRCODE_UNDEFINED_OBJECT && edata->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
 		{
-			EmitErrorReport();
+			static char logged[256] = "";
+
+			/* what happens again in each round is no news */
+			if (strncmp(edata->message, logged, sizeof(logged) - 1) != 0)
+				EmitErrorReport();
+			strlcpy(logged, edata->message, sizeof(logged));
 			note_error(edata->message);
 		}
 		AbortCurrentTransaction();
@@ -566,18 +573,21 @@ delete_done(void)
 	SPI_finish();
 }
 
-/* The gids of this node's transactions that are prepared on a node, in one text; NULL: it doesn't answer */
+/*
+ * The gids of this node's transactions that are prepared on a node, in one text; NULL: it
+ * doesn't answer, or it is another one that has none of the branches
+ */
 static char *
 prepared_there(const char *node)
 {
-	char	   *answer = NULL;
+	char	   *answers[2];
 	char	   *reason;
 
-	if (!ra_ask_node(node, "SELECT COALESCE(pg_catalog.string_agg(x.gid, ' '), '') FROM pg_catalog.pg_prepared_xacts x"
-					 " WHERE pg_catalog.starts_with(x.gid, $1)",
-					 psprintf("ra:%s:%s:", ra_cluster_name, ra_node_name), ASK_TIMEOUT, &answer, 1, &reason))
+	if (!ra_ask_node(node, "SELECT COALESCE(pg_catalog.string_agg(x.gid, ' '), ''), pg_catalog.current_setting('risk_alert.node_name', true)"
+					 "  FROM pg_catalog.pg_prepared_xacts x WHERE pg_catalog.starts_with(x.gid, $1)",
+					 psprintf("ra:%s:%s:", ra_cluster_name, ra_node_name), ASK_TIMEOUT, answers, 2, &reason))
 		return NULL;
-	return answer;
+	return answers[1] && strcmp(answers[1], node) == 0 ? answers[0] : NULL;
 }
 
 /*
