@@ -83,7 +83,12 @@ sub port { my ($self, $i) = @_; return $self->{ports}[ ($i // 1) - 1 ]; }
 
 sub hosts { my $self = shift; return join ',', map { "127.0.0.1:$_" } @{ $self->{ports} }; }
 
-sub which { my ($self, @which) = @_; return @which ? @which : 1 .. @{ $self->{ports} }; }
+sub which
+{
+	my ($self, @which) = @_;
+	@which = (1 .. @{ $self->{ports} }) unless @which;
+	return @which;
+}
 
 # Start, and wait until they serve
 sub start
@@ -151,6 +156,14 @@ sub mode
 	print $socket 'srvr';
 	my $answer = do { local $/; <$socket> } // '';
 	return $answer =~ /^Mode: (\w+)/m ? $1 : '';
+}
+
+# Number of the leader
+sub leader
+{
+	my $self = shift;
+	my ($leader) = grep { $self->mode($_) eq 'leader' } $self->which;
+	return $leader;
 }
 
 # Only if that process is the server, and not a later one with its number
