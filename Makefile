@@ -72,7 +72,32 @@ ifeq (,$(shell command -v $(firstword $(pgxs_clang) none) 2>/dev/null))
 override with_llvm = no
 endif
 
+# Providers are libraries of their own: only the broker loads one, with its client
+zookeeper_header := $(shell echo '\#include <zookeeper/zookeeper.h>' | $(CC) -E - >/dev/null 2>&1 && echo yes)
+ZOOKEEPER_OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/provider/zookeeper*.c)))
+EXTRA_CLEAN += risk_alert_zookeeper.so $(ZOOKEEPER_OBJS)
+
 include $(PGXS)
+
+ifeq (yes,$(zookeeper_header))
+all: risk_alert_zookeeper.so
+
+install: install-zookeeper
+
+.PHONY: install-zookeeper
+install-zookeeper: risk_alert_zookeeper.so
+	$(MKDIR_P) '$(DESTDIR)$(pkglibdir)'
+	$(INSTALL_SHLIB) $< '$(DESTDIR)$(pkglibdir)/'
+else
+$(info no zookeeper/zookeeper.h (Debian: libzookeeper-mt-dev): building without ZooKeeper)
+endif
+
+$(ZOOKEEPER_OBJS): override CFLAGS += $(CFLAGS_SL) -fvisibility=hidden
+$(ZOOKEEPER_OBJS): override CPPFLAGS += -DTHREADED
+$(ZOOKEEPER_OBJS): $(wildcard src/provider/*.h)
+
+risk_alert_zookeeper.so: $(ZOOKEEPER_OBJS)
+	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@ -lzookeeper_mt
 
 # The server was configured for gcc: clang need not know all those options, nor
 # the attributes in the server's headers
