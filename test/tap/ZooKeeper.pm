@@ -18,6 +18,7 @@ use warnings;
 
 use Carp;
 use File::Path qw(make_path remove_tree);
+use IO::Select;
 use IO::Socket::INET;
 use POSIX ();
 use Time::HiRes qw(sleep time);
@@ -153,8 +154,15 @@ sub mode
 	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->port($i), Timeout => 2)
 	  or return '';
 
-	print $socket 'srvr';
-	my $answer = do { local $/; <$socket> } // '';
+	# one that is just starting may take a connection and forget it
+	my $answer = '';
+	my $deadline = time + 2;
+	$socket->blocking(0);
+	$socket->syswrite('srvr');
+	while (time < $deadline && IO::Select->new($socket)->can_read($deadline - time))
+	{
+		last unless $socket->sysread($answer, 4096, length $answer);
+	}
 	return $answer =~ /^Mode: (\w+)/m ? $1 : '';
 }
 
