@@ -612,7 +612,7 @@ handle_event(RaProvider *p)
 		p->phase = ZK_CONNECTING;
 		p->disconnected_at = ra_zk_now();
 		p->phase_until = p->disconnected_at +
-			(p->ending ? 3 : 6) * p->timeout_wish * NS_PER_MS + 5000 * NS_PER_MS;
+			NS_PER_MS * (p->ending ? 3 : 6) * p->timeout_wish + 5000 * NS_PER_MS;
 		if (p->credentials != NULL && !p->ending)
 			ra_zk_add_auth(p, auth_done);
 	}
@@ -678,7 +678,7 @@ earlier(int64_t a, int64_t b)
 static int64_t
 give_up_at(RaProvider *p)
 {
-	return p->disconnected_at + 2 * p->timeout * NS_PER_MS;
+	return p->disconnected_at + NS_PER_MS * 2 * p->timeout;
 }
 
 static void
