@@ -17,6 +17,13 @@ typedef enum RaAlertResult
 } RaAlertResult;
 
 /*
+ * Around what a batch's transaction raises.  The tables that the first alert opens are
+ * kept in cxt; after an error the transaction's abort closes them.
+ */
+extern void ra_alert_begin(MemoryContext cxt);
+extern void ra_alert_end(void);
+
+/*
  * Raise an alert for the stored row, or fold it into an open one of the same
  * entity and lead rule within the stream's suppression window.
  */

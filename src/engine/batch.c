@@ -576,12 +576,14 @@ process_batch(Snapshot snapshot)
 	}
 
 	ra_score_begin();
+	ra_alert_begin(batch_cxt);
 	hash_seq_init(&seq, streams);
 	while ((stream = hash_seq_search(&seq)) != NULL)
 	{
 		if (stream->nevents > 0)
 			alerts += score_stream(stream, snapshot);
 	}
+	ra_alert_end();
 	ra_score_end();
 
 	/* a rule's function may have left advisory locks behind */
