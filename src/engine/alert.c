@@ -113,10 +113,9 @@ typedef struct Alert
 
 PG_FUNCTION_INFO_V1(ra_event_id_fn);
 
-/* The tables, from a batch's first alert on */
-static MemoryContext batch_cxt;
-static RaDirectTable *alerts;
-static RaDirectTable *events;
+/* Open from a batch's first alert on */
+static RaDirectTable alerts = {"alert", alert_columns, A_COLUMNS};
+static RaDirectTable events = {"alert_event", event_columns, E_COLUMNS};
 static Relation fold_index;		/* NULL: folding is left to the statement */
 static Relation event_index;	/* likewise */
 
@@ -265,36 +264,30 @@ notify(RaRuleSet *rs, int64 alert_id, const RaScore *score, const char *entity)
 }
 
 void
-ra_alert_begin(MemoryContext cxt)
+ra_alert_begin(void)
 {
-	batch_cxt = cxt;
-	/* what a failed batch left open has gone with its transaction */
-	alerts = events = NULL;
+	ra_direct_forget(&alerts);
+	ra_direct_forget(&events);
 }
 
 void
 ra_alert_end(void)
 {
-	if (alerts)
+	if (alerts.rel)
 	{
-		ra_direct_close(events);
-		ra_direct_close(alerts);
+		ra_direct_close(&events);
+		ra_direct_close(&alerts);
 	}
-	alerts = events = NULL;
 }
 
 static void
 open_tables(void)
 {
-	MemoryContext old = MemoryContextSwitchTo(batch_cxt);
-	RaDirectTable *opened = ra_direct_open("alert", alert_columns, A_COLUMNS);
-
-	events = ra_direct_open("alert_event", event_columns, E_COLUMNS);
-	fold_index = ra_direct_index(opened, "alert_fold",
+	ra_direct_open(&alerts);
+	ra_direct_open(&events);
+	fold_index = ra_direct_index(&alerts, "alert_fold",
 								 (AttrNumber[]) {A_STREAM_ID + 1, 0, A_LEAD_RULE + 1, A_EVENT_TIME + 1}, 4);
-	event_index = ra_direct_index(events, NULL, (AttrNumber[]) {E_STREAM_ID + 1, E_EVENT_ID + 1}, 2);
-	alerts = opened;
-	MemoryContextSwitchTo(old);
+	event_index = ra_direct_index(&events, NULL, (AttrNumber[]) {E_STREAM_ID + 1, E_EVENT_ID + 1}, 2);
 }
 
 /* Has the event led to an alert before? */
@@ -312,11 +305,11 @@ is_known(const Alert *alert)
 		ra_direct_key(&keys[0], event_index, 1, BTEqualStrategyNumber, F_INT4EQ,
 					  Int32GetDatum(alert->rs->stream_id));
 		ra_direct_key(&keys[1], event_index, 2, BTEqualStrategyNumber, F_TEXTEQ, alert->id);
-		scan = index_beginscan(events->rel, event_index, snapshot, 2, 0);
+		scan = index_beginscan(events.rel, event_index, snapshot, 2, 0);
 		index_rescan(scan, keys, 2, NULL, 0);
-		known = index_getnext_slot(scan, ForwardScanDirection, events->found);
+		known = index_getnext_slot(scan, ForwardScanDirection, events.found);
 		index_endscan(scan);
-		ExecClearTuple(events->found);
+		ExecClearTuple(events.found);
 		UnregisterSnapshot(snapshot);
 		return known;
 	}
@@ -337,11 +330,11 @@ text_equal(Datum a, Datum b)
 	return DatumGetBool(DirectFunctionCall2Coll(texteq, DEFAULT_COLLATION_OID, a, b));
 }
 
-/* Does the row in alerts->found take the event in? */
+/* Does the row in alerts.found take the event in? */
 static bool
 takes(const Alert *alert)
 {
-	TupleTableSlot *row = alerts->found;
+	TupleTableSlot *row = alerts.found;
 	TimestampTz time;
 
 	slot_getallattrs(row);
@@ -354,17 +347,17 @@ takes(const Alert *alert)
 }
 
 /*
- * Lock the row in alerts->found, and read its latest version into there.  False
+ * Lock the row in alerts.found, and read its latest version into there.  False
  * if it is gone, or somebody else keeps it locked.
  */
 static bool
 lock_found(Snapshot snapshot)
 {
-	ItemPointerData tid = alerts->found->tts_tid;
+	ItemPointerData tid = alerts.found->tts_tid;
 	TM_FailureData failure;
 
-	ExecClearTuple(alerts->found);
-	switch (table_tuple_lock(alerts->rel, &tid, snapshot, alerts->found, GetCurrentCommandId(false),
+	ExecClearTuple(alerts.found);
+	switch (table_tuple_lock(alerts.rel, &tid, snapshot, alerts.found, GetCurrentCommandId(false),
 							 LockTupleNoKeyExclusive, LockWaitSkip,
 							 TUPLE_LOCK_FLAG_FIND_LAST_VERSION, &failure))
 	{
@@ -410,21 +403,21 @@ fold_directly(const Alert *alert)
 				  TimestampTzGetDatum(alert->fold_after));
 	ra_direct_key(&keys[4], fold_index, 4, BTLessStrategyNumber, F_TIMESTAMPTZ_LT,
 				  TimestampTzGetDatum(alert->fold_before));
-	scan = index_beginscan(alerts->rel, fold_index, snapshot, 5, 0);
+	scan = index_beginscan(alerts.rel, fold_index, snapshot, 5, 0);
 	index_rescan(scan, keys, 5, NULL, 0);
-	while (alert_id == 0 && index_getnext_slot(scan, BackwardScanDirection, alerts->found))
+	while (alert_id == 0 && index_getnext_slot(scan, BackwardScanDirection, alerts.found))
 	{
 		/* once more when locked: it may have been resolved in between */
 		if (takes(alert) && lock_found(snapshot) && takes(alert))
-			alert_id = DatumGetInt64(alerts->found->tts_values[A_ALERT_ID]);
+			alert_id = DatumGetInt64(alerts.found->tts_values[A_ALERT_ID]);
 	}
 	index_endscan(scan);
 	UnregisterSnapshot(snapshot);
 
 	if (alert_id != 0)
 	{
-		TupleTableSlot *before = alerts->found;
-		TupleTableSlot *after = alerts->slot;
+		TupleTableSlot *before = alerts.found;
+		TupleTableSlot *after = alerts.slot;
 		int			natts = after->tts_tupleDescriptor->natts;
 		Datum	   *v = after->tts_values;
 
@@ -440,9 +433,9 @@ fold_directly(const Alert *alert)
 			v[A_DECISION] = alert->decision;
 		if (severity_rank(v[A_SEVERITY]) < (int) alert->score->severity)
 			v[A_SEVERITY] = alert->severity;
-		ra_direct_update(alerts);
+		ra_direct_update(&alerts);
 	}
-	ExecClearTuple(alerts->found);
+	ExecClearTuple(alerts.found);
 	return alert_id;
 }
 
@@ -453,7 +446,7 @@ fold(const Alert *alert)
 	Datum		args[9];
 	int64		alert_id;
 
-	if (fold_index != NULL && alerts->updatable)
+	if (fold_index != NULL && alerts.updatable)
 		return fold_directly(alert);
 
 	args[0] = Int32GetDatum(alert->rs->stream_id);
@@ -484,12 +477,12 @@ raise_alert(const Alert *alert)
 	char		nulls[14] = "             ";
 	int64		alert_id;
 
-	if (alerts->insertable)
+	if (alerts.insertable)
 	{
-		Datum	   *v = alerts->slot->tts_values;
-		bool	   *isnull = alerts->slot->tts_isnull;
+		Datum	   *v = alerts.slot->tts_values;
+		bool	   *isnull = alerts.slot->tts_isnull;
 
-		ra_direct_row(alerts);
+		ra_direct_row(&alerts);
 		v[A_STREAM_ID] = Int32GetDatum(alert->rs->stream_id);
 		v[A_STREAM] = CStringGetTextDatum(alert->rs->name);
 		v[A_EVENT_KEY] = alert->key;
@@ -505,7 +498,7 @@ raise_alert(const Alert *alert)
 		v[A_FEATURES] = features;
 		v[A_RULE_SET_VERSION] = Int64GetDatum(alert->rs->version);
 		alert_id = DatumGetInt64(v[A_ALERT_ID]);
-		ra_direct_insert(alerts);
+		ra_direct_insert(&alerts);
 		return alert_id;
 	}
 
@@ -539,18 +532,18 @@ record_event(const Alert *alert, int64 alert_id)
 {
 	Datum		args[6];
 
-	if (events->insertable)
+	if (events.insertable)
 	{
-		Datum	   *v = events->slot->tts_values;
+		Datum	   *v = events.slot->tts_values;
 
-		ra_direct_row(events);
+		ra_direct_row(&events);
 		v[E_STREAM_ID] = Int32GetDatum(alert->rs->stream_id);
 		v[E_EVENT_KEY] = alert->key;
 		v[E_ALERT_ID] = Int64GetDatum(alert_id);
 		v[E_EVENT_TIME] = TimestampTzGetDatum(alert->time);
 		v[E_SCORE] = Int32GetDatum(alert->score->score);
 		v[E_RULES] = alert->rules;
-		ra_direct_insert(events);
+		ra_direct_insert(&events);
 		return;
 	}
 
@@ -577,7 +570,7 @@ ra_alert_write(RaRuleSet *rs, const RaRow *row, const RaScore *score)
 	Alert		alert;
 	int			i;
 
-	if (alerts == NULL)
+	if (alerts.rel == NULL)
 		open_tables();
 
 	alert.rs = rs;

@@ -16,11 +16,8 @@ typedef enum RaAlertResult
 	RA_ALERT_KNOWN				/* the event has its alert already */
 } RaAlertResult;
 
-/*
- * Around what a batch's transaction raises.  The tables that the first alert opens are
- * kept in cxt; after an error the transaction's abort closes them.
- */
-extern void ra_alert_begin(MemoryContext cxt);
+/* Around what a transaction raises; after an error there is no end */
+extern void ra_alert_begin(void);
 extern void ra_alert_end(void);
 
 /*

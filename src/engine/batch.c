@@ -576,7 +576,7 @@ process_batch(Snapshot snapshot)
 	}
 
 	ra_score_begin();
-	ra_alert_begin(batch_cxt);
+	ra_alert_begin();
 	hash_seq_init(&seq, streams);
 	while ((stream = hash_seq_search(&seq)) != NULL)
 	{

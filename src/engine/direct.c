@@ -3,10 +3,12 @@
  *	  Rows of our own tables, written without a statement for each.
  *
  * Starting and ending an executor takes most of the time of a statement that
- * writes one row.  Here tables, indexes and what their expressions are
- * compiled to stay open for a batch, as COPY and logical replication keep them,
- * and rows go in by the latter's functions: constraints, defaults, generated columns
- * and all indexes are theirs to see to, whoever added them.
+ * writes one row.  Here tables and indexes stay open for a batch, as COPY and logical
+ * replication keep them, and rows go in by the latter's functions: constraints,
+ * defaults, generated columns and all indexes are theirs to see to, whoever
+ * added them.  What these compile to is kept from batch to batch, since many a
+ * batch has one alert only: until an invalidation says that the table changes, or
+ * a function or type that its expressions may use.
  *
  * What only a statement does is left to one: the flags of the table say no if
  * there are triggers, rewrite rules or inheriting tables, or if columns are not
@@ -24,28 +26,111 @@
 #include "executor/executor.h"
 #include "nodes/makefuncs.h"
 #include "rewrite/rewriteHandler.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 #include "engine/direct.h"
 
-static bool as_expected(TupleDesc desc, const RaDirectColumn *columns, int ncolumns);
-static void prepare_defaults(RaDirectTable *table, const RaDirectColumn *columns, int ncolumns);
+/* Tables that were opened once, for invalidations */
+static RaDirectTable *tables = NULL;
 
-RaDirectTable *
-ra_direct_open(const char *name, const RaDirectColumn *columns, int ncolumns)
+static void relation_invalidate(Datum arg, Oid relid);
+static void catalog_invalidate(Datum arg, int cacheid, uint32 hashvalue);
+static void prepare(RaDirectTable *table);
+static bool as_expected(TupleDesc desc, const RaDirectColumn *columns, int ncolumns);
+static void prepare_defaults(RaDirectTable *table);
+
+void
+ra_direct_open(RaDirectTable *table)
 {
-	RaDirectTable *table = palloc0(sizeof(RaDirectTable));
-	Relation	rel;
-	TriggerDesc *triggers;
+	int			i;
+
+	if (tables == NULL)
+	{
+		CacheRegisterRelcacheCallback(relation_invalidate, (Datum) 0);
+		CacheRegisterSyscacheCallback(PROCOID, catalog_invalidate, (Datum) 0);
+		CacheRegisterSyscacheCallback(TYPEOID, catalog_invalidate, (Datum) 0);
+	}
+	if (table->cxt == NULL)
+	{
+		table->cxt = AllocSetContextCreate(TopMemoryContext, "risk_alert table", ALLOCSET_DEFAULT_SIZES);
+		table->stale = true;
+		table->next = tables;
+		tables = table;
+	}
+
+	/* reads invalidations; no triggers, rules or columns come while we have the lock */
+	table->rel = table_openrv(makeRangeVar("risk_alert", pstrdup(table->name), -1), RowExclusiveLock);
+	if (table->stale || table->relid != RelationGetRelid(table->rel))
+		prepare(table);
+	else if (table->estate)
+	{
+		table->target->ri_RelationDesc = table->rel;
+		for (i = 0; i < table->target->ri_NumIndices; i++)
+			table->target->ri_IndexRelationDescs[i] = index_open(table->indexes[i], RowExclusiveLock);
+	}
+}
+
+void
+ra_direct_close(RaDirectTable *table)
+{
+	int			i;
+
+	if (table->estate)
+	{
+		ExecClearTuple(table->slot);
+		ExecClearTuple(table->found);
+		ResetPerTupleExprContext(table->estate);
+		for (i = 0; i < table->target->ri_NumIndices; i++)
+			index_close(table->target->ri_IndexRelationDescs[i], NoLock);
+	}
+	table_close(table->rel, NoLock);
+	table->rel = NULL;
+}
+
+void
+ra_direct_forget(RaDirectTable *table)
+{
+	if (table->rel != NULL)
+		table->stale = true;
+	table->rel = NULL;
+}
+
+static void
+relation_invalidate(Datum arg, Oid relid)
+{
+	RaDirectTable *table;
+
+	for (table = tables; table; table = table->next)
+		table->stale = table->stale || relid == InvalidOid || relid == table->relid;
+}
+
+static void
+catalog_invalidate(Datum arg, int cacheid, uint32 hashvalue)
+{
+	relation_invalidate(arg, InvalidOid);
+}
+
+/* Find out about the table, which is open */
+static void
+prepare(RaDirectTable *table)
+{
+	Relation	rel = table->rel;
+	TriggerDesc *triggers = rel->trigdesc;
 	bool		plain;
 
-	rel = table_openrv(makeRangeVar("risk_alert", pstrdup(name), -1), RowExclusiveLock);
-	triggers = rel->trigdesc;
-	plain = rel->rd_rel->relkind == RELKIND_RELATION && rel->rd_rules == NULL &&
-		!rel->rd_rel->relispartition && as_expected(RelationGetDescr(rel), columns, ncolumns);
+	/* not yet, if an invalidation comes meanwhile */
+	table->stale = false;
+	table->relid = RelationGetRelid(rel);
+	table->estate = NULL;
+	MemoryContextReset(table->cxt);
 
-	table->rel = rel;
+	plain = rel->rd_rel->relkind == RELKIND_RELATION && rel->rd_rules == NULL &&
+		!rel->rd_rel->relispartition &&
+		as_expected(RelationGetDescr(rel), table->columns, table->ncolumns);
 	table->insertable = plain &&
 		(triggers == NULL ||
 		 !(triggers->trig_insert_before_row || triggers->trig_insert_after_row ||
@@ -54,31 +139,25 @@ ra_direct_open(const char *name, const RaDirectColumn *columns, int ncolumns)
 		(triggers == NULL ||
 		 !(triggers->trig_update_before_row || triggers->trig_update_after_row ||
 		   triggers->trig_update_before_statement || triggers->trig_update_after_statement));
-	if (!plain)
-		return table;
-
-	table->estate = CreateExecutorState();
-	table->target = makeNode(ResultRelInfo);
-	InitResultRelInfo(table->target, rel, 0, NULL, 0);
-	ExecOpenIndices(table->target, false);
-	table->slot = table_slot_create(rel, NULL);
-	table->found = table_slot_create(rel, NULL);
-	prepare_defaults(table, columns, ncolumns);
-	return table;
-}
-
-void
-ra_direct_close(RaDirectTable *table)
-{
-	if (table->estate)
+	if (plain)
 	{
-		ExecDropSingleTupleTableSlot(table->slot);
-		ExecDropSingleTupleTableSlot(table->found);
-		ExecCloseIndices(table->target);
-		FreeExecutorState(table->estate);
+		MemoryContext old = MemoryContextSwitchTo(table->cxt);
+		TupleDesc	desc = CreateTupleDescCopyConstr(RelationGetDescr(rel));
+		EState	   *estate = CreateExecutorState();
+		int			i;
+
+		table->target = makeNode(ResultRelInfo);
+		InitResultRelInfo(table->target, rel, 0, NULL, 0);
+		ExecOpenIndices(table->target, false);
+		table->indexes = palloc(table->target->ri_NumIndices * sizeof(Oid));
+		for (i = 0; i < table->target->ri_NumIndices; i++)
+			table->indexes[i] = RelationGetRelid(table->target->ri_IndexRelationDescs[i]);
+		table->slot = MakeSingleTupleTableSlot(desc, table_slot_callbacks(rel));
+		table->found = MakeSingleTupleTableSlot(desc, table_slot_callbacks(rel));
+		table->estate = estate;
+		prepare_defaults(table);
+		MemoryContextSwitchTo(old);
 	}
-	table_close(table->rel, NoLock);
-	pfree(table);
 }
 
 /* Are the columns that we know where we know them?  Others may follow. */
@@ -102,11 +181,12 @@ as_expected(TupleDesc desc, const RaDirectColumn *columns, int ncolumns)
 }
 
 static void
-prepare_defaults(RaDirectTable *table, const RaDirectColumn *columns, int ncolumns)
+prepare_defaults(RaDirectTable *table)
 {
 	TupleDesc	desc = RelationGetDescr(table->rel);
 	int			i;
 
+	table->ndefaults = 0;
 	table->default_attnos = palloc(desc->natts * sizeof(AttrNumber));
 	table->defaults = palloc(desc->natts * sizeof(ExprState *));
 	for (i = 0; i < desc->natts; i++)
@@ -114,7 +194,7 @@ prepare_defaults(RaDirectTable *table, const RaDirectColumn *columns, int ncolum
 		Form_pg_attribute att = TupleDescAttr(desc, i);
 		Expr	   *expr = NULL;
 
-		if (i < ncolumns && !columns[i].by_default)
+		if (i < table->ncolumns && !table->columns[i].by_default)
 			continue;
 		/* generated columns are computed after all others */
 		if (!att->attisdropped && !att->attgenerated)

@@ -20,28 +20,44 @@ typedef struct RaDirectColumn
 	bool		by_default;		/* what we insert leaves it out */
 } RaDirectColumn;
 
-/* A table that is open for a batch.  The statement's way is always right; whether
- * these may go past it, the flags tell. */
+/*
+ * A table of schema risk_alert.  A statement is always right; whether rows may go
+ * past it, the flags tell while the table is open.
+ */
 typedef struct RaDirectTable
 {
-	Relation	rel;
-	ResultRelInfo *target;
-	EState	   *estate;
-	TupleTableSlot *slot;		/* the row to be written */
-	TupleTableSlot *found;		/* the row that a scan found */
+	/* the caller's */
+	const char *name;
+	const RaDirectColumn *columns;
+	int			ncolumns;
+
+	/* while it is open */
+	Relation	rel;			/* NULL: it is not */
 	bool		insertable;
 	bool		updatable;
+
+	/* kept */
+	struct RaDirectTable *next;
+	MemoryContext cxt;
+	bool		stale;
+	Oid			relid;
+	EState	   *estate;			/* NULL: left to statements; nothing below is set */
+	ResultRelInfo *target;
+	Oid		   *indexes;		/* those of target */
+	TupleTableSlot *slot;		/* the row to be written */
+	TupleTableSlot *found;		/* the row that a scan found */
 	int			ndefaults;
 	AttrNumber *default_attnos;
 	ExprState **defaults;		/* NULL: the default is NULL */
 } RaDirectTable;
 
 /*
- * Open a table of schema risk_alert for writing, in the current memory context
- * and until ra_direct_close() or the transaction's abort.
+ * Open the table for writing, for at most a transaction.  After an error there is
+ * nothing to close, just to forget.
  */
-extern RaDirectTable *ra_direct_open(const char *name, const RaDirectColumn *columns, int ncolumns);
+extern void ra_direct_open(RaDirectTable *table);
 extern void ra_direct_close(RaDirectTable *table);
+extern void ra_direct_forget(RaDirectTable *table);
 
 /*
  * The table's btree index over these columns (0: an expression), or NULL if there
