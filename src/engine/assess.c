@@ -541,8 +541,8 @@ assessment_record(FunctionCallInfo fcinfo, Assessment *a)
 		elog(ERROR, "return type must be a row type");
 	values[0] = Int32GetDatum(a->score.score);
 	values[1] = CStringGetTextDatum(ra_decision_names[a->score.decision]);
-	values[2] = DirectFunctionCall1(jsonb_in, CStringGetDatum(ra_score_reasons(a->rs, &a->score)));
-	values[3] = DirectFunctionCall1(jsonb_in, CStringGetDatum(ra_score_features(a->rs)));
+	values[2] = JsonbPGetDatum(ra_score_reasons(a->rs, &a->score));
+	values[3] = JsonbPGetDatum(ra_score_features(a->rs));
 	values[4] = Int64GetDatum(a->rs->version);
 	ra_settings_leave(level);
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
