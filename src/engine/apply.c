@@ -8,7 +8,9 @@
  * all at once, and the events are applied to them too.  Applying is idempotent (an event that
  * the rebuild has read already is found by its key), and puts an event behind
  * the others of its time; so afterwards each window is what the table holds as of the
- * snapshot, in order of arrival, whether it came from the cache or not.
+ * snapshot, in order of arrival, whether it came from the cache or not.  An UPDATE is
+ * put behind the others as well, but did not arrive: if there are any, the rows that
+ * did are put behind them once more.
  *
  * A window that doesn't fit the cache lives in the batch's memory.  One that was
  * evicted between applying and scoring is made again there.
@@ -66,6 +68,8 @@ static MemoryContext locals_cxt;
 static int64 oldest_scored;
 /* Events that the snapshot sees but that belong to a later batch of the tick */
 static RaSkipEvent skip_event;
+/* Does the batch change rows, so that new ones have to be put behind these again? */
+static bool any_update;
 
 static uint32 later_peers(int lookup, RaEntityId id, const RaWindow *window, bool own);
 static RaSkipVerdict skip_later_peer(int32 stream_id, uint64 key, TransactionId xmin);
@@ -77,10 +81,14 @@ static LocalWindow *local_find(RaStream *stream, int entity, RaEntityHash hash, 
 static LocalWindow *local_make(RaStream *stream, RaBatchEvent *event, int lookup, Snapshot snapshot);
 static void prefetch_entities(RaStream *stream, int e);
 static void apply_event(RaStream *stream, RaBatchEvent *event, bool rebuilt_only);
+static bool is_update(const RaBatchEvent *event);
+static void apply_arrival(RaStream *stream, RaBatchEvent *event);
 static bool is_rebuilt(RaStream *stream, int n, RaEntityId id);
 static void apply_remove(RaStream *stream, int entity, RaEntityId id, const RaRow *row);
 static void apply_add(RaStream *stream, int entity, RaEntityId id, const RaRow *row,
 					  const RaValue *values, bool score);
+static void local_apply(RaStream *stream, LocalWindow *local, const RaBatchEvent *event);
+static bool is_local(const LocalWindow *local, RaEntityId id);
 static void local_add(RaStream *stream, LocalWindow *local, const RaEvent *event);
 static int64 needed_from(const RaEntity *entity, int64 time);
 
@@ -173,6 +181,12 @@ ra_apply(RaStream *stream, Snapshot snapshot, RaSkipEvent skip)
 		for (e = 0; e < stream->nevents; e++)
 			apply_event(stream, &stream->events[e], true);
 	}
+
+	any_update = false;
+	for (e = 0; e < stream->nevents && !any_update; e++)
+		any_update = is_update(&stream->events[e]);
+	for (e = 0; e < stream->nevents && any_update; e++)
+		apply_arrival(stream, &stream->events[e]);
 }
 
 void
@@ -286,8 +300,8 @@ ra_apply_features(RaStream *stream, RaBatchEvent *event, Snapshot snapshot, RaFe
 
 /*
  * How many of the batch's events behind the one at hand have its time and belong
- * to the entity that it looks up without being of it.  (Its own entity's window
- * holds it, so that its place tells.)
+ * to the entity that it looks up.  (A window that holds it needs no counting, its
+ * place tells; it does unless the event is of another entity, or deleted by now.)
  */
 static uint32
 later_peers(int lookup, RaEntityId id, const RaWindow *window, bool own)
@@ -297,14 +311,14 @@ later_peers(int lookup, RaEntityId id, const RaWindow *window, bool own)
 	uint32		n = 0;
 	RaBatchEvent *event;
 
-	if (own)
-		return 0;
 	hi = ra_window_bound(window, scored_event->row.time);
 	if (hi == 0 || ra_window_time(window, hi - 1) != scored_event->row.time)
 		return 0;
+	if (own && ra_window_find(window, scored_event->row.time, scored_event->row.key) >= 0)
+		return 0;
 	for (event = scored_event + 1; event < scored_stream->events + scored_stream->nevents; event++)
 	{
-		if (event->usable && event->op == RA_OP_INSERT && event->row.timed &&
+		if (event->usable && event->arrived && !event->gone && event->row.timed &&
 			event->row.time == scored_event->row.time && event->ids[entity].present &&
 			event->ids[entity].hash.h[0] == id.hash.h[0] &&
 			event->ids[entity].hash.h[1] == id.hash.h[1] &&
@@ -322,7 +336,7 @@ skip_later_peer(int32 stream_id, uint64 key, TransactionId xmin)
 
 	for (event = scored_event + 1; event < scored_stream->events + scored_stream->nevents; event++)
 	{
-		if (event->op == RA_OP_INSERT && event->row.key == key)
+		if (event->arrived && event->row.key == key)
 			return RA_SKIP;
 	}
 	return skip_event ? skip_event(stream_id, key, xmin) : RA_KEEP;
@@ -505,37 +519,11 @@ local_make(RaStream *stream, RaBatchEvent *event, int lookup_no, Snapshot snapsh
 	{
 		/* put the batch's own events in order of arrival */
 		for (e = stream->forgotten; e < stream->nevents && !local->wide; e++)
+			local_apply(stream, local, &stream->events[e]);
+		for (e = stream->forgotten; e < stream->nevents && !local->wide && any_update; e++)
 		{
-			RaBatchEvent *other = &stream->events[e];
-			RaEntityId	id;
-			RaEvent		add;
-
-			if (!other->usable)
-				continue;
-			if (other->op == RA_OP_UPDATE && other->old.timed)
-			{
-				id = other->old_ids[lookup->entity];
-				if (id.present && id.hash.h[0] == hash.h[0] && id.hash.h[1] == hash.h[1])
-					ra_window_remove(local->window, &entity->spec, other->old.time, other->old.key);
-			}
-			id = other->ids[lookup->entity];
-			if (!id.present || id.hash.h[0] != hash.h[0] || id.hash.h[1] != hash.h[1] ||
-				!other->row.timed)
-				continue;
-			if (other->op == RA_OP_DELETE)
-			{
-				ra_window_remove(local->window, &entity->spec, other->row.time, other->row.key);
-				continue;
-			}
-			if (other->measures[lookup->entity] == NULL)
-			{
-				local->wide = true;
-				break;
-			}
-			add.time = other->row.time;
-			add.key = other->row.key;
-			add.values = other->measures[lookup->entity];
-			local_add(stream, local, &add);
+			if (stream->events[e].arrived && !stream->events[e].gone)
+				local_apply(stream, local, &stream->events[e]);
 		}
 	}
 
@@ -543,6 +531,39 @@ local_make(RaStream *stream, RaBatchEvent *event, int lookup_no, Snapshot snapsh
 	ra_row_store(rs, &event->row);
 	MemoryContextSwitchTo(old);
 	return local;
+}
+
+/* Bring a window of this batch up to date */
+static void
+local_apply(RaStream *stream, LocalWindow *local, const RaBatchEvent *event)
+{
+	int			n = local->key.entity;
+	RaWindowSpec *spec = &stream->rs->entities[n].spec;
+	RaEvent		add;
+
+	if (!event->usable)
+		return;
+	if (event->op == RA_OP_UPDATE && event->old.timed && is_local(local, event->old_ids[n]))
+		ra_window_remove(local->window, spec, event->old.time, event->old.key);
+	if (!event->row.timed || !is_local(local, event->ids[n]))
+		return;
+	if (event->op == RA_OP_DELETE)
+		ra_window_remove(local->window, spec, event->row.time, event->row.key);
+	else if (event->measures[n] == NULL)
+		local->wide = true;
+	else
+	{
+		add.time = event->row.time;
+		add.key = event->row.key;
+		add.values = event->measures[n];
+		local_add(stream, local, &add);
+	}
+}
+
+static bool
+is_local(const LocalWindow *local, RaEntityId id)
+{
+	return id.present && id.hash.h[0] == local->key.h[0] && id.hash.h[1] == local->key.h[1];
 }
 
 /* Fetch ahead what the events behind event number e will need */
@@ -591,6 +612,26 @@ apply_event(RaStream *stream, RaBatchEvent *event, bool rebuilt_only)
 			apply_add(stream, n, event->ids[n], &event->row, event->measures[n],
 					  event->score && !rebuilt_only);
 	}
+}
+
+static bool
+is_update(const RaBatchEvent *event)
+{
+	return event->usable && (event->op == RA_OP_UPDATE ||
+							 (event->op == RA_OP_INSERT && !event->arrived));
+}
+
+/* A new row, as it is by now, goes behind all others of its time so far */
+static void
+apply_arrival(RaStream *stream, RaBatchEvent *event)
+{
+	int			n;
+
+	if (!event->usable || !event->arrived || event->gone || !event->row.timed ||
+		event - stream->events < stream->forgotten)
+		return;
+	for (n = 0; n < stream->nentities; n++)
+		apply_add(stream, n, event->ids[n], &event->row, event->measures[n], false);
 }
 
 static bool
