@@ -155,6 +155,13 @@ heartbeat(RaProvider *p)
 
 /* ---- generation ---- */
 
+static void
+base_done(RaProvider *p, ZkCall *call)
+{
+	if (ra_zk_answered(call->rc) && call->rc != ZOK && call->rc != ZNODEEXISTS && call->rc != ZNONODE)
+		ra_zk_complain(p, call->rc, "create the cluster's nodes");
+}
+
 /* What all else lies in.  Exists already, but for the first node of a cluster */
 void
 ra_zk_create_base(RaProvider *p)
@@ -162,11 +169,11 @@ ra_zk_create_base(RaProvider *p)
 	char		path[ZK_PATH_MAX];
 
 	snprintf(path, sizeof(path), "/%s", p->cluster);
-	ra_zk_create(p, ra_zk_ignore, NULL, path, "", 0, ZOO_PERSISTENT);
+	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT);
 	snprintf(path, sizeof(path), "/%s/locks", p->cluster);
-	ra_zk_create(p, ra_zk_ignore, NULL, path, "", 0, ZOO_PERSISTENT);
+	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT);
 	snprintf(path, sizeof(path), "/%s/members", p->cluster);
-	ra_zk_create(p, ra_zk_ignore, NULL, path, "", 0, ZOO_PERSISTENT);
+	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT);
 }
 
 static void
@@ -246,12 +253,18 @@ generation_set_done(RaProvider *p, ZkCall *call)
 	p->generation_flies = false;
 	if (call->rc == ZNOAUTH)
 		access_refused(p);
-	else if (ra_zk_answered(call->rc))
+	else if (call->rc == ZOK || call->rc == ZBADVERSION || call->rc == ZNODEEXISTS)
 	{
 		/* Done, or somebody else was faster: what does it say now? */
 		if (call->rc == ZOK)
 			p->generation_raise = false;
 		generation_check(p);
+	}
+	else
+	{
+		if (ra_zk_answered(call->rc))
+			ra_zk_complain(p, call->rc, "write the generation");
+		p->generation_at = ra_zk_now() + 1000 * NS_PER_MS;
 	}
 }
 
@@ -299,6 +312,12 @@ generation_got(RaProvider *p, ZkCall *call)
 		}
 		if (found != 0 && found >= p->generation_seen && !p->generation_raise)
 		{
+			/* its watch has fired while this answer was on its way */
+			if (ra_zk_watch_find(p, path) == NULL)
+			{
+				generation_check(p);
+				return;
+			}
 			p->generation = found;
 			generation_settled(p);
 			return;

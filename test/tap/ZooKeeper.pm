@@ -18,6 +18,7 @@ use warnings;
 
 use Carp;
 use File::Path qw(make_path remove_tree);
+use IO::Select;
 use IO::Socket::INET;
 use POSIX ();
 use Time::HiRes qw(sleep time);
@@ -83,7 +84,12 @@ sub port { my ($self, $i) = @_; return $self->{ports}[ ($i // 1) - 1 ]; }
 
 sub hosts { my $self = shift; return join ',', map { "127.0.0.1:$_" } @{ $self->{ports} }; }
 
-sub which { my ($self, @which) = @_; return @which ? @which : 1 .. @{ $self->{ports} }; }
+sub which
+{
+	my ($self, @which) = @_;
+	@which = (1 .. @{ $self->{ports} }) unless @which;
+	return @which;
+}
 
 # Start, and wait until they serve
 sub start
@@ -148,9 +154,24 @@ sub mode
 	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->port($i), Timeout => 2)
 	  or return '';
 
-	print $socket 'srvr';
-	my $answer = do { local $/; <$socket> } // '';
+	# one that is just starting may take a connection and forget it
+	my $answer = '';
+	my $deadline = time + 2;
+	$socket->blocking(0);
+	$socket->syswrite('srvr');
+	while (time < $deadline && IO::Select->new($socket)->can_read($deadline - time))
+	{
+		last unless $socket->sysread($answer, 4096, length $answer);
+	}
 	return $answer =~ /^Mode: (\w+)/m ? $1 : '';
+}
+
+# Number of the leader
+sub leader
+{
+	my $self = shift;
+	my ($leader) = grep { $self->mode($_) eq 'leader' } $self->which;
+	return $leader;
 }
 
 # Only if that process is the server, and not a later one with its number
