@@ -26,6 +26,8 @@ typedef struct FloatState
 
 static void aggregate_int(const Window *w, const RaWindowSpec *spec, int m, uint32_t p,
 						  uint32_t q, const RaValue *self, int want, RaAggregate *result);
+static void extremum_int(const Window *w, const RaWindowSpec *spec, int m, const States *states,
+						 uint32_t p, uint32_t q, bool max, IntBlock *all);
 static void aggregate_float(const Window *w, const RaWindowSpec *spec, int m, uint32_t p,
 							uint32_t q, const RaValue *self, int want, RaAggregate *result);
 static uint32_t count_reaching(Distances distances, uint32_t p, uint32_t q);
@@ -100,26 +102,50 @@ aggregate_int(const Window *w, const RaWindowSpec *spec, int m, uint32_t p, uint
 	}
 	if (want & (RA_WANT_MIN | RA_WANT_MAX))
 	{
-		const IntBlock *blocks = int_blocks(w, spec, m);
-		IntBlock	all;
+		IntBlock	min;
+		IntBlock	max;
 
-		int_block_clear(&all);
-		for (uint32_t k = p / BLOCK; k * BLOCK < q && p < q; k++)
-		{
-			uint64_t	members = word_range(k, p, q);
-
-			if (members == ALL)
-			{
-				int_block_add(&all, blocks[k].min);
-				int_block_add(&all, blocks[k].max);
-			}
-			else
-				int_block_add_slots(&all, sums, k, members & states_finite(&states, k));
-		}
+		int_block_clear(&min);
+		int_block_clear(&max);
+		if (want & RA_WANT_MIN)
+			extremum_int(w, spec, m, &states, p, q, false, &min);
+		if (want & RA_WANT_MAX)
+			extremum_int(w, spec, m, &states, p, q, true, &max);
 		if (self)
-			int_block_add(&all, self->v.i);
-		result->min = all.min;
-		result->max = all.max;
+		{
+			int_block_add(&min, self->v.i);
+			int_block_add(&max, self->v.i);
+		}
+		result->min = min.min;
+		result->max = max.max;
+	}
+}
+
+/* Add the smallest or largest value of [p, q), and perhaps others of them */
+static void
+extremum_int(const Window *w, const RaWindowSpec *spec, int m, const States *states, uint32_t p,
+			 uint32_t q, bool max, IntBlock *all)
+{
+	const uint64_t *sums = int_sums(w, spec, m);
+	const IntBlock *blocks = int_blocks(w, spec, m);
+	const Extremum *known = ra_window_extremum(w, spec, m, max, p, q);
+
+	if (known)
+	{
+		int_block_add(all, known->value);
+		p = known->to;
+	}
+	for (uint32_t k = p / BLOCK; k * BLOCK < q && p < q; k++)
+	{
+		uint64_t	members = word_range(k, p, q);
+
+		if (members == ALL)
+		{
+			int_block_add(all, blocks[k].min);
+			int_block_add(all, blocks[k].max);
+		}
+		else
+			int_block_add_slots(all, sums, k, members & states_finite(states, k));
 	}
 }
 
@@ -221,17 +247,21 @@ aggregate_float(const Window *w, const RaWindowSpec *spec, int m, uint32_t p, ui
 
 uint64_t
 ra_window_distinct(const RaWindow *window, const RaWindowSpec *spec, int m, uint32_t lo,
-				   uint32_t hi, const RaValue *self)
+				   uint32_t hi, const RaValue *self, bool self_next)
 {
 	const Window *w = (const Window *) window;
+	Distances	distances = hash_distances(w, spec, m);
 	uint32_t	p = w->start + lo;
 	uint32_t	q = w->start + hi;
-	uint64_t	n = count_reaching(hash_distances(w, spec, m), p, q);
+	uint64_t	n = count_reaching(distances, p, q);
 
-	if (self && self->state != RA_VALUE_NONE &&
-		ra_window_find_hash(w, spec, m, p, q, self->v.h) == NOWHERE)
-		n++;
-	return n;
+	if (!self || self->state == RA_VALUE_NONE)
+		return n;
+	/* an event that is held knows where the one before it is */
+	if (self_next && q < window_end(w) && distances_get(distances, q) != 0 &&
+		hashes_get(hash_values(w, spec, m), q) == self->v.h)
+		return n + (distances_get(distances, q) > q - p);
+	return n + (ra_window_find_hash(w, spec, m, p, q, self->v.h) == NOWHERE);
 }
 
 /* How many distances in [p, q) lead before p */

@@ -8,8 +8,8 @@
  *
  * Locking.  Chain i is protected by partition lock i % CACHE_PARTITIONS.  A
  * reader holds it shared while it aggregates; a writer exclusively while it
- * adds an event.  Between finding an entry and leaving the partition nothing
- * throws or allocates.  Only one process writes windows of an instance: its database's worker. So a
+ * adds an event, and while it aggregates, since that leaves hints.  Between
+ * finding an entry and leaving the partition nothing throws or allocates.  Only one process writes windows of an instance: its database's worker. So a
  * worker may leave the lock, allocate, and come back without anybody having
  * changed the window meanwhile; but any worker may evict any window, so a
  * pointer never outlives the lock.
@@ -299,7 +299,7 @@ ra_cache_instance_live(RaInstance instance)
 }
 
 RaWindow *
-ra_cache_lock(RaInstance instance, RaEntityHash hash, bool exclusive, bool *wide)
+ra_cache_lock(RaInstance instance, RaEntityHash hash, RaCacheUse use, bool *wide)
 {
 	uint32		chain;
 	CacheEntry *entry;
@@ -309,7 +309,7 @@ ra_cache_lock(RaInstance instance, RaEntityHash hash, bool exclusive, bool *wide
 		return NULL;
 	attach();
 	chain = chain_of(instance, hash);
-	LWLockAcquire(chain_lock(chain), exclusive ? LW_EXCLUSIVE : LW_SHARED);
+	LWLockAcquire(chain_lock(chain), use == RA_CACHE_READ ? LW_SHARED : LW_EXCLUSIVE);
 
 	/* under the lock: an instance that has ended is not maintained any more */
 	if (pg_atomic_read_u32(&cache->instances[instance.slot].serial) != instance.serial)
@@ -319,7 +319,7 @@ ra_cache_lock(RaInstance instance, RaEntityHash hash, bool exclusive, bool *wide
 		return NULL;
 	entry->referenced = true;
 	*wide = entry->wide;
-	if (!exclusive)
+	if (use != RA_CACHE_WRITE)
 		pg_atomic_fetch_add_u64(&cache->instances[instance.slot].hits, 1);
 	return ENTRY_WINDOW(entry);
 }
@@ -356,6 +356,30 @@ ra_cache_prefetch_entry(RaInstance instance, RaEntityHash hash)
 		__builtin_prefetch(entry);
 		__builtin_prefetch(entry + 64);
 		__builtin_prefetch(entry + 128);
+	}
+}
+
+void
+ra_cache_prefetch_window(RaInstance instance, RaEntityHash hash, const RaWindowSpec *spec,
+						 bool ranges)
+{
+	dsa_pointer p;
+
+	if (instance.serial == 0)
+		return;
+	attach();
+
+	/*
+	 * Without the lock: if the entry is freed meanwhile, its memory remains, and
+	 * what is read there decides no more than what is prefetched.
+	 */
+	p = chains[chain_of(instance, hash)];
+	if (DsaPointerIsValid(p))
+	{
+		CacheEntry *entry = dsa_get_address(area, p);
+
+		if (entry->h[0] == hash.h[0] && entry->serial == instance.serial && !entry->wide)
+			ra_window_prefetch(ENTRY_WINDOW(entry), spec, ranges);
 	}
 }
 
