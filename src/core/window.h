@@ -183,8 +183,10 @@ extern uint32_t ra_window_bound(const RaWindow *w, int64_t time);
 
 /*
  * The same, with a hint where the nth such index was; if somebody leaves one:
- * by time it moves little, so that it is found near.
+ * by time it moves little, so that it is found near.  RA_WINDOW_NOW instead of
+ * n: that of the event being scored, where ranges end.
  */
+#define RA_WINDOW_NOW	(-1)
 extern uint32_t ra_window_begin(const RaWindow *w, const RaWindowSpec *spec, int nth, int64_t time);
 extern void ra_window_note_begin(RaWindow *w, const RaWindowSpec *spec, int nth, uint32_t lo);
 
@@ -204,6 +206,9 @@ extern void ra_window_prefetch(const RaWindow *w, const RaWindowSpec *spec, bool
 
 /* Index of the event with that time and key, or -1 */
 extern int64_t ra_window_find(const RaWindow *w, int64_t time, uint64_t key);
+
+/* The same, if it is known that ra_window_bound() of the time is hi */
+extern int64_t ra_window_find_before(const RaWindow *w, uint32_t hi, int64_t time, uint64_t key);
 
 /* Time of the event at index i */
 extern int64_t ra_window_time(const RaWindow *w, uint32_t i);

@@ -50,10 +50,9 @@ ra_window_aggregate(const RaWindow *window, const RaWindowSpec *spec, int m, uin
 	const Window *w = (const Window *) window;
 	uint32_t	p = w->start + lo;
 	uint32_t	q = w->start + hi;
-	States		states = group_states(w, spec, m);
 
 	aggregate_clear(result);
-	result->n = states_count(&states, p, q);
+	result->n = spec->measures[m].always ? q - p : bits_count(group_bits(w, m, 0), p, q);
 	if (self && self->state != RA_VALUE_NONE)
 		result->n++;
 	else
@@ -70,10 +69,11 @@ aggregate_int(const Window *w, const RaWindowSpec *spec, int m, uint32_t p, uint
 			  const RaValue *self, int want, RaAggregate *result)
 {
 	const uint64_t *sums = int_sums(w, spec, m);
-	States		states = group_states(w, spec, m);
 
-	if (states.special[0].words)
+	if (int_head(w, spec, m)->nspecial > 0)
 	{
+		States		states = group_states(w, spec, m);
+
 		result->nan = bits_count(states.special[0], p, q);
 		result->pinf = bits_count(states.special[1], p, q);
 		result->ninf = bits_count(states.special[2], p, q);
@@ -102,6 +102,7 @@ aggregate_int(const Window *w, const RaWindowSpec *spec, int m, uint32_t p, uint
 	}
 	if (want & (RA_WANT_MIN | RA_WANT_MAX))
 	{
+		States		states = group_states(w, spec, m);
 		IntBlock	min;
 		IntBlock	max;
 

@@ -47,7 +47,7 @@
 #define MAX_SUM		(UINT64_C(1) << 62)
 #define NOWHERE		UINT32_MAX
 #define HINTED		64			/* smaller windows fit few cache lines anyway */
-#define NEDGES		8			/* begins of ranges that are remembered */
+#define NEDGES		8			/* ends of ranges that are remembered */
 #define NEXTREMA	2			/* extrema that are, per measure */
 
 typedef struct Window
@@ -171,11 +171,17 @@ hinted(uint32_t capacity)
 	return capacity >= HINTED;
 }
 
-/* Where ranges began, if the window is hinted */
+/* Where ranges began, and at last where they ended; if the window is hinted */
 static inline uint32_t *
 window_edges(const Window *w, const RaWindowSpec *spec)
 {
 	return (uint32_t *) (uintptr_t) w->groups + spec->nmeasures;
+}
+
+static inline int
+edge_number(int nth)
+{
+	return nth == RA_WINDOW_NOW ? NEDGES - 1 : nth % (NEDGES - 1);
 }
 
 static inline uint64_t
@@ -413,13 +419,6 @@ states_get(const States *states, uint32_t p)
 				return RA_VALUE_NAN + k;
 	}
 	return RA_VALUE_FINITE;
-}
-
-/* How many of [p, q) count */
-static inline uint32_t
-states_count(const States *states, uint32_t p, uint32_t q)
-{
-	return states->counts.words ? bits_count(states->counts, p, q) : q - p;
 }
 
 /* Small arithmetic */

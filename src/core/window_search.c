@@ -13,7 +13,7 @@
 #define CACHE_LINE 64
 
 /* Windows up to this size (bytes) are fetched whole */
-#define FETCH_WHOLE 1024
+#define FETCH_WHOLE 1536
 
 /* Sixteen bytes of a column */
 typedef uint16_t Lanes16 __attribute__((vector_size(16)));
@@ -91,7 +91,7 @@ ra_window_begin(const RaWindow *window, const RaWindowSpec *spec, int nth, int64
 
 	if (!hinted(window->capacity))
 		return ra_window_bound(window, time);
-	edge = window_edges(w, spec)[nth % NEDGES];
+	edge = window_edges(w, spec)[edge_number(nth)];
 	return ra_window_bound_from(w, edge > w->start ? edge - w->start : 0, time);
 }
 
@@ -101,14 +101,19 @@ ra_window_note_begin(RaWindow *window, const RaWindowSpec *spec, int nth, uint32
 	Window	   *w = (Window *) window;
 
 	if (hinted(window->capacity))
-		window_edges(w, spec)[nth % NEDGES] = w->start + lo;
+		window_edges(w, spec)[edge_number(nth)] = w->start + lo;
 }
 
 int64_t
 ra_window_find(const RaWindow *window, int64_t time, uint64_t key)
 {
+	return ra_window_find_before(window, ra_window_bound(window, time), time, key);
+}
+
+int64_t
+ra_window_find_before(const RaWindow *window, uint32_t hi, int64_t time, uint64_t key)
+{
 	const Window *w = (const Window *) window;
-	uint32_t	hi = ra_window_bound(window, time);
 
 	if (hi == 0 || window_times(w)[w->start + hi - 1] != time)
 		return -1;
@@ -353,7 +358,7 @@ void
 ra_window_prefetch(const RaWindow *window, const RaWindowSpec *spec, bool ranges)
 {
 	const Window *w = (const Window *) window;
-	uint32_t	end = window_end(w);
+	uint32_t	here = window_end(w);
 	Hashes		keys;
 	const uint32_t *edges;
 	int			nedges = 0;
@@ -367,12 +372,14 @@ ra_window_prefetch(const RaWindow *window, const RaWindowSpec *spec, bool ranges
 	edges = window_edges(w, spec);
 	if (ranges && hinted(window->capacity))
 		nedges = NEDGES;
-	fetch(window_times(w) + end);
+	if (nedges > 0 && edges[NEDGES - 1] > 0)
+		here = edges[NEDGES - 1];
+	fetch(window_times(w) + here);
 	for (int k = 0; k < nedges; k++)
 		fetch(window_times(w) + edges[k]);
 	keys = window_keys(w);
-	fetch(keys.low + end);
-	fetch(keys.middle + end);
+	fetch(keys.low + here);
+	fetch(keys.middle + here);
 	for (int m = 0; m < spec->nmeasures; m++)
 	{
 		const RaMeasureSpec *measure = &spec->measures[m];
@@ -382,8 +389,8 @@ ra_window_prefetch(const RaWindow *window, const RaWindowSpec *spec, bool ranges
 		{
 			Bits		counts = group_bits(w, m, 0);
 
-			fetch(counts.words + end / BLOCK);
-			fetch(counts.ranks + end / BLOCK);
+			fetch(counts.words + here / BLOCK);
+			fetch(counts.ranks + here / BLOCK);
 			for (int k = 0; k < nedges; k++)
 			{
 				fetch(counts.words + edges[k] / BLOCK);
@@ -399,10 +406,10 @@ ra_window_prefetch(const RaWindow *window, const RaWindowSpec *spec, bool ranges
 				if (measure->minmax)
 				{
 					fetch((char *) int_head(w, spec, m) + CACHE_LINE);
-					fetch(int_blocks(w, spec, m) + end / BLOCK);
+					fetch(int_blocks(w, spec, m) + here / BLOCK);
 				}
 				sums = int_sums(w, spec, m);
-				fetch(sums + end);
+				fetch(sums + here);
 				for (int k = 0; k < nedges; k++)
 					fetch(sums + edges[k]);
 				break;
@@ -411,21 +418,21 @@ ra_window_prefetch(const RaWindow *window, const RaWindowSpec *spec, bool ranges
 					Hashes		hashes = hash_values(w, spec, m);
 					Distances	distances = hash_distances(w, spec, m);
 
-					fetch(hashes.low + end);
-					fetch(hashes.middle + end);
-					fetch(hashes.high + end);
+					fetch(hashes.low + here);
+					fetch(hashes.middle + here);
+					fetch(hashes.high + here);
 					if (distances.narrow)
-						fetch(distances.narrow + end);
+						fetch(distances.narrow + here);
 					else
-						fetch(distances.wide + end);
+						fetch(distances.wide + here);
 				}
 				break;
 			case RA_MEASURE_FLOAT:
 			case RA_MEASURE_WORD:
-				fetch((uint64_t *) group_columns(w, spec, m) + end);
+				fetch((uint64_t *) group_columns(w, spec, m) + here);
 				break;
 			case RA_MEASURE_BYTES:
-				fetch((uint32_t *) group_columns(w, spec, m) + end);
+				fetch((uint32_t *) group_columns(w, spec, m) + here);
 				break;
 		}
 	}

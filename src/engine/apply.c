@@ -458,6 +458,12 @@ local_find(RaStream *stream, int entity, RaEntityHash hash, bool create, bool *f
 {
 	LocalKey	key;
 
+	/* mostly nothing is rebuilt */
+	if (!create && hash_get_num_entries(locals) == 0)
+	{
+		*found = false;
+		return NULL;
+	}
 	memset(&key, 0, sizeof(key));
 	key.h[0] = hash.h[0];
 	key.h[1] = hash.h[1];

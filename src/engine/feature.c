@@ -305,8 +305,10 @@ ra_features_look(const RaRuleSet *rs, int lookup, RaWindow *window, bool note,
 
 	if (window)
 	{
-		pos = self ? ra_window_find(window, row->time, row->key) : -1;
-		hi = ra_window_bound(window, row->time);
+		hi = ra_window_begin(window, spec, RA_WINDOW_NOW, row->time);
+		if (note)
+			ra_window_note_begin(window, spec, RA_WINDOW_NOW, hi);
+		pos = self ? ra_window_find_before(window, hi, row->time, row->key) : -1;
 		if (pos >= 0)
 		{
 			if (all_peers && pos != (int64) hi - 1)

@@ -529,6 +529,8 @@ check_noted(const Model *model, int m)
 
 		CHECK(ra_window_begin(w, &model->spec, nth + 7 * m, begin) == lo);
 		ra_window_note_begin(w, &model->spec, nth + 7 * m, lo);
+		CHECK(ra_window_begin(w, &model->spec, RA_WINDOW_NOW, begin) == lo);
+		ra_window_note_begin(w, &model->spec, RA_WINDOW_NOW, lo);
 		ra_window_prefetch(w, &model->spec, nth > 0);
 		if (measure->kind == RA_MEASURE_INT && measure->minmax)
 			ra_window_note_extremum(w, &model->spec, m, nth, lo, w->count - (w->count > lo), nth % 2);
