@@ -22,7 +22,7 @@
 #include "window_columns.h"
 
 static void window_restart(Window *w, const RaWindowSpec *spec);
-static void forget_extrema(Window *w, const RaWindowSpec *spec, uint32_t p);
+static void forget_hints(Window *w, const RaWindowSpec *spec, uint32_t p);
 static void window_move(Window *to, const Window *from, const RaWindowSpec *spec);
 static bool window_sums_fit(const Window *w, const RaWindowSpec *spec, const RaEvent *event,
 							int64_t replaced);
@@ -111,6 +111,8 @@ group_size(const RaMeasureSpec *measure, uint64_t capacity)
 			break;
 		case RA_MEASURE_HASH:
 			size += (8 + (distances_narrow((uint32_t) capacity) ? 2 : 4)) * capacity;
+			if (hinted((uint32_t) capacity))
+				size += NDISTINCT * sizeof(Distinct);
 			break;
 		case RA_MEASURE_WORD:
 			size += 8 * capacity;
@@ -260,20 +262,30 @@ window_restart(Window *w, const RaWindowSpec *spec)
 				store128(int_squares(w, spec, m), 0);
 		}
 	}
-	forget_extrema(w, spec, 0);
+	forget_hints(w, spec, 0);
 }
 
 /* Slots from p on are about to change, or to be used for something else */
 static void
-forget_extrema(Window *w, const RaWindowSpec *spec, uint32_t p)
+forget_hints(Window *w, const RaWindowSpec *spec, uint32_t p)
 {
 	if (!hinted(w->head.capacity))
 		return;
 	for (int m = 0; m < spec->nmeasures; m++)
+	{
 		if (spec->measures[m].kind == RA_MEASURE_INT && spec->measures[m].minmax)
+		{
 			for (int k = 0; k < NEXTREMA; k++)
 				if (int_extrema(w, spec, m)[k].to > p)
 					int_extrema(w, spec, m)[k].to = 0;
+		}
+		else if (spec->measures[m].kind == RA_MEASURE_HASH)
+		{
+			for (int k = 0; k < NDISTINCT; k++)
+				if (hash_distinct(w, spec, m)[k].to > p)
+					hash_distinct(w, spec, m)[k].to = 0;
+		}
+	}
 }
 
 /*
@@ -459,7 +471,7 @@ window_insert(Window *w, const RaWindowSpec *spec, uint32_t p, const RaEvent *ev
 	uint32_t	end = window_end(w);
 	Hashes		keys = window_keys(w);
 
-	forget_extrema(w, spec, p);
+	forget_hints(w, spec, p);
 	column_open(window_times(w), sizeof(int64_t), p, end);
 	column_open(keys.middle, sizeof(uint32_t), p, end);
 	column_open(keys.low, sizeof(uint16_t), p, end);
@@ -517,7 +529,7 @@ window_delete(Window *w, const RaWindowSpec *spec, uint32_t p)
 	uint32_t	end = window_end(w);
 	Hashes		keys = window_keys(w);
 
-	forget_extrema(w, spec, p);
+	forget_hints(w, spec, p);
 	window_forget(w, spec, 1, p);
 	column_close(window_times(w), sizeof(int64_t), p, end);
 	column_close(keys.middle, sizeof(uint32_t), p, end);
@@ -689,7 +701,8 @@ hash_insert(Window *w, const RaWindowSpec *spec, int m, uint32_t p, const RaValu
 
 		/* further back than any range reaches is as good as nowhere */
 		if (spec->measures[m].span > 0 && value_time > INT64_MIN + spec->measures[m].span)
-			first += ra_window_bound_from(w, p - first, value_time - spec->measures[m].span - 1);
+			first += ra_window_begin(&w->head, spec, spec->measures[m].begin,
+									 value_time - spec->measures[m].span - 1);
 		previous = ra_window_find_hash(w, spec, m, first, p, hash);
 
 		distance = previous == NOWHERE ? UINT32_MAX : p - previous;

@@ -54,7 +54,8 @@ typedef struct RaMeasureSpec
 	bool		minmax;			/* INT, FLOAT: min or max wanted */
 	bool		special;		/* INT: NaN and infinities can occur */
 	int64_t		span;			/* HASH: > 0: ranges end less than this after they
-								 * begin, see ra_window_distinct() */
+								 * begin, see ra_window_distinct() ... */
+	int			begin;			/* ... and the number of the longest one's begin */
 } RaMeasureSpec;
 
 /* The columns of a window; the same for all entities of one definition */
@@ -198,6 +199,10 @@ extern void ra_window_note_begin(RaWindow *w, const RaWindowSpec *spec, int nth,
 extern void ra_window_note_extremum(RaWindow *w, const RaWindowSpec *spec, int m, int nth,
 									uint32_t lo, uint32_t hi, bool max);
 
+/* Note the number of distinct values for ra_window_distinct(), likewise */
+extern void ra_window_note_distinct(RaWindow *w, const RaWindowSpec *spec, int m, int nth,
+									uint32_t lo, uint32_t hi);
+
 /*
  * Ask the processor for the memory that an event's arrival, or its ranges, will
  * touch.  The window may change, or become another's, meanwhile.
@@ -223,7 +228,8 @@ extern void ra_window_aggregate(const RaWindow *w, const RaWindowSpec *spec, int
 								int want, RaAggregate *result);
 
 /*
- * count(DISTINCT value) over [lo, hi) and self: O(n) with a small constant.
+ * count(DISTINCT value) over [lo, hi) and self: O(n) with a small constant,
+ * less if a similar range was noted.
  * self_next: self is the event at index hi, if that is held.  If the measure
  * has a span, times within the range, and self's, must not differ by more.
  */

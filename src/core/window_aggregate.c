@@ -12,6 +12,9 @@
 #include "window.h"
 #include "window_columns.h"
 
+/* To count anew is cheaper than to find out whether so many events come again */
+#define DISTINCT_GONE 3
+
 /* Sixteen bytes of a column */
 typedef uint16_t Lanes16 __attribute__((vector_size(16)));
 typedef uint32_t Lanes32 __attribute__((vector_size(16)));
@@ -30,6 +33,8 @@ static void extremum_int(const Window *w, const RaWindowSpec *spec, int m, const
 						 uint32_t p, uint32_t q, bool max, IntBlock *all);
 static void aggregate_float(const Window *w, const RaWindowSpec *spec, int m, uint32_t p,
 							uint32_t q, const RaValue *self, int want, RaAggregate *result);
+static uint32_t count_distinct(const Window *w, const RaWindowSpec *spec, int m, uint32_t p,
+							   uint32_t q);
 static uint32_t count_reaching(Distances distances, uint32_t p, uint32_t q);
 
 /* member by member, since gcc clears a struct of this size with "rep stos" */
@@ -254,7 +259,7 @@ ra_window_distinct(const RaWindow *window, const RaWindowSpec *spec, int m, uint
 	Distances	distances = hash_distances(w, spec, m);
 	uint32_t	p = w->start + lo;
 	uint32_t	q = w->start + hi;
-	uint64_t	n = count_reaching(distances, p, q);
+	uint64_t	n = count_distinct(w, spec, m, p, q);
 
 	if (!self || self->state == RA_VALUE_NONE)
 		return n;
@@ -263,6 +268,51 @@ ra_window_distinct(const RaWindow *window, const RaWindowSpec *spec, int m, uint
 		hashes_get(hash_values(w, spec, m), q) == self->v.h)
 		return n + (distances_get(distances, q) > q - p);
 	return n + (ra_window_find_hash(w, spec, m, p, q, self->v.h) == NOWHERE);
+}
+
+void
+ra_window_note_distinct(RaWindow *window, const RaWindowSpec *spec, int m, int nth, uint32_t lo,
+						uint32_t hi)
+{
+	const Window *w = (const Window *) window;
+	Distinct   *known;
+
+	if (!hinted(window->capacity) || hi - lo < HINTED)
+		return;
+	known = hash_distinct(w, spec, m) + nth % NDISTINCT;
+	known->n = count_distinct(w, spec, m, w->start + lo, w->start + hi);
+	known->from = w->start + lo;
+	known->to = w->start + hi;
+}
+
+/* Distinct values in [p, q) */
+static uint32_t
+count_distinct(const Window *w, const RaWindowSpec *spec, int m, uint32_t p, uint32_t q)
+{
+	Distances	distances = hash_distances(w, spec, m);
+
+	if (hinted(w->head.capacity) && q - p >= HINTED)
+	{
+		for (int k = 0; k < NDISTINCT; k++)
+		{
+			Distinct	known = hash_distinct(w, spec, m)[k];
+
+			if (known.to == 0 || known.from > p || p - known.from > DISTINCT_GONE ||
+				known.to < p || known.to > q || q - known.to > HINTED)
+				continue;
+			/* without what has left in front, if it doesn't come again */
+			for (; known.from < p; known.from++)
+				if (distances_get(distances, known.from) != 0 &&
+					ra_window_find_hash_from(w, spec, m, known.from + 1, known.to,
+											 hashes_get(hash_values(w, spec, m), known.from)) == NOWHERE)
+					known.n--;
+			/* and with what has come behind, if it wasn't there */
+			for (; known.to < q; known.to++)
+				known.n += distances_get(distances, known.to) > known.to - p;
+			return known.n;
+		}
+	}
+	return count_reaching(distances, p, q);
 }
 
 /* How many distances in [p, q) lead before p */

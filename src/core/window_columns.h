@@ -14,8 +14,9 @@
  *	INT		what is held, see IntHead; remembered extrema, see Extremum; prefix
  *			sums; if wanted, prefix sums of the squares; extrema per block.
  *	FLOAT	the doubles; extrema per block.
- *	HASH	the hashes, and for each event the distance back to the previous
- *			one with the same hash, see Hashes and Distances.
+ *	HASH	remembered counts, see Distinct; the hashes, and for each event the
+ *			distance back to the previous one with the same hash, see Hashes
+ *			and Distances.
  *	WORD	the words.
  *	BYTES	where in the byte area, at the block's end, the value stands: its
  *			length in base 128, then the bytes.
@@ -49,6 +50,7 @@
 #define HINTED		64			/* smaller windows fit few cache lines anyway */
 #define NEDGES		8			/* ends of ranges that are remembered */
 #define NEXTREMA	2			/* extrema that are, per measure */
+#define NDISTINCT	2			/* likewise numbers of distinct values */
 
 typedef struct Window
 {
@@ -81,6 +83,14 @@ typedef struct Extremum
 	bool		max;
 	int64_t		value;
 } Extremum;
+
+/* A remembered number of distinct values in slots [from, to), likewise */
+typedef struct Distinct
+{
+	uint32_t	from;
+	uint32_t	to;				/* 0: nothing is remembered */
+	uint32_t	n;
+} Distinct;
 
 /*
  * A set of slots that can count its members in any range: one bit per slot,
@@ -301,13 +311,28 @@ float_blocks(const Window *w, const RaWindowSpec *spec, int m)
 	return (FloatBlock *) (float_values(w, spec, m) + w->head.capacity);
 }
 
+/* NDISTINCT of them, if the window is hinted */
+static inline Distinct *
+hash_distinct(const Window *w, const RaWindowSpec *spec, int m)
+{
+	return group_columns(w, spec, m);
+}
+
+static inline uint32_t *
+hash_columns(const Window *w, const RaWindowSpec *spec, int m)
+{
+	Distinct   *known = hash_distinct(w, spec, m);
+
+	return (uint32_t *) (known + (hinted(w->head.capacity) ? NDISTINCT : 0));
+}
+
 static inline Hashes
 hash_values(const Window *w, const RaWindowSpec *spec, int m)
 {
 	uint32_t	capacity = w->head.capacity;
 	Hashes		hashes;
 
-	hashes.middle = group_columns(w, spec, m);
+	hashes.middle = hash_columns(w, spec, m);
 	hashes.low = (uint16_t *) (hashes.middle + capacity);
 	hashes.high = hashes.low + capacity;
 	if (!distances_narrow(capacity))	/* wide distances stand between */
@@ -322,7 +347,7 @@ static inline Distances
 hash_distances(const Window *w, const RaWindowSpec *spec, int m)
 {
 	uint32_t	capacity = w->head.capacity;
-	uint32_t   *middle = group_columns(w, spec, m);
+	uint32_t   *middle = hash_columns(w, spec, m);
 	Distances	distances = {NULL, NULL};
 
 	if (distances_narrow(capacity))
@@ -603,6 +628,8 @@ extern uint32_t ra_window_bound_from(const Window *w, uint32_t guess, int64_t ti
 extern int64_t ra_window_find_key(const Window *w, uint32_t hi, uint64_t key);
 extern uint32_t ra_window_find_hash(const Window *w, const RaWindowSpec *spec, int m, uint32_t p,
 									uint32_t q, uint64_t hash);
+extern uint32_t ra_window_find_hash_from(const Window *w, const RaWindowSpec *spec, int m,
+										 uint32_t p, uint32_t q, uint64_t hash);
 extern const Extremum *ra_window_extremum(const Window *w, const RaWindowSpec *spec, int m, bool max,
 										  uint32_t p, uint32_t q);
 extern void ra_window_shift_hints(Window *to, const Window *from, const RaWindowSpec *spec,

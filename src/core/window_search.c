@@ -202,6 +202,41 @@ ra_window_find_hash(const Window *w, const RaWindowSpec *spec, int m, uint32_t p
 	return NOWHERE;
 }
 
+/* The first slot in [p, q) that counts and has that hash, or NOWHERE */
+uint32_t
+ra_window_find_hash_from(const Window *w, const RaWindowSpec *spec, int m, uint32_t p,
+						 uint32_t q, uint64_t hash)
+{
+	Hashes		hashes = hash_values(w, spec, m);
+	Distances	distances = hash_distances(w, spec, m);
+	Lanes16		wanted = (Lanes16) {0} + (uint16_t) hash;
+
+	while (p < q)
+	{
+		uint32_t	n = q - p < 8 ? q - p : 8;
+
+		if (n == 8)
+		{
+			Lanes16		match;
+			uint64_t	any[2];
+
+			memcpy(&match, hashes.low + p, sizeof(match));
+			match = (Lanes16) (match == wanted);
+			memcpy(any, &match, sizeof(any));
+			if ((any[0] | any[1]) == 0)
+			{
+				p += 8;
+				continue;
+			}
+		}
+		for (; n > 0; n--, p++)
+			if (hashes.low[p] == (uint16_t) hash && hashes_get(hashes, p) == hash &&
+				distances_get(distances, p) != 0)
+				return p;
+	}
+	return NOWHERE;
+}
+
 /*
  * Extrema
  */
@@ -346,6 +381,22 @@ ra_window_shift_hints(Window *to, const Window *from, const RaWindowSpec *spec, 
 			int_extrema(to, spec, m)[k] = known;
 		}
 	}
+	for (int m = 0; m < spec->nmeasures; m++)
+	{
+		for (int k = 0; k < NDISTINCT && spec->measures[m].kind == RA_MEASURE_HASH; k++)
+		{
+			Distinct	known = hash_distinct(from, spec, m)[k];
+
+			if (known.to > 0 && known.from >= start)
+			{
+				known.from -= start;
+				known.to -= start;
+			}
+			else
+				known.to = 0;
+			hash_distinct(to, spec, m)[k] = known;
+		}
+	}
 }
 
 static inline void
@@ -418,6 +469,7 @@ ra_window_prefetch(const RaWindow *window, const RaWindowSpec *spec, bool ranges
 					Hashes		hashes = hash_values(w, spec, m);
 					Distances	distances = hash_distances(w, spec, m);
 
+					fetch(hash_distinct(w, spec, m));
 					fetch(hashes.low + here);
 					fetch(hashes.middle + here);
 					fetch(hashes.high + here);

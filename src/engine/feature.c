@@ -251,7 +251,7 @@ ra_features_arrange(RaRuleSet *rs)
 		if (spec->kind == RA_MEASURE_HASH)
 			spec->span = Max(spec->span, span);
 
-		feature->begin = feature->extremum = 0;
+		feature->begin = feature->noted = 0;
 		for (g = 0; g < f; g++)
 		{
 			RaFeature  *other = &rs->features[g];
@@ -266,8 +266,11 @@ ra_features_arrange(RaRuleSet *rs)
 			else if (!shared)
 				feature->begin = Max(feature->begin, other->begin + 1);
 			if (other->measure == feature->measure)
-				feature->extremum += other->function == RA_AGG_MIN || other->function == RA_AGG_MAX;
+				feature->noted += other->function == RA_AGG_MIN || other->function == RA_AGG_MAX ||
+					other->function == RA_AGG_COUNT_DISTINCT;
 		}
+		if (spec->kind == RA_MEASURE_HASH && span == spec->span)
+			spec->begin = feature->begin;
 	}
 }
 
@@ -355,6 +358,8 @@ ra_features_look(const RaRuleSet *rs, int lookup, RaWindow *window, bool note,
 		switch (feature->function)
 		{
 			case RA_AGG_COUNT_DISTINCT:
+				if (note)
+					ra_window_note_distinct(window, spec, feature->measure, feature->noted, lo, hi);
 				result->distinct = ra_window_distinct(window, spec, feature->measure, lo, hi, own,
 													  pos >= 0);
 				break;
@@ -384,7 +389,7 @@ ra_features_look(const RaRuleSet *rs, int lookup, RaWindow *window, bool note,
 			case RA_AGG_MIN:
 			case RA_AGG_MAX:
 				if (note && spec->measures[feature->measure].kind == RA_MEASURE_INT)
-					ra_window_note_extremum(window, spec, feature->measure, feature->extremum,
+					ra_window_note_extremum(window, spec, feature->measure, feature->noted,
 											lo, hi, feature->function == RA_AGG_MAX);
 				/* FALLTHROUGH */
 			default:

@@ -118,7 +118,7 @@ typedef struct RaFeature
 	int64		span;			/* window: microseconds (days are 24 h) ... */
 	int32		span_months;	/* ... plus calendar months */
 	int			begin;			/* number of the window's length, among the entity's ... */
-	int			extremum;		/* ... of the extremum, among the measure's */
+	int			noted;			/* ... of the extremum or distinct values, the measure's */
 	bool		include_current;
 	Oid			result_type;
 	Oid			result_output;	/* its output function */

@@ -303,6 +303,52 @@ noted_extrema_follow_their_ranges(void **state)
 	free(w);
 }
 
+/* The same of distinct values */
+static void
+noted_distinct_values_follow_their_ranges(void **state)
+{
+	RaWindowSpec spec = one_measure(RA_MEASURE_HASH);
+	RaWindow   *w = new_window(&spec, 700, 0);
+	RaWindow   *plain = new_window(&spec, 700, 0);	/* nobody notes anything there */
+	uint64_t	random = 1;
+
+	(void) state;
+	for (int i = 0; i < 4000; i++)
+	{
+		uint64_t	drawn = (random = random * 6364136223846793005 + 1) >> 50;
+		RaValue		value = {.state = i % 11 ? RA_VALUE_FINITE : RA_VALUE_NONE,
+		.v.h = drawn % (i < 1000 ? 5000 : 150) << (i % 3 ? 0 : 40)};
+		RaEvent		event = {i, 1, &value};
+
+		for (int k = 0; k < 2; k++)
+		{
+			RaWindow   *each = k ? w : plain;
+
+			event.time = i;
+			event.key = 1;
+			ra_window_trim(each, &spec, i - 600);
+			assert_int_equal(ra_window_add(each, &spec, &event), RA_WINDOW_OK);
+			event.time = i - 50;
+			event.key = 2;
+			if (i % 97 == 96)
+				assert_int_equal(ra_window_add(each, &spec, &event), RA_WINDOW_OK);
+			if (i % 97 == 20 && i > 96)
+				assert_true(ra_window_remove(each, &spec, i - 71, 2));
+		}
+		for (int nth = 0; nth < 2; nth++)
+		{
+			uint32_t	lo = ra_window_bound(w, i - (nth ? 150 : 500) - i % 5 / 4);
+			uint64_t	expected = ra_window_distinct(plain, &spec, 0, lo, w->count, NULL, false);
+
+			assert_int_equal(ra_window_distinct(w, &spec, 0, lo, w->count, NULL, false), expected);
+			ra_window_note_distinct(w, &spec, 0, nth, lo, w->count);
+			assert_int_equal(ra_window_distinct(w, &spec, 0, lo, w->count, NULL, false), expected);
+		}
+	}
+	free(w);
+	free(plain);
+}
+
 /* A look back that ends at the span finds all that a range can hold */
 static void
 a_span_bounds_how_far_values_are_looked_for(void **state)
@@ -377,7 +423,7 @@ windows_are_compact(void **state)
 	spec.measures[2].kind = RA_MEASURE_HASH;
 	for (int m = 0; m < 3; m++)
 		spec.measures[m].always = true;
-	assert_in_range(ra_window_size(&spec, 10000, 0), 0, 10000 * 32 + 120);
+	assert_in_range(ra_window_size(&spec, 10000, 0), 0, 10000 * 32 + 150);
 	assert_in_range(ra_window_size(&spec, 10, 0), 0, 10 * 32 + 100);
 
 	/* one with everything */
@@ -593,6 +639,7 @@ main(void)
 		cmocka_unit_test(a_full_window_grows_by_copying),
 		cmocka_unit_test(a_sliding_window_needs_little_room),
 		cmocka_unit_test(noted_extrema_follow_their_ranges),
+		cmocka_unit_test(noted_distinct_values_follow_their_ranges),
 		cmocka_unit_test(a_span_bounds_how_far_values_are_looked_for),
 		cmocka_unit_test(special_values_come_and_go),
 		cmocka_unit_test(windows_are_compact),

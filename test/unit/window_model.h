@@ -534,6 +534,10 @@ check_noted(const Model *model, int m)
 		ra_window_prefetch(w, &model->spec, nth > 0);
 		if (measure->kind == RA_MEASURE_INT && measure->minmax)
 			ra_window_note_extremum(w, &model->spec, m, nth, lo, w->count - (w->count > lo), nth % 2);
+		while (measure->span > 0 && lo < w->count && model->now - model->events[lo].time > measure->span)
+			lo++;
+		if (measure->kind == RA_MEASURE_HASH)
+			ra_window_note_distinct(w, &model->spec, m, nth, lo, w->count - (w->count > lo));
 	}
 }
 
@@ -567,10 +571,10 @@ check_range(const Model *model, int m, uint32_t lo, uint32_t hi, const RaValue *
 
 	ra_window_aggregate(model->window, &model->spec, m, lo, hi, self, want, &got);
 	CHECK(got.n == n);
+	check_noted(model, m);
 	if (measure->kind == RA_MEASURE_INT)
 	{
 		check_int(measure, values, n, &got);
-		check_noted(model, m);
 	}
 	else if (measure->kind == RA_MEASURE_FLOAT)
 		check_float(measure, values, n, &got);
