@@ -411,7 +411,7 @@ ra_window_prefetch(const RaWindow *window, const RaWindowSpec *spec, bool ranges
 	const Window *w = (const Window *) window;
 	uint32_t	here = window_end(w);
 	Hashes		keys;
-	const uint32_t *edges;
+	uint32_t	edges[NEDGES];
 	int			nedges = 0;
 
 	if (window->size <= FETCH_WHOLE)
@@ -420,11 +420,17 @@ ra_window_prefetch(const RaWindow *window, const RaWindowSpec *spec, bool ranges
 			fetch(at(w, offset));
 		return;
 	}
-	edges = window_edges(w, spec);
 	if (ranges && hinted(window->capacity))
-		nedges = NEDGES;
-	if (nedges > 0 && edges[NEDGES - 1] > 0)
-		here = edges[NEDGES - 1];
+	{
+		const uint32_t *noted = window_edges(w, spec);
+
+		if (noted[NEDGES - 1] > 0)
+			here = noted[NEDGES - 1];
+		for (int k = 0; k < NEDGES - 1; k++)
+			if (noted[k] > 0)
+				edges[nedges++] = noted[k];
+	}
+	fetch(window_times(w) + w->start);
 	fetch(window_times(w) + here);
 	for (int k = 0; k < nedges; k++)
 		fetch(window_times(w) + edges[k]);
@@ -469,7 +475,20 @@ ra_window_prefetch(const RaWindow *window, const RaWindowSpec *spec, bool ranges
 					Hashes		hashes = hash_values(w, spec, m);
 					Distances	distances = hash_distances(w, spec, m);
 
-					fetch(hash_distinct(w, spec, m));
+					/* where the look back for a value ends, and what leaves the range */
+					if (measure->span > 0 && hinted(window->capacity))
+					{
+						uint32_t	begin = window_edges(w, spec)[edge_number(measure->begin)];
+
+						fetch(hash_distinct(w, spec, m));
+						fetch(window_times(w) + begin);
+						if (ranges)
+						{
+							fetch(hashes.low + begin);
+							fetch(hashes.middle + begin);
+							fetch(hashes.high + begin);
+						}
+					}
 					fetch(hashes.low + here);
 					fetch(hashes.middle + here);
 					fetch(hashes.high + here);
