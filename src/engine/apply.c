@@ -29,6 +29,7 @@
 /* How many events ahead memory is fetched */
 #define PREFETCH_CHAIN 8
 #define PREFETCH_ENTRY 4
+#define PREFETCH_WINDOW 2
 
 /* A window of this batch, rebuilt */
 typedef struct LocalKey
@@ -79,7 +80,7 @@ static void note_foreign(RaStream *stream, RaBatchEvent *event);
 static bool rebuild_missing(RaStream *stream, Snapshot snapshot);
 static LocalWindow *local_find(RaStream *stream, int entity, RaEntityHash hash, bool create, bool *found);
 static LocalWindow *local_make(RaStream *stream, RaBatchEvent *event, int lookup, Snapshot snapshot);
-static void prefetch_entities(RaStream *stream, int e);
+static void prefetch_entities(RaStream *stream, int e, bool ranges);
 static void apply_event(RaStream *stream, RaBatchEvent *event, bool rebuilt_only);
 static bool is_update(const RaBatchEvent *event);
 static void apply_arrival(RaStream *stream, RaBatchEvent *event);
@@ -171,7 +172,7 @@ ra_apply(RaStream *stream, Snapshot snapshot, RaSkipEvent skip)
 			missing[stream->rs->lookups[e].entity].read_own = true;
 	for (e = 0; e < stream->nevents; e++)
 	{
-		prefetch_entities(stream, e);
+		prefetch_entities(stream, e, false);
 		apply_event(stream, &stream->events[e], false);
 		note_foreign(stream, &stream->events[e]);
 	}
@@ -192,7 +193,7 @@ ra_apply(RaStream *stream, Snapshot snapshot, RaSkipEvent skip)
 void
 ra_apply_prefetch(RaStream *stream, int e)
 {
-	prefetch_entities(stream, e);
+	prefetch_entities(stream, e, true);
 }
 
 void
@@ -219,7 +220,7 @@ ra_apply_features(RaStream *stream, RaBatchEvent *event, Snapshot snapshot, RaFe
 
 		if (!id.present)
 		{
-			ra_features_look(rs, l, NULL, &event->row, NULL, false, 0, lower, results);
+			ra_features_look(rs, l, NULL, false, &event->row, NULL, false, 0, lower, results);
 			continue;
 		}
 		if (own.present && own.hash.h[0] == id.hash.h[0] && own.hash.h[1] == id.hash.h[1])
@@ -235,13 +236,13 @@ ra_apply_features(RaStream *stream, RaBatchEvent *event, Snapshot snapshot, RaFe
 			RaWindow   *window;
 			bool		again = false;
 
-			window = ra_cache_lock(instance, id.hash, false, &is_wide);
+			window = ra_cache_lock(instance, id.hash, RA_CACHE_READ_NOTE, &is_wide);
 			if (window != NULL && is_wide)
 				wide[l] = true;
 			else if (window != NULL &&
 					 window->complete_from <= needed_from(entity, event->row.time))
 			{
-				ra_features_look(rs, l, window, &event->row, self, false,
+				ra_features_look(rs, l, window, true, &event->row, self, false,
 								 later_peers(l, id, window, self != NULL), lower, results);
 				done = true;
 			}
@@ -256,7 +257,7 @@ ra_apply_features(RaStream *stream, RaBatchEvent *event, Snapshot snapshot, RaFe
 					wide[l] = true;
 					break;
 				}
-				ra_features_look(rs, l, local->window, &event->row, self, false,
+				ra_features_look(rs, l, local->window, true, &event->row, self, false,
 								 later_peers(l, id, local->window, self != NULL), lower, results);
 				done = true;
 			}
@@ -423,7 +424,7 @@ note_foreign(RaStream *stream, RaBatchEvent *event)
 
 		if (lookup->own || !id.present)
 			continue;
-		window = ra_cache_lock(stream->instances[lookup->entity], id.hash, false, &wide);
+		window = ra_cache_lock(stream->instances[lookup->entity], id.hash, RA_CACHE_READ, &wide);
 		present = window != NULL &&
 			(wide || window->complete_from <= needed_from(&rs->entities[lookup->entity],
 														  event->row.time));
@@ -471,6 +472,12 @@ local_find(RaStream *stream, int entity, RaEntityHash hash, bool create, bool *f
 {
 	LocalKey	key;
 
+	/* mostly nothing is rebuilt */
+	if (!create && hash_get_num_entries(locals) == 0)
+	{
+		*found = false;
+		return NULL;
+	}
 	memset(&key, 0, sizeof(key));
 	key.h[0] = hash.h[0];
 	key.h[1] = hash.h[1];
@@ -566,9 +573,12 @@ is_local(const LocalWindow *local, RaEntityId id)
 	return id.present && id.hash.h[0] == local->key.h[0] && id.hash.h[1] == local->key.h[1];
 }
 
-/* Fetch ahead what the events behind event number e will need */
+/*
+ * Fetch ahead what the events behind event number e will need to be applied, or
+ * (ranges) to be scored.
+ */
 static void
-prefetch_entities(RaStream *stream, int e)
+prefetch_entities(RaStream *stream, int e, bool ranges)
 {
 	int			n;
 
@@ -587,6 +597,14 @@ prefetch_entities(RaStream *stream, int e)
 
 			if (id->present)
 				ra_cache_prefetch_entry(stream->instances[n], id->hash);
+		}
+		if (e + PREFETCH_WINDOW < stream->nevents)
+		{
+			RaEntityId *id = &stream->events[e + PREFETCH_WINDOW].ids[n];
+
+			if (id->present)
+				ra_cache_prefetch_window(stream->instances[n], id->hash,
+										 &stream->rs->entities[n].spec, ranges);
 		}
 	}
 }
@@ -653,7 +671,7 @@ apply_remove(RaStream *stream, int n, RaEntityId id, const RaRow *row)
 
 	if (!id.present)
 		return;
-	window = ra_cache_lock(stream->instances[n], id.hash, true, &wide);
+	window = ra_cache_lock(stream->instances[n], id.hash, RA_CACHE_WRITE, &wide);
 	if (window && !wide)
 		ra_window_remove(window, &entity->spec, row->time, row->key);
 	ra_cache_unlock(stream->instances[n], id.hash);
@@ -692,7 +710,7 @@ apply_add(RaStream *stream, int n, RaEntityId id, const RaRow *row, const RaValu
 		bool		incomplete;
 		bool		wide;
 
-		window = ra_cache_lock(instance, id.hash, true, &wide);
+		window = ra_cache_lock(instance, id.hash, RA_CACHE_WRITE, &wide);
 		if (window == NULL || wide)
 		{
 			ra_cache_unlock(instance, id.hash);

@@ -252,12 +252,24 @@ void
 ra_events_identify(RaStream *stream)
 {
 	RaRuleSet  *rs = stream->rs;
+	Size		ids_size = (2 * rs->nentities + rs->nlookups) * sizeof(RaEntityId);
+	Size		size = ids_size + rs->nentities * sizeof(RaValue *);
+	char	   *memory;
 	int			e,
 				i;
+
+	/*
+	 * One piece of memory for all: while events are applied and scored, it is
+	 * read from beginning to end.
+	 */
+	for (i = 0; i < rs->nentities; i++)
+		size += rs->entities[i].spec.nmeasures * sizeof(RaValue);
+	memory = MemoryContextAllocHuge(CurrentMemoryContext, Max(size * stream->nevents, 1));
 
 	for (e = 0; e < stream->nevents; e++)
 	{
 		RaBatchEvent *event = &stream->events[e];
+		RaValue    *values;
 
 		if (!event->row.timed && event->score)
 		{
@@ -265,10 +277,11 @@ ra_events_identify(RaStream *stream)
 			stream->batch.skipped++;
 			stream->last_skip = "the event time is null or infinite";
 		}
-		event->ids = palloc((2 * rs->nentities + rs->nlookups) * sizeof(RaEntityId) + 1);
+		event->ids = (RaEntityId *) (memory + e * size);
 		event->old_ids = event->ids + rs->nentities;
 		event->lookups = event->old_ids + rs->nentities;
-		event->measures = palloc(rs->nentities * sizeof(RaValue *) + 1);
+		event->measures = (RaValue **) ((char *) event->ids + ids_size);
+		values = (RaValue *) (event->measures + rs->nentities);
 		for (i = 0; i < rs->nentities; i++)
 			event->ids[i] = ra_entity_id(rs, &rs->entities[i].columns, &event->row);
 		if (event->op == RA_OP_UPDATE)
@@ -286,9 +299,8 @@ ra_events_identify(RaStream *stream)
 		{
 			RaEntity   *entity = &rs->entities[i];
 
-			event->measures[i] = palloc(Max(entity->spec.nmeasures, 1) * sizeof(RaValue));
-			if (!ra_measure_row(rs, entity, event->measures[i]))
-				event->measures[i] = NULL;
+			event->measures[i] = ra_measure_row(rs, entity, values) ? values : NULL;
+			values += entity->spec.nmeasures;
 		}
 	}
 }
