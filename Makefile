@@ -34,20 +34,29 @@ DATA_built = sql/risk_alert--0.1.sql
 PGFILEDESC = "risk_alert - real-time risk control"
 
 CORE_OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/core/*.c)))
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/engine/*.c))) $(CORE_OBJS)
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/cluster/*.c src/engine/*.c))) $(CORE_OBJS)
 
 # Of -Wextra, three warnings do not fit the server's own idioms: functions of
 # a fixed signature leave arguments unused, its macros compare int with Size,
 # and structs are initialised by their first members.
-PG_CPPFLAGS = -Isrc
+PG_CPPFLAGS = -Isrc -I$(libpq_srcdir)
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers $(WERROR)
 
 # "make WERROR=" builds with a compiler that warns of more than ours do
 WERROR = -Werror
 
-# libm
-SHLIB_LINK = -lm
+# libpq: connections to other nodes
+SHLIB_LINK = -lm $(libpq)
+
+# Coordination services: libraries of their own, so that their clients are
+# loaded by nobody but the broker.  Built if the client's header is there.
+has_header = $(shell printf '\#include <%s>\n' $(1) | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo yes)
+PROVIDERS = $(if $(call has_header,zookeeper/zookeeper.h),zookeeper) \
+	$(if $(call has_header,hiredis/hiredis.h),redis)
+provider_objs = $(patsubst %.c,%.o,$(sort $(wildcard src/provider/$(1)*.c)))
+PROVIDER_OBJS = $(foreach p,$(PROVIDERS),$(call provider_objs,$(p)))
+PROVIDER_LIBS = $(foreach p,$(strip $(PROVIDERS)),risk_alert_$(p)$(DLSUFFIX))
 
 # All tests share one database that has the extension
 REGRESS = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
@@ -56,13 +65,14 @@ ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isol
 ISOLATION_OPTS = --inputdir=test/isolation --outputdir=test/isolation --load-extension=risk_alert
 
 EXTRA_CLEAN = $(addprefix test/,results regression.diffs regression.out output_iso \
-	isolation/output_iso isolation/results tmp_check test_output)
+	isolation/output_iso isolation/results tmp_check test_output) \
+	$(wildcard src/provider/*.o risk_alert_*$(DLSUFFIX))
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 
 ifeq (,$(PGXS))
-$(error $(PG_CONFIG) not found: install PostgreSQL's server development files (Debian: postgresql-server-dev-15, or run test/install-deps), or set PG_CONFIG)
+$(error $(PG_CONFIG) not found: install PostgreSQL's server development files (Debian: postgresql-server-dev-15 and libpq-dev, or run test/install-deps), or set PG_CONFIG)
 endif
 
 # Bitcode needs the very clang that the server was built with; do without if it
@@ -72,32 +82,7 @@ ifeq (,$(shell command -v $(firstword $(pgxs_clang) none) 2>/dev/null))
 override with_llvm = no
 endif
 
-# Providers are libraries of their own: only the broker loads one, with its client
-zookeeper_header := $(shell echo '\#include <zookeeper/zookeeper.h>' | $(CC) -E - >/dev/null 2>&1 && echo yes)
-ZOOKEEPER_OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/provider/zookeeper*.c)))
-EXTRA_CLEAN += risk_alert_zookeeper.so $(ZOOKEEPER_OBJS)
-
 include $(PGXS)
-
-ifeq (yes,$(zookeeper_header))
-all: risk_alert_zookeeper.so
-
-install: install-zookeeper
-
-.PHONY: install-zookeeper
-install-zookeeper: risk_alert_zookeeper.so
-	$(MKDIR_P) '$(DESTDIR)$(pkglibdir)'
-	$(INSTALL_SHLIB) $< '$(DESTDIR)$(pkglibdir)/'
-else
-$(info no zookeeper/zookeeper.h (Debian: libzookeeper-mt-dev): building without ZooKeeper)
-endif
-
-$(ZOOKEEPER_OBJS): override CFLAGS += $(CFLAGS_SL) -fvisibility=hidden
-$(ZOOKEEPER_OBJS): override CPPFLAGS += -DTHREADED
-$(ZOOKEEPER_OBJS): $(wildcard src/provider/*.h)
-
-risk_alert_zookeeper.so: $(ZOOKEEPER_OBJS)
-	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@ -lzookeeper_mt
 
 # The server was configured for gcc: clang need not know all those options, nor
 # the attributes in the server's headers
@@ -109,7 +94,31 @@ endif
 $(CORE_OBJS): override CFLAGS += $(CFLAGS_VECTORIZE)
 
 # PGXS tracks no headers
-$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h src/core/*.h src/engine/*.h)
+$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h src/cluster/*.h src/core/*.h src/engine/*.h)
+
+all: $(PROVIDER_LIBS)
+
+$(PROVIDER_OBJS): $(wildcard src/provider/*.h)
+$(PROVIDER_OBJS): override CFLAGS += -DTHREADED
+
+risk_alert_zookeeper$(DLSUFFIX): $(call provider_objs,zookeeper)
+	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@ -lzookeeper_mt
+
+risk_alert_redis$(DLSUFFIX): $(call provider_objs,redis)
+	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@ -lhiredis
+
+install: install-providers
+install-providers: $(PROVIDER_LIBS)
+ifneq (,$(strip $(PROVIDERS)))
+	$(MKDIR_P) '$(DESTDIR)$(pkglibdir)'
+	$(INSTALL_SHLIB) $^ '$(DESTDIR)$(pkglibdir)/'
+endif
+
+uninstall: uninstall-providers
+uninstall-providers:
+	rm -f $(addprefix '$(DESTDIR)$(pkglibdir)'/,risk_alert_zookeeper$(DLSUFFIX) risk_alert_redis$(DLSUFFIX))
+
+.PHONY: install-providers uninstall-providers
 
 # ASCII only: the script is read in the encoding of each database
 sql/risk_alert--0.1.sql: $(sort $(wildcard sql/install/*.sql))

@@ -14,7 +14,10 @@
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_foreign_server.h"
 #include "catalog/pg_proc.h"
+#include "storage/latch.h"
+#include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/wait_event.h"
 
@@ -75,6 +78,28 @@ ra_may_execute(Oid funcid, Oid roleid)
 #endif
 }
 
+/* May the role use the foreign server? */
+static inline bool
+ra_may_use_server(Oid serverid, Oid roleid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ForeignServerRelationId, serverid, roleid, ACL_USAGE) == ACLCHECK_OK;
+#else
+	return pg_foreign_server_aclcheck(serverid, roleid, ACL_USAGE) == ACLCHECK_OK;
+#endif
+}
+
+/* For so many events; ends with FreeWaitEventSet() */
+static inline WaitEventSet *
+ra_create_wait_event_set(int nevents)
+{
+#if PG_VERSION_NUM >= 170000
+	return CreateWaitEventSet(CurrentResourceOwner, nevents);
+#else
+	return CreateWaitEventSet(CurrentMemoryContext, nevents);
+#endif
+}
+
 /* Is the column computed when it is read, and so not in a trigger's rows? */
 static inline bool
 ra_attribute_is_virtual(Form_pg_attribute att)
@@ -107,6 +132,28 @@ ra_attribute_is_not_null(TupleDesc desc, AttrNumber attno)
 #else
 #define RA_IS_SET_EXPRESSION(subtype) false
 #endif
+
+/* Take a lock for the session if it is free, and there is memory for it */
+static inline LockAcquireResult
+ra_lock_acquire_now(const LOCKTAG *tag, LOCKMODE mode)
+{
+#if PG_VERSION_NUM >= 180000
+	return LockAcquireExtended(tag, mode, true, true, false, NULL, false);
+#else
+	return LockAcquireExtended(tag, mode, true, true, false, NULL);
+#endif
+}
+
+/* Does this process have the lock in this very mode? */
+static inline bool
+ra_lock_held_by_me(const LOCKTAG *tag, LOCKMODE mode)
+{
+#if PG_VERSION_NUM >= 170000
+	return LockHeldByMe(tag, mode, false);
+#else
+	return LockHeldByMe(tag, mode);
+#endif
+}
 
 /* Names of settings that changed, or came later (NULL: not there) */
 #if PG_VERSION_NUM >= 160000

@@ -13,5 +13,14 @@ extern int	ra_rule_error_limit;	/* errors in a row that suspend a rule */
 extern int	ra_batch_size;		/* events per batch at most */
 extern int	ra_queue_rotate_size;	/* kB of a queue table that start a rotation */
 extern bool ra_allow_superuser_rules;
+extern char *ra_coordination_password_file;	/* empty: none */
+extern int	ra_lock_cohort_limit;	/* hand-overs in a row, 0: none */
+extern int	ra_lock_provider;	/* RaLockProvider, postmaster */
+extern int	ra_max_locks;		/* keys in use, postmaster */
+extern char *ra_redis_hosts;
+extern int	ra_session_timeout; /* ms */
+extern char *ra_zookeeper_hosts;
+extern char *ra_cluster_name;	/* postmaster */
+extern char *ra_node_name;		/* postmaster; empty: not part of a cluster */
 
 #endif							/* RA_GUC_H */

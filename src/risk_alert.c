@@ -26,6 +26,8 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
+#include "cluster/broker.h"
+#include "cluster/locktable.h"
 #include "compat.h"
 #include "guc.h"
 #include "launcher.h"
@@ -37,10 +39,26 @@ PG_MODULE_MAGIC;
 /* settings, see define_settings() */
 bool		ra_allow_superuser_rules = false;
 int			ra_batch_size = 10000;
+char	   *ra_cluster_name = "risk_alert";
+char	   *ra_coordination_password_file = "";
 int			ra_feature_memory = 128 * 1024;
+int			ra_lock_cohort_limit = 32;
+int			ra_lock_provider = RA_LOCK_PROVIDER_LOCAL;
+int			ra_max_locks = 8192;
+char	   *ra_node_name = "";
 int			ra_queue_rotate_size = 64 * 1024;
+char	   *ra_redis_hosts = "";
 int			ra_rule_error_limit = 100;
 int			ra_rule_timeout = 100;
+int			ra_session_timeout = 10000;
+char	   *ra_zookeeper_hosts = "";
+
+static const struct config_enum_entry lock_providers[] = {
+	{"local", RA_LOCK_PROVIDER_LOCAL, false},
+	{"zookeeper", RA_LOCK_PROVIDER_ZOOKEEPER, false},
+	{"redis", RA_LOCK_PROVIDER_REDIS, false},
+	{NULL, 0, false}
+};
 
 static shmem_request_hook_type prev_shmem_request = NULL;
 static shmem_startup_hook_type prev_shmem_startup = NULL;
@@ -52,6 +70,9 @@ static Oid	version_marker = InvalidOid;
 void		_PG_init(void);
 
 static void define_settings(void);
+static bool check_name(const char *value);
+static bool check_cluster_name(char **newval, void **extra, GucSource source);
+static bool check_node_name(char **newval, void **extra, GucSource source);
 static void shmem_request(void);
 static void shmem_startup(void);
 static void version_invalidate(Datum arg, Oid relid);
@@ -72,7 +93,10 @@ _PG_init(void)
 
 	/* pg_upgrade runs both servers: nothing may be processed meanwhile */
 	if (!IsBinaryUpgrade)
+	{
 		ra_launcher_register();
+		ra_broker_register();
+	}
 }
 
 /*
@@ -100,6 +124,23 @@ define_settings(void)
 							PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 
+	DefineCustomStringVariable("risk_alert.cluster_name",
+							   "Sets the name of the cluster that this node belongs to.",
+							   "Nodes of one cluster have the same; whatever they share is kept under it.",
+							   &ra_cluster_name,
+							   "risk_alert",
+							   PGC_POSTMASTER, 0,
+							   check_cluster_name, NULL, NULL);
+
+	DefineCustomStringVariable("risk_alert.coordination_password_file",
+							   "Sets the file that holds user:password for the coordination service.",
+							   "One line; others must not be able to read it.  Read whenever the broker "
+							   "starts; empty if the service asks for no password.",
+							   &ra_coordination_password_file,
+							   "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+
 	DefineCustomIntVariable("risk_alert.feature_memory",
 							"Sets the amount of shared memory that keeps features of recently active entities.",
 							"What does not fit is rebuilt from the watched table when it is needed: "
@@ -109,6 +150,41 @@ define_settings(void)
 							PGC_POSTMASTER, GUC_UNIT_KB,
 							NULL, NULL, NULL);
 
+	DefineCustomIntVariable("risk_alert.lock_cohort_limit",
+							"Sets how often in a row a node may pass a lock on among its own sessions while others wait.",
+							"Passing it on costs no round trip to the coordination service; 0 gives it "
+							"back each time.",
+							&ra_lock_cohort_limit,
+							32, 0, 10000,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomEnumVariable("risk_alert.lock_provider",
+							 "Sets what the advisory locks of the cluster rest on.",
+							 "local: one node, no service; zookeeper and redis: a coordination service, "
+							 "the same for all nodes.",
+							 &ra_lock_provider,
+							 RA_LOCK_PROVIDER_LOCAL, lock_providers,
+							 PGC_POSTMASTER, 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomIntVariable("risk_alert.max_locks",
+							"Sets how many different advisory locks of the cluster can be in use on this server.",
+							"Each takes about 600 bytes of shared memory.",
+							&ra_max_locks,
+							8192, 16, 10000000,
+							PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomStringVariable("risk_alert.node_name",
+							   "Sets this node's name in the cluster.",
+							   "No two nodes may have the same, and the others know it as a foreign server "
+							   "of that name; empty if the server is not part of a cluster.",
+							   &ra_node_name,
+							   "",
+							   PGC_POSTMASTER, 0,
+							   check_node_name, NULL, NULL);
+
 	DefineCustomIntVariable("risk_alert.queue_rotate_size",
 							"Sets the size of the current queue table from which events go to the next one.",
 							"A table is emptied as a whole some time after: larger ones take more disk "
@@ -117,6 +193,14 @@ define_settings(void)
 							64 * 1024, 64, MAX_KILOBYTES,
 							PGC_SIGHUP, GUC_UNIT_KB,
 							NULL, NULL, NULL);
+
+	DefineCustomStringVariable("risk_alert.redis_hosts",
+							   "Sets where Redis is: host:port, or several separated by commas.",
+							   "Read whenever the broker starts.",
+							   &ra_redis_hosts,
+							   "",
+							   PGC_SIGHUP, 0,
+							   NULL, NULL, NULL);
 
 	DefineCustomIntVariable("risk_alert.rule_error_limit",
 							"Sets how many errors in a row suspend a rule.",
@@ -136,7 +220,53 @@ define_settings(void)
 							PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 
+	DefineCustomIntVariable("risk_alert.session_timeout",
+							"Sets how long the coordination service waits for a silent node before its locks go to others.",
+							"ZooKeeper may choose another value, between 2 and 20 of its ticks.  Read whenever "
+							"the broker starts.",
+							&ra_session_timeout,
+							10000, 100, 3600000,
+							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	DefineCustomStringVariable("risk_alert.zookeeper_hosts",
+							   "Sets where ZooKeeper is: host:port of its servers, separated by commas.",
+							   "Read whenever the broker starts.",
+							   &ra_zookeeper_hosts,
+							   "",
+							   PGC_SIGHUP, 0,
+							   NULL, NULL, NULL);
+
 	MarkGUCPrefixReserved("risk_alert");
+}
+
+/* Such names can be part of a path in any coordination service */
+static bool
+check_name(const char *value)
+{
+	if (strlen(value) < NAMEDATALEN &&
+		strspn(value, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") == strlen(value))
+		return true;
+	GUC_check_errdetail("Names have up to %d characters, which are letters and digits of ASCII, \"_\", \".\" and \"-\".",
+						NAMEDATALEN - 1);
+	return false;
+}
+
+static bool
+check_cluster_name(char **newval, void **extra, GucSource source)
+{
+	if ((*newval)[0] == '\0')
+	{
+		GUC_check_errdetail("The name of a cluster is not empty.");
+		return false;
+	}
+	return check_name(*newval);
+}
+
+static bool
+check_node_name(char **newval, void **extra, GucSource source)
+{
+	return check_name(*newval);
 }
 
 static void

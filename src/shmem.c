@@ -35,6 +35,8 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "cluster/locktable.h"
+#include "cluster/nodestat.h"
 #include "compat.h"
 #include "engine/cache.h"
 #include "risk_alert.h"
@@ -56,6 +58,8 @@ ra_shmem_request(void)
 {
 	RequestAddinShmemSpace(MAXALIGN(sizeof(RaShared)));
 	RequestAddinShmemSpace(ra_cache_shmem_size());
+	ra_locktable_shmem_request();
+	ra_nodestat_shmem_request();
 	RequestNamedLWLockTranche(RA_EXTENSION, 1);
 }
 
@@ -92,6 +96,8 @@ ra_shmem_startup(void)
 		}
 	}
 	ra_cache_shmem_startup();
+	ra_locktable_shmem_startup();
+	ra_nodestat_shmem_startup();
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -19,6 +19,7 @@ BEGIN
     FOR role, purpose IN
         VALUES ('risk_alert_admin', 'configures risk_alert: streams, features, rules and lists'),
                ('risk_alert_analyst', 'works the alerts of risk_alert'),
+               ('risk_alert_locker', 'uses the advisory locks of a risk_alert cluster'),
                ('risk_alert_monitor', 'reads the statistics of risk_alert')
     LOOP
         CONTINUE WHEN pg_catalog.to_regrole(role) IS NOT NULL;

@@ -15,6 +15,10 @@ GRANT EXECUTE ON FUNCTION risk_alert.capture() TO PUBLIC;
 -- read configuration and alerts       x        x
 -- work on alerts                               x
 -- statistics, check_setup, drain      x        x         x
+-- make nodes                          x
+-- ask nodes, and about them           x        x
+--
+-- To ask a node takes USAGE of the foreign server, too, and a user mapping.
 --
 -- Who writes the rules does not label the alerts, unless granted both roles.
 
@@ -102,3 +106,61 @@ GRANT EXECUTE ON FUNCTION
     risk_alert._worker_status(),
     risk_alert._cache_status()
     TO risk_alert_admin, risk_alert_analyst, risk_alert_monitor;
+
+-- make nodes; user mappings are made by whom they are for, or by who owns the server
+GRANT USAGE ON FOREIGN DATA WRAPPER risk_alert_node TO risk_alert_admin;
+
+-- ask nodes, and about them
+GRANT EXECUTE ON FUNCTION
+    risk_alert.on_node(text, text, text[]),
+    risk_alert.pick_node(text, text),
+    risk_alert.is_leader(),
+    risk_alert.check_node(text),
+    risk_alert._check_node(text)
+    TO risk_alert_admin, risk_alert_analyst;
+GRANT EXECUTE ON FUNCTION risk_alert._library_version() TO risk_alert_admin, risk_alert_analyst;
+GRANT SELECT ON
+    risk_alert.nodes,
+    risk_alert.stat_nodes
+    TO risk_alert_admin, risk_alert_analyst, risk_alert_monitor;
+GRANT EXECUTE ON FUNCTION
+    risk_alert._members(),
+    risk_alert._node_status(),
+    risk_alert._option(text[], text)
+    TO risk_alert_admin, risk_alert_analyst, risk_alert_monitor;
+
+-- lock
+GRANT EXECUTE ON FUNCTION
+    risk_alert.advisory_lock(text, interval),
+    risk_alert.try_advisory_lock(text),
+    risk_alert.advisory_lock(bigint, interval),
+    risk_alert.try_advisory_lock(bigint),
+    risk_alert.advisory_lock_shared(text, interval),
+    risk_alert.try_advisory_lock_shared(text),
+    risk_alert.advisory_lock_shared(bigint, interval),
+    risk_alert.try_advisory_lock_shared(bigint),
+    risk_alert.advisory_xact_lock(text, interval),
+    risk_alert.try_advisory_xact_lock(text),
+    risk_alert.advisory_xact_lock(bigint, interval),
+    risk_alert.try_advisory_xact_lock(bigint),
+    risk_alert.advisory_xact_lock_shared(text, interval),
+    risk_alert.try_advisory_xact_lock_shared(text),
+    risk_alert.advisory_xact_lock_shared(bigint, interval),
+    risk_alert.try_advisory_xact_lock_shared(bigint),
+    risk_alert.advisory_unlock(text),
+    risk_alert.advisory_unlock(bigint),
+    risk_alert.advisory_unlock_shared(text),
+    risk_alert.advisory_unlock_shared(bigint),
+    risk_alert.advisory_unlock_all(),
+    risk_alert.check_fence(text, numeric, bool),
+    risk_alert.check_fence(bigint, numeric, bool)
+    TO risk_alert_admin, risk_alert_locker;
+GRANT SELECT ON
+    risk_alert.advisory_locks,
+    risk_alert.stat_coordination
+    TO risk_alert_admin, risk_alert_analyst, risk_alert_monitor, risk_alert_locker;
+GRANT EXECUTE ON FUNCTION
+    risk_alert._lock_entries(),
+    risk_alert._lock_list(),
+    risk_alert._lock_status()
+    TO risk_alert_admin, risk_alert_analyst, risk_alert_monitor, risk_alert_locker;

@@ -404,4 +404,7 @@ extern void ra_zk_list(RaProvider *p, void *owner);
 extern void ra_zk_list_over(RaProvider *p, const char *error);
 extern void ra_zk_list_free(RaProvider *p);
 
+/* The provider, for zookeeper_module.c and tests */
+extern const RaProviderOps *ra_zookeeper_ops(void);
+
 #endif							/* RA_ZOOKEEPER_H */

@@ -21,7 +21,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes;
 
-our @EXPORT = qw(new_node create_payments drain wait_until worker_pid wait_for_worker stop_worker
+our @EXPORT = qw(new_node new_cluster create_payments drain wait_until worker_pid wait_for_worker stop_worker
   wait_for_restart wait_for_logged one_line data_file);
 
 # new_node(name, conf => 'lines of postgresql.conf', start => 0, extension => 0):
@@ -50,6 +50,46 @@ datestyle = 'ISO, YMD'
 		  if $option{extension} // 1;
 	}
 	return $node;
+}
+
+# new_cluster(names, option => ...): one node for each name, and on each of them a
+# server for every node.  Options are as for new_node.  Two roles ask other nodes: whoever made
+# the node, who is a superuser there, too; and operator, a member of
+# risk_alert_admin who is role remote on other nodes and needs its password there
+# ("t0p-secret").
+sub new_cluster
+{
+	my ($names, %option) = @_;
+	my @nodes;
+
+	foreach my $name (@$names)
+	{
+		my $node = new_node($name, %option,
+			conf => ($option{conf} // '') . "\nrisk_alert.node_name = '$name'\n", start => 0);
+		my $hba = slurp_file($node->data_dir . '/pg_hba.conf');
+		open(my $file, '>', $node->data_dir . '/pg_hba.conf') or die "could not write pg_hba.conf: $!";
+		print $file "local all remote scram-sha-256\n$hba";
+		close $file;
+		$node->start;
+		$node->safe_psql('postgres', q{CREATE EXTENSION risk_alert;
+CREATE ROLE operator LOGIN;
+CREATE ROLE remote LOGIN PASSWORD 't0p-secret';
+GRANT risk_alert_admin TO operator, remote;});
+		push @nodes, $node;
+	}
+	foreach my $node (@nodes)
+	{
+		foreach my $other (@nodes)
+		{
+			my ($name, $host, $port) = ($other->name, $other->host, $other->port);
+			$node->safe_psql('postgres', qq{
+CREATE SERVER $name FOREIGN DATA WRAPPER risk_alert_node OPTIONS (host '$host', port '$port', dbname 'postgres');
+GRANT USAGE ON FOREIGN SERVER $name TO operator;
+CREATE USER MAPPING FOR CURRENT_USER SERVER $name;
+CREATE USER MAPPING FOR operator SERVER $name OPTIONS ("user" 'remote', password 't0p-secret');});
+		}
+	}
+	return @nodes;
 }
 
 # create_payments(node, db): a small stream that most tests can use.  Rule

@@ -1,0 +1,891 @@
+/*
+ * connection.c
+ *	  This session's connections to nodes.
+ *
+ * Pool.  A connection belongs to a user mapping, and stays open after use,
+ * until the session ends, its server or mapping changes, or more than
+ * MAX_CONNECTIONS are open, when the one longest unused is closed.  What a
+ * connection may do depends on the mapping and on whether it was made with a
+ * password that the mapping holds; so one that a superuser made without is not handed to
+ * somebody who shares the mapping (FOR PUBLIC) after SET ROLE.
+ *
+ * Passwords.  Without one, the node would let us in for what it believes of the
+ * server's operating system user: trust, peer, a password file, a client certificate.
+ * That identity is not the local user's to use.  So, unless he is a superuser or the
+ * mapping says (which takes a superuser) password_required 'false', the
+ * mapping must have a password and the node must have asked for it.
+ *
+ * Waiting.  Nothing here blocks but on the process latch, with a socket besides, so
+ * that statement_timeout, pg_cancel_backend() and shutdown work at any time.
+ * libpq leaves connect_timeout to us then; it holds for all of
+ * connecting, and is 10 seconds unless set.
+ *
+ * Errors.  If a (sub)transaction aborts that has taken a connection, its
+ * statement is cancelled (clean_up()).  That must neither throw nor take long:
+ * it uses poll(2) with a deadline.  A connection that is not as
+ * good as new by then is closed.  The node may go on with the statement
+ * for a while if the cancellation does not reach it.
+ *
+ * Settings.  Dates, intervals and numbers arrive in a form that does not depend on the
+ * settings of either side.  Everything else, search_path included, is as the
+ * node has it for that user.  What a statement sets there stays set for later
+ * ones of this session; if it changes how values arrive, its connection is not
+ * used again.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+#include <poll.h>
+
+#include "access/xact.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_user_mapping.h"
+#include "commands/dbcommands.h"
+#include "foreign/foreign.h"
+#include "lib/ilist.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "portability/instr_time.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+#include "cluster/cancel.h"
+#include "cluster/connection.h"
+#include "cluster/nodestat.h"
+#include "cluster/options.h"
+#include "compat.h"
+#include "guc.h"
+
+/* open at the same time, unless more are in use */
+#define MAX_CONNECTIONS 16
+
+#define DEFAULT_CONNECT_TIMEOUT 10	/* seconds */
+#define CANCEL_TIMEOUT 5		/* seconds, for all connections of a transaction */
+
+/* how values arrive; the node reports the first two whenever they change */
+#define DATESTYLE "ISO, MDY"
+#define INTERVALSTYLE "postgres"
+#define SETTINGS \
+	"-c datestyle=ISO,MDY -c intervalstyle=postgres -c extra_float_digits=3 -c bytea_output=hex"
+
+struct RaConn
+{
+	dlist_node	list;			/* in connections */
+
+	/* whom it is for */
+	char		node[NAMEDATALEN];
+	Oid			mapping;
+	bool		trusted;		/* may do without a password */
+	RaConnPurpose purpose;
+	uint32		server_hash;	/* of the system caches' entries */
+	uint32		mapping_hash;
+
+	PGconn	   *pg;				/* NULL until connecting begins */
+	PGresult   *result;			/* the latest one */
+	uint64		last_taken;		/* in order */
+	bool		invalidated;	/* server or mapping has changed */
+	bool		lost;			/* the node has ended it */
+
+	bool		taken;
+	int			nestlevel;		/* the (sub)transaction that has taken it */
+	bool		busy;			/* a statement was sent, whose end we have not seen */
+
+	RaCancel	cancel;			/* while the statement is cancelled */
+	bool		cancelling;
+};
+
+static dlist_head connections = DLIST_STATIC_INIT(connections);
+static uint64 taken_counter = 0;
+static uint32 wait_event = 0;
+
+static int	pass_on(const PGresult *res, int field);
+static void initialize(void);
+static UserMapping *find_mapping(ForeignServer *server, Oid userid);
+static RaConn *find_connection(Oid mapping, bool trusted, RaConnPurpose purpose);
+static RaConn *make_connection(ForeignServer *server, UserMapping *mapping, bool trusted,
+							   RaConnPurpose purpose);
+static void make_room(void);
+static void start_connecting(RaConn *conn, ForeignServer *server, UserMapping *mapping);
+static void finish_connecting(RaConn *conn, ForeignServer *server);
+static void check_mapping(RaConn *conn, UserMapping *mapping);
+static void notice(void *arg, const PGresult *res);
+static bool usable(RaConn *conn);
+static bool settings_right(RaConn *conn);
+static void set_settings(RaConn *conn);
+static void close_connection(RaConn *conn);
+static bool result_ready(RaConn *conn);
+static void wait_for_any(RaConn **conns, int n);
+static void statement_ended(RaConn *conn);
+static void keep_result(RaConn *conn, PGresult *res);
+static bool is_failure(const PGresult *res);
+static void clean_up(int nestlevel);
+static bool drain_results(RaConn *conn, instr_time start);
+static int	ms_left(instr_time start, int seconds);
+static void xact_callback(XactEvent event, void *arg);
+static void subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId parent, void *arg);
+static void invalidate(Datum arg, int cacheid, uint32 hash);
+static void close_all(int code, Datum arg);
+
+RaConn *
+ra_conn_get(const char *node, RaConnPurpose purpose)
+{
+	Oid			userid = GetUserId();
+	ForeignServer *server;
+	UserMapping *mapping;
+	bool		trusted;
+	RaConn	   *conn;
+
+	initialize();
+
+	server = ra_node_server(node, false);
+	if (!ra_may_use_server(server->serverid, userid))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for node \"%s\"", server->servername),
+				 errhint("GRANT USAGE ON FOREIGN SERVER %s TO %s",
+						 quote_identifier(server->servername),
+						 quote_identifier(GetUserNameFromId(userid, false)))));
+	mapping = find_mapping(server, userid);
+	trusted = superuser_arg(userid) ||
+		!ra_option_bool(mapping->options, "password_required", true);
+
+	conn = find_connection(mapping->umid, trusted, purpose);
+	if (conn && conn->taken)
+	{
+		if (purpose == RA_CONN_BRANCH)
+			return conn;
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("the connection to node \"%s\" is in use", server->servername),
+				 errdetail("A statement that runs there waits for something that would run there, too.")));
+	}
+
+	/* one that was closed since its last use is replaced here, before anything is sent */
+	if (conn && !usable(conn))
+	{
+		close_connection(conn);
+		conn = NULL;
+	}
+	if (conn == NULL)
+		conn = make_connection(server, mapping, trusted, purpose);
+
+	conn->taken = true;
+	conn->nestlevel = GetCurrentTransactionNestLevel();
+	conn->last_taken = ++taken_counter;
+	if (!settings_right(conn))
+		set_settings(conn);
+	return conn;
+}
+
+void
+ra_conn_release(RaConn *conn)
+{
+	PGTransactionStatusType status = PQtransactionStatus(conn->pg);
+	char	   *node = pstrdup(conn->node);
+
+	Assert(conn->taken && !conn->busy);
+	PQclear(conn->result);
+	conn->result = NULL;
+	conn->taken = false;
+	if (status == PQTRANS_IDLE && usable(conn))
+		return;
+
+	close_connection(conn);
+	if (status == PQTRANS_INTRANS || status == PQTRANS_INERROR)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("a statement has left a transaction open on node \"%s\"", node),
+				 errdetail("It was rolled back."),
+				 errhint("Each statement is a transaction of its own there.")));
+	pfree(node);
+}
+
+void
+ra_conn_send(RaConn *conn, const char *sql, int nparams, const char *const *params, bool row_by_row)
+{
+	Assert(conn->taken && !conn->busy);
+	PQclear(conn->result);
+	conn->result = NULL;
+
+	conn->busy = true;
+	ra_nodestat_begin(conn->node);
+	if (!PQsendQueryParams(conn->pg, sql, nparams, NULL, params, NULL, NULL, 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("could not send a statement to node \"%s\"", conn->node),
+				 errdetail_internal("%s", pchomp(PQerrorMessage(conn->pg)))));
+	if (row_by_row)
+		PQsetSingleRowMode(conn->pg);
+
+	/* trouble shows when the answer is waited for */
+	(void) PQflush(conn->pg);
+}
+
+PGresult *
+ra_conn_next(RaConn *conn)
+{
+	for (;;)
+	{
+		PGresult   *res;
+
+		while (!result_ready(conn))
+			wait_for_any(&conn, 1);
+		res = PQgetResult(conn->pg);
+		if (res == NULL)
+		{
+			statement_ended(conn);
+			ra_conn_check(conn);
+			return NULL;
+		}
+		keep_result(conn, res);
+		if (!is_failure(conn->result))
+			return conn->result;
+	}
+}
+
+void
+ra_conn_wait_all(RaConn **conns, int n)
+{
+	bool		done;
+
+	do
+	{
+		int			i;
+
+		done = true;
+		for (i = 0; i < n; i++)
+		{
+			RaConn	   *conn = conns[i];
+
+			while (conn->busy && result_ready(conn))
+			{
+				PGresult   *res = PQgetResult(conn->pg);
+
+				if (res == NULL)
+					statement_ended(conn);
+				else
+					keep_result(conn, res);
+			}
+			if (conn->busy)
+				done = false;
+		}
+		if (!done)
+			wait_for_any(conns, n);
+	} while (!done);
+}
+
+PGresult *
+ra_conn_result(RaConn *conn)
+{
+	return conn->result;
+}
+
+/*
+ * A node's error is passed on whole.  Where it came from is context.  The end
+ * of the connection is not: to the local client, SQLSTATE 57P01, say, would mean the end
+ * of its own.
+ */
+void
+ra_conn_check(RaConn *conn)
+{
+	PGresult   *res = conn->result;
+	const char *state;
+	const char *message;
+	const char *detail;
+	const char *hint;
+	const char *context;
+
+	if (!is_failure(res))
+		return;
+
+	state = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+	message = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
+	detail = PQresultErrorField(res, PG_DIAG_MESSAGE_DETAIL);
+	hint = PQresultErrorField(res, PG_DIAG_MESSAGE_HINT);
+	context = PQresultErrorField(res, PG_DIAG_CONTEXT);
+	if (PQstatus(conn->pg) != CONNECTION_OK || state == NULL || strlen(state) != 5 || message == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("the connection to node \"%s\" was lost", conn->node),
+				 errdetail_internal("%s", message ? message :
+									pchomp(res ? PQresultErrorMessage(res) : PQerrorMessage(conn->pg))),
+				 errhint("Whether the statement took effect there is not known.")));
+	ereport(ERROR,
+			(errcode(MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4])),
+			 errmsg_internal("%s", message),
+			 detail ? errdetail_internal("%s", detail) : 0,
+			 hint ? errhint("%s", hint) : 0,
+			 context ? errcontext("%s", context) : 0,
+			 pass_on(res, PG_DIAG_SCHEMA_NAME),
+			 pass_on(res, PG_DIAG_TABLE_NAME),
+			 pass_on(res, PG_DIAG_COLUMN_NAME),
+			 pass_on(res, PG_DIAG_DATATYPE_NAME),
+			 pass_on(res, PG_DIAG_CONSTRAINT_NAME),
+			 errcontext("statement on node \"%s\"", conn->node)));
+}
+
+static int
+pass_on(const PGresult *res, int field)
+{
+	const char *value = PQresultErrorField(res, field);
+
+	return value ? err_generic_string(field, value) : 0;
+}
+
+const char *
+ra_conn_node(RaConn *conn)
+{
+	return conn->node;
+}
+
+PGconn *
+ra_conn_pg(RaConn *conn)
+{
+	return conn->pg;
+}
+
+static void
+initialize(void)
+{
+	static bool initialized = false;
+
+	if (initialized)
+		return;
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, invalidate, (Datum) 0);
+	CacheRegisterSyscacheCallback(USERMAPPINGOID, invalidate, (Datum) 0);
+	on_proc_exit(close_all, (Datum) 0);
+	initialized = true;
+}
+
+static UserMapping *
+find_mapping(ForeignServer *server, Oid userid)
+{
+	if (!SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(userid),
+							   ObjectIdGetDatum(server->serverid)) &&
+		!SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid),
+							   ObjectIdGetDatum(server->serverid)))
+	{
+		const char *user = quote_identifier(GetUserNameFromId(userid, false));
+
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role %s has no user mapping for node \"%s\"", user, server->servername),
+				 errhint("CREATE USER MAPPING FOR %s SERVER %s OPTIONS (user '...', password '...')",
+						 user, quote_identifier(server->servername))));
+	}
+	return GetUserMapping(userid, server->serverid);
+}
+
+static RaConn *
+find_connection(Oid mapping, bool trusted, RaConnPurpose purpose)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &connections)
+	{
+		RaConn	   *conn = dlist_container(RaConn, list, iter.cur);
+
+		if (conn->mapping == mapping && conn->trusted == trusted && conn->purpose == purpose)
+			return conn;
+	}
+	return NULL;
+}
+
+static RaConn *
+make_connection(ForeignServer *server, UserMapping *mapping, bool trusted, RaConnPurpose purpose)
+{
+	RaConn	   *conn;
+
+	make_room();
+	conn = MemoryContextAllocZero(TopMemoryContext, sizeof(RaConn));
+	strlcpy(conn->node, server->servername, NAMEDATALEN);
+	conn->mapping = mapping->umid;
+	conn->trusted = trusted;
+	conn->purpose = purpose;
+	conn->server_hash = GetSysCacheHashValue1(FOREIGNSERVEROID, ObjectIdGetDatum(server->serverid));
+	conn->mapping_hash = GetSysCacheHashValue1(USERMAPPINGOID, ObjectIdGetDatum(mapping->umid));
+	dlist_push_tail(&connections, &conn->list);
+
+	PG_TRY();
+	{
+		check_mapping(conn, mapping);
+		start_connecting(conn, server, mapping);
+		finish_connecting(conn, server);
+	}
+	PG_CATCH();
+	{
+		close_connection(conn);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return conn;
+}
+
+static void
+make_room(void)
+{
+	RaConn	   *oldest = NULL;
+	int			n = 0;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &connections)
+	{
+		RaConn	   *conn = dlist_container(RaConn, list, iter.cur);
+
+		n++;
+		if (!conn->taken && (oldest == NULL || conn->last_taken < oldest->last_taken))
+			oldest = conn;
+	}
+	if (n >= MAX_CONNECTIONS && oldest)
+		close_connection(oldest);
+}
+
+static void
+check_mapping(RaConn *conn, UserMapping *mapping)
+{
+	const char *password = ra_option(mapping->options, "password");
+
+	if (!conn->trusted && (password == NULL || password[0] == '\0'))
+		ereport(ERROR,
+				(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
+				 errmsg("a password is required to connect to node \"%s\"", conn->node),
+				 errdetail("The user mapping has none, and only superusers may connect without."),
+				 errhint("Set option \"password\" of the user mapping, or let a superuser set its option \"password_required\" to false.")));
+}
+
+static void
+start_connecting(RaConn *conn, ForeignServer *server, UserMapping *mapping)
+{
+	int			max = list_length(server->options) + list_length(mapping->options) + 6;
+	const char **keywords = palloc(max * sizeof(char *));
+	const char **values = palloc(max * sizeof(char *));
+	const char *options = ra_option(server->options, "options");
+	int			n = 0;
+
+	/* a later value replaces an earlier one */
+	keywords[n] = "user";
+	values[n++] = GetUserNameFromId(GetUserId(), false);
+	keywords[n] = "dbname";
+	values[n++] = get_database_name(MyDatabaseId);
+	keywords[n] = "application_name";
+	values[n++] = ra_node_name[0] ? psprintf("risk_alert %s", ra_node_name) : "risk_alert";
+	n = ra_libpq_options(server->options, keywords, values, n);
+	n = ra_libpq_options(mapping->options, keywords, values, n);
+	keywords[n] = "options";
+	values[n++] = options ? psprintf("%s %s", options, SETTINGS) : SETTINGS;
+	keywords[n] = "client_encoding";
+	values[n++] = GetDatabaseEncodingName();
+	keywords[n] = values[n] = NULL;
+	Assert(n < max);
+
+	if (!AcquireExternalFD())
+		ereport(ERROR,
+				(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+				 errmsg("could not connect to node \"%s\"", conn->node),
+				 errdetail("There are too many open files on this server."),
+				 errhint("Raise max_files_per_process or \"ulimit -n\".")));
+	conn->pg = PQconnectStartParams(keywords, values, 0);
+	if (conn->pg == NULL)
+	{
+		ReleaseExternalFD();
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory")));
+	}
+	PQsetNoticeReceiver(conn->pg, notice, conn);
+}
+
+static void
+finish_connecting(RaConn *conn, ForeignServer *server)
+{
+	const char *option = ra_option(server->options, "connect_timeout");
+	int			timeout = option ? atoi(option) : DEFAULT_CONNECT_TIMEOUT;
+	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
+	instr_time	start;
+
+	INSTR_TIME_SET_CURRENT(start);
+	while (PQstatus(conn->pg) != CONNECTION_BAD &&
+		   status != PGRES_POLLING_OK && status != PGRES_POLLING_FAILED)
+	{
+		int			events = status == PGRES_POLLING_READING ? WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE;
+		int			left = timeout > 0 ? ms_left(start, timeout) : -1;
+		int			rc;
+
+		if (left == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+					 errmsg("could not connect to node \"%s\"", conn->node),
+					 errdetail("There was no answer within %d s.", timeout),
+					 errhint("See whether the node is up and reachable; option \"connect_timeout\" of the server sets the time limit.")));
+		rc = WaitLatchOrSocket(MyLatch,
+							   WL_EXIT_ON_PM_DEATH | WL_LATCH_SET | events | (left > 0 ? WL_TIMEOUT : 0),
+							   PQsocket(conn->pg), left,
+							   ra_wait_event(&wait_event, "RiskAlertNode"));
+		if (rc & WL_LATCH_SET)
+		{
+			ResetLatch(MyLatch);
+			CHECK_FOR_INTERRUPTS();
+		}
+		if (rc & events)
+			status = PQconnectPoll(conn->pg);
+	}
+	if (PQstatus(conn->pg) != CONNECTION_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+				 errmsg("could not connect to node \"%s\"", conn->node),
+				 errdetail_internal("%s", pchomp(PQerrorMessage(conn->pg)))));
+
+	if (!conn->trusted && !PQconnectionUsedPassword(conn->pg))
+		ereport(ERROR,
+				(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
+				 errmsg("a password is required to connect to node \"%s\"", conn->node),
+				 errdetail("The node did not ask for it, so it has taken this server's word for the user; only superusers may connect like that."),
+				 errhint("Have the node's pg_hba.conf ask for a password, or let a superuser set option \"password_required\" of the user mapping to false.")));
+	if (PQsetnonblocking(conn->pg, 1) != 0)
+		elog(ERROR, "could not make the connection to node \"%s\" non-blocking", conn->node);
+}
+
+/*
+ * What a node says besides results is dropped, and must not end up in the server's
+ * log.  An error while nothing runs is its last word.
+ */
+static void
+notice(void *arg, const PGresult *res)
+{
+	RaConn	   *conn = arg;
+	const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
+
+	if (severity && (strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0))
+		conn->lost = true;
+}
+
+/* Is a connection on which nothing runs as good as a new one? */
+static bool
+usable(RaConn *conn)
+{
+	while (PQstatus(conn->pg) == CONNECTION_OK && !conn->lost)
+	{
+		struct pollfd socket = {.fd = PQsocket(conn->pg),.events = POLLIN};
+		PGnotify   *notify;
+		int			rc = poll(&socket, 1, 0);
+
+		if (rc < 0 && errno == EINTR)
+			continue;
+		if (rc <= 0)
+			break;
+		if (!PQconsumeInput(conn->pg))
+			return false;
+		(void) PQisBusy(conn->pg);	/* has a look at what has arrived */
+		while ((notify = PQnotifies(conn->pg)) != NULL)
+			PQfreemem(notify);
+	}
+	return PQstatus(conn->pg) == CONNECTION_OK && !conn->lost && !conn->invalidated &&
+		settings_right(conn);
+}
+
+static bool
+settings_right(RaConn *conn)
+{
+	const char *datestyle;
+	const char *intervalstyle;
+	const char *encoding;
+
+	datestyle = PQparameterStatus(conn->pg, "DateStyle");
+	intervalstyle = PQparameterStatus(conn->pg, "IntervalStyle");
+	encoding = PQparameterStatus(conn->pg, "client_encoding");
+	return datestyle && strcmp(datestyle, DATESTYLE) == 0 &&
+		intervalstyle && strcmp(intervalstyle, INTERVALSTYLE) == 0 &&
+		encoding && pg_char_to_encoding(encoding) == GetDatabaseEncoding();
+}
+
+/* Variables such as PGDATESTYLE, in the environment of the server, outdo what we ask for */
+static void
+set_settings(RaConn *conn)
+{
+	ra_conn_send(conn, "SELECT pg_catalog.set_config('datestyle', 'ISO, MDY', false), "
+				 "pg_catalog.set_config('intervalstyle', 'postgres', false)", 0, NULL, false);
+	ra_conn_wait_all(&conn, 1);
+	ra_conn_check(conn);
+	if (!settings_right(conn))
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
+				 errmsg("node \"%s\" does not send values as it is asked to", conn->node)));
+}
+
+/* Never throws */
+static void
+close_connection(RaConn *conn)
+{
+	dlist_delete(&conn->list);
+	if (conn->busy)
+		ra_nodestat_end(conn->node);
+	PQclear(conn->result);
+	if (conn->pg)
+	{
+		PQfinish(conn->pg);
+		ReleaseExternalFD();
+	}
+	pfree(conn);
+}
+
+/* Can PQgetResult() be called without blocking? */
+static bool
+result_ready(RaConn *conn)
+{
+	if (PQstatus(conn->pg) != CONNECTION_OK || conn->lost || PQflush(conn->pg) < 0)
+		return true;
+	return !PQisBusy(conn->pg);
+}
+
+/*
+ * Until something has happened on a connection that has no result yet, or the
+ * latch is set
+ */
+static void
+wait_for_any(RaConn **conns, int n)
+{
+	WaitEventSet *set = ra_create_wait_event_set(n + 2);
+	WaitEvent	event;
+	int			happened;
+	int			i;
+
+	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	for (i = 0; i < n; i++)
+	{
+		if (conns[i]->busy && !result_ready(conns[i]))
+			AddWaitEventToSet(set, WL_SOCKET_READABLE | (PQflush(conns[i]->pg) > 0 ? WL_SOCKET_WRITEABLE : 0),
+							  PQsocket(conns[i]->pg), NULL, conns[i]);
+	}
+	happened = WaitEventSetWait(set, -1, &event, 1, ra_wait_event(&wait_event, "RiskAlertNode"));
+	FreeWaitEventSet(set);
+
+	if (happened > 0 && (event.events & WL_LATCH_SET))
+	{
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (happened > 0 && (event.events & WL_SOCKET_READABLE))
+	{
+		RaConn	   *conn = event.user_data;
+
+		if (!PQconsumeInput(conn->pg))
+			conn->lost = true;
+	}
+}
+
+static void
+statement_ended(RaConn *conn)
+{
+	conn->busy = false;
+	ra_nodestat_end(conn->node);
+}
+
+/*
+ * The first failure stays: when a node ends a connection, another one follows
+ * that tells less.  COPY wants a dialogue, and is refused; clean_up() closes the
+ * connection.
+ */
+static void
+keep_result(RaConn *conn, PGresult *res)
+{
+	ExecStatusType status = PQresultStatus(res);
+
+	if (conn->result && is_failure(conn->result))
+	{
+		PQclear(res);
+		return;
+	}
+	PQclear(conn->result);
+	conn->result = res;
+	if (status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("COPY from or to the client cannot be run on a node"),
+				 errcontext("statement on node \"%s\"", conn->node)));
+}
+
+static bool
+is_failure(const PGresult *res)
+{
+	switch (PQresultStatus(res))
+	{
+		case PGRES_COMMAND_OK:
+		case PGRES_TUPLES_OK:
+		case PGRES_SINGLE_TUPLE:
+		case PGRES_EMPTY_QUERY:
+			return false;
+		default:				/* NULL is a failure, too */
+			return true;
+	}
+}
+
+/*
+ * The (sub)transaction of that level, or an inner one, has ended: gives back
+ * the connections that it had taken.  First all are cancelled, then all are
+ * waited for, so that one deadline is enough.  Never throws.
+ */
+static void
+clean_up(int nestlevel)
+{
+	instr_time	start;
+	dlist_mutable_iter iter;
+
+	INSTR_TIME_SET_CURRENT(start);
+	dlist_foreach_modify(iter, &connections)
+	{
+		RaConn	   *conn = dlist_container(RaConn, list, iter.cur);
+
+		if (conn->taken && conn->nestlevel >= nestlevel && conn->busy &&
+			PQtransactionStatus(conn->pg) == PQTRANS_ACTIVE)
+		{
+			ra_cancel_start(&conn->cancel, conn->pg, CANCEL_TIMEOUT);
+			conn->cancelling = true;
+		}
+	}
+	dlist_foreach_modify(iter, &connections)
+	{
+		RaConn	   *conn = dlist_container(RaConn, list, iter.cur);
+		bool		good = true;
+
+		if (!conn->taken || conn->nestlevel < nestlevel)
+			continue;
+		if (conn->cancelling)
+			good = ra_cancel_end(&conn->cancel, ms_left(start, CANCEL_TIMEOUT));
+		conn->cancelling = false;
+		if (conn->busy)
+		{
+			good = good && drain_results(conn, start);
+			statement_ended(conn);
+		}
+		PQclear(conn->result);
+		conn->result = NULL;
+		conn->taken = false;
+		if (!good || PQtransactionStatus(conn->pg) != PQTRANS_IDLE || !usable(conn))
+			close_connection(conn);
+	}
+}
+
+/* What is left of a cancelled statement's results; false: that does not come to an end */
+static bool
+drain_results(RaConn *conn, instr_time start)
+{
+	for (;;)
+	{
+		PGresult   *res;
+		ExecStatusType status;
+
+		while (!result_ready(conn))
+		{
+			struct pollfd socket = {.fd = PQsocket(conn->pg),.events = POLLIN};
+			int			left = ms_left(start, CANCEL_TIMEOUT);
+
+			if (left == 0)
+				return false;
+			if (PQflush(conn->pg) > 0)
+				socket.events |= POLLOUT;
+			if (poll(&socket, 1, left) > 0 && (socket.revents & ~POLLOUT) &&
+				!PQconsumeInput(conn->pg))
+				return false;
+		}
+		res = PQgetResult(conn->pg);
+		if (res == NULL)
+			return PQstatus(conn->pg) == CONNECTION_OK;
+		status = PQresultStatus(res);
+		PQclear(res);
+		if (status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH)
+			return false;
+	}
+}
+
+static int
+ms_left(instr_time start, int seconds)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, start);
+	return (int) Max(Min(seconds * 1000.0 - INSTR_TIME_GET_MILLISEC(now), INT_MAX), 0);
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	dlist_mutable_iter iter;
+
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PARALLEL_ABORT:
+		case XACT_EVENT_PREPARE:
+			clean_up(0);
+			dlist_foreach_modify(iter, &connections)
+			{
+				RaConn	   *conn = dlist_container(RaConn, list, iter.cur);
+
+				if (conn->invalidated)
+					close_connection(conn);
+			}
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId parent, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	dlist_iter	iter;
+
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		clean_up(level);
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		dlist_foreach(iter, &connections)
+		{
+			RaConn	   *conn = dlist_container(RaConn, list, iter.cur);
+
+			if (conn->taken && conn->nestlevel == level)
+				conn->nestlevel--;
+		}
+	}
+}
+
+static void
+invalidate(Datum arg, int cacheid, uint32 hash)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &connections)
+	{
+		RaConn	   *conn = dlist_container(RaConn, list, iter.cur);
+
+		if (hash == 0 || hash == (cacheid == FOREIGNSERVEROID ? conn->server_hash : conn->mapping_hash))
+			conn->invalidated = true;
+	}
+}
+
+/* The transaction has ended, and shared memory is out of reach */
+static void
+close_all(int code, Datum arg)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &connections)
+	{
+		RaConn	   *conn = dlist_container(RaConn, list, iter.cur);
+
+		conn->busy = false;
+		close_connection(conn);
+	}
+}

@@ -1,0 +1,67 @@
+/*
+ * connection.h
+ *	  This session's connections to nodes.
+ *
+ * A connection is taken with ra_conn_get() and given back with
+ * ra_conn_release(); in between it is nobody else's.  When the
+ * (sub)transaction that took it aborts, it is given back by itself, and a statement
+ * that runs there is cancelled.
+ *
+ *	conn = ra_conn_get("node_b", RA_CONN_QUERY);
+ *	ra_conn_send(conn, "SELECT ...", 0, NULL, false);
+ *	while ((res = ra_conn_next(conn)) != NULL)
+ *		...
+ *	ra_conn_release(conn);
+ *
+ * To ask several nodes at once, take and send for each, then ra_conn_wait_all().
+ */
+#ifndef RA_CONNECTION_H
+#define RA_CONNECTION_H
+
+#include "postgres.h"
+
+#include "libpq-fe.h"
+
+typedef struct RaConn RaConn;
+
+typedef enum RaConnPurpose
+{
+	RA_CONN_QUERY,				/* statements that are transactions of their own */
+	RA_CONN_BRANCH				/* a transaction that lasts; its owner ends it */
+} RaConnPurpose;
+
+/*
+ * A connection to the node with the current user's rights there, from the
+ * pool or a new one.  ERROR if there is no such node, user mapping, or right, or
+ * the node does not answer.
+ */
+extern RaConn *ra_conn_get(const char *node, RaConnPurpose purpose);
+
+/* Nothing runs any more.  Cheap; ERROR if a statement has left a transaction open. */
+extern void ra_conn_release(RaConn *conn);
+
+/* Starts one statement, with parameters as text (NULL: SQL NULL).  Does not wait. */
+extern void ra_conn_send(RaConn *conn, const char *sql, int nparams,
+						 const char *const *params, bool row_by_row);
+
+/*
+ * The next result of the statement, NULL when it has ended.  Interruptible.
+ * Belongs to the connection, until the next call for it.  ERROR if the statement
+ * failed, once it has ended.
+ */
+extern PGresult *ra_conn_next(RaConn *conn);
+
+/*
+ * Waits until all statements have ended, whatever became of them.
+ * ra_conn_result() is each one's last result then, never NULL, and not an ERROR.
+ */
+extern void ra_conn_wait_all(RaConn **conns, int n);
+extern PGresult *ra_conn_result(RaConn *conn);
+
+/* The failure that ra_conn_result() tells of, as an ERROR; else nothing */
+extern void ra_conn_check(RaConn *conn);
+
+extern const char *ra_conn_node(RaConn *conn);
+extern PGconn *ra_conn_pg(RaConn *conn);
+
+#endif							/* RA_CONNECTION_H */

@@ -1,0 +1,947 @@
+/*
+ * lock.c
+ *	  Advisory locks of the cluster, as sessions use them.
+ *
+ * A lock is taken in two steps.  The first is an advisory lock of this server's
+ * own lock manager: it queues this server's sessions, knows modes, finds
+ * deadlocks among them, obeys cancel and lock_timeout, and counts how often a
+ * session has it.  Who has got it takes the second step: make sure that this server
+ * has the lock at the coordination service.  If it was left there by the
+ * session before, that costs nothing; else the broker is asked for it.  Without a
+ * service (provider "local") there is nothing to do in the second step but to
+ * draw a token.
+ *
+ * A session that lets go of the lock leaves it with the server if another session of
+ * this server queues for it, but not more than lock_cohort_limit times in a
+ * row while other servers queue too.
+ *
+ * What can be known about the lock at the service may change at any time: when
+ * its session there is lost, the lock is lost.  So a transaction that holds a lock
+ * looks once more before it commits.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "access/xact.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+
+#include "cluster/fence.h"
+#include "cluster/lock.h"
+#include "compat.h"
+#include "guc.h"
+#include "shmem.h"
+
+/* One request of the transaction kind, to be undone with its (sub)transaction */
+typedef struct XactHold
+{
+	SubTransactionId subid;
+	struct XactHold *next;
+} XactHold;
+
+/* A lock that this session has, or tries to get */
+typedef struct Held
+{
+	RaLockKey	key;			/* hash key, must be first */
+	RaLockName	name;
+	LOCKTAG		tag;			/* the local lock */
+	int			session_exclusive;	/* how often asked for, less unlocked */
+	int			session_shared;
+	LOCKMODE	session_mode;	/* of the local lock of the session kind, or NoLock */
+	XactHold   *xact;			/* latest first; NULL: no local lock of the transaction kind */
+	bool		exclusive;		/* the strongest mode that we have locally */
+
+	/* of the grant */
+	uint32		resets;			/* of the entry then */
+	uint64		epoch;
+	uint64		generation;
+	uint64		token;
+	int			sequence;
+} Held;
+
+typedef struct Wanted
+{
+	bool		exclusive;
+	bool		session;		/* else until the end of the transaction */
+	bool		nowait;
+	int64		timeout_us;		/* -1: none */
+	TimestampTz deadline;		/* by timeout_us and lock_timeout; 0: none */
+} Wanted;
+
+/* locks of this session; NULL: never had one */
+static HTAB *held_locks = NULL;
+static int	xact_holds = 0;		/* requests of the transaction kind */
+static Held *acquiring = NULL;	/* waits for the local lock */
+static RaLockEntry *awaited = NULL; /* waits for the service, as one of its waiters ... */
+static bool awaited_nowait;			/* ... of this kind */
+
+static Datum lock_function(FunctionCallInfo fcinfo, bool text_key, Wanted wanted);
+static Datum unlock_function(FunctionCallInfo fcinfo, bool text_key, bool exclusive);
+static void name_of_argument(FunctionCallInfo fcinfo, bool text_key, RaLockName *name, RaLockKey *key);
+static bool acquire(const RaLockName *name, const RaLockKey *key, const Wanted *wanted, Numeric *token);
+static TimestampTz deadline_of(const Wanted *wanted);
+static bool obtain(Held *held, const Wanted *wanted);
+static bool lock_locally(Held *held, LOCKMODE mode, const Wanted *wanted);
+static bool enter(Held *held, const Wanted *wanted);
+static bool wait_for_service(RaLockEntry *entry, Held *held, const Wanted *wanted);
+static void end_wait(void);
+static void check_broker(const Held *held, bool nowait);
+static void report_timeout(const Held *held) pg_attribute_noreturn();
+static bool can_have(const RaLockEntry *entry, bool exclusive);
+static void take(RaLockEntry *entry, Held *held);
+static void leave(Held *held);
+static void leave_without_local(Held *held);
+static void not_wanted(const Held *held);
+static void forget(Held *held);
+static void release_session(Held *held);
+static void reconcile(void);
+static const char *lost_detail(const Held *held);
+static void report_lost(const Held *held) pg_attribute_noreturn();
+static void init_session(void);
+static void end_xact_holds(void);
+static void xact_callback(XactEvent event, void *arg);
+static void subxact_callback(SubXactEvent event, SubTransactionId subid,
+							 SubTransactionId parent, void *arg);
+static void end_of_session(int code, Datum arg);
+
+/* ---------------------------------------------------------------- functions */
+
+static void
+name_of_argument(FunctionCallInfo fcinfo, bool text_key, RaLockName *name, RaLockKey *key)
+{
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("key of an advisory lock must not be NULL")));
+	if (text_key)
+		ra_lock_name_text(name, key, PG_GETARG_TEXT_PP(0));
+	else
+		ra_lock_name_number(name, key, PG_GETARG_INT64(0));
+}
+
+/* NAME(key text or bigint, timeout interval) and try_NAME(key) */
+#define LOCK_FUNCTIONS(name, is_exclusive, is_session) \
+PG_FUNCTION_INFO_V1(ra_##name##_text); \
+PG_FUNCTION_INFO_V1(ra_##name##_number); \
+PG_FUNCTION_INFO_V1(ra_try_##name##_text); \
+PG_FUNCTION_INFO_V1(ra_try_##name##_number); \
+Datum \
+ra_##name##_text(PG_FUNCTION_ARGS) \
+{ \
+	return lock_function(fcinfo, true, (Wanted) {is_exclusive, is_session, false, -1, 0}); \
+} \
+Datum \
+ra_##name##_number(PG_FUNCTION_ARGS) \
+{ \
+	return lock_function(fcinfo, false, (Wanted) {is_exclusive, is_session, false, -1, 0}); \
+} \
+Datum \
+ra_try_##name##_text(PG_FUNCTION_ARGS) \
+{ \
+	return lock_function(fcinfo, true, (Wanted) {is_exclusive, is_session, true, -1, 0}); \
+} \
+Datum \
+ra_try_##name##_number(PG_FUNCTION_ARGS) \
+{ \
+	return lock_function(fcinfo, false, (Wanted) {is_exclusive, is_session, true, -1, 0}); \
+} \
+extern int no_such_variable
+
+LOCK_FUNCTIONS(advisory_lock, true, true);
+LOCK_FUNCTIONS(advisory_lock_shared, false, true);
+LOCK_FUNCTIONS(advisory_xact_lock, true, false);
+LOCK_FUNCTIONS(advisory_xact_lock_shared, false, false);
+
+#define UNLOCK_FUNCTION(name, is_text, is_exclusive) \
+PG_FUNCTION_INFO_V1(name); \
+Datum \
+name(PG_FUNCTION_ARGS) \
+{ \
+	return unlock_function(fcinfo, is_text, is_exclusive); \
+} \
+extern int no_such_variable
+
+UNLOCK_FUNCTION(ra_advisory_unlock_text, true, true);
+UNLOCK_FUNCTION(ra_advisory_unlock_number, false, true);
+UNLOCK_FUNCTION(ra_advisory_unlock_shared_text, true, false);
+UNLOCK_FUNCTION(ra_advisory_unlock_shared_number, false, false);
+
+/* advisory_lock(key, timeout) and so on: the fencing token; NULL: not available now */
+static Datum
+lock_function(FunctionCallInfo fcinfo, bool text_key, Wanted wanted)
+{
+	RaLockName	name;
+	RaLockKey	key;
+	Numeric		token;
+
+	name_of_argument(fcinfo, text_key, &name, &key);
+	if (!wanted.nowait && !PG_ARGISNULL(1))
+	{
+		Interval   *timeout = PG_GETARG_INTERVAL_P(1);
+		double		us;
+
+		us = timeout->time + (double) timeout->day * USECS_PER_DAY +
+			(double) timeout->month * DAYS_PER_MONTH * USECS_PER_DAY;
+		if (us < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("timeout must not be negative"),
+					 errhint("Leave it out, or NULL, to wait without a limit.")));
+		wanted.timeout_us = (int64) Min(us, (double) INT_MAX * 1000);
+	}
+	wanted.deadline = deadline_of(&wanted);
+	if (!acquire(&name, &key, &wanted, &token))
+		PG_RETURN_NULL();
+	PG_RETURN_NUMERIC(token);
+}
+
+/* advisory_unlock(key): whether this session had the lock, and has it no longer */
+static Datum
+unlock_function(FunctionCallInfo fcinfo, bool text_key, bool exclusive)
+{
+	RaLockName	name;
+	RaLockKey	key;
+	Held	   *held = NULL;
+	bool		lost;
+
+	ra_require_preload();
+	name_of_argument(fcinfo, text_key, &name, &key);
+	reconcile();
+	if (held_locks)
+		held = hash_search(held_locks, &key, HASH_FIND, NULL);
+	if (held == NULL || (exclusive ? held->session_exclusive : held->session_shared) == 0)
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("you don't own advisory lock \"%s\" in %s mode at session level",
+						ra_lock_name_display(&name), exclusive ? "exclusive" : "shared")));
+		PG_RETURN_BOOL(false);
+	}
+	lost = !ra_epoch_valid(held->epoch);
+	if (lost)
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("advisory lock \"%s\" had been lost", ra_lock_name_display(&name)),
+				 errdetail("%s", lost_detail(held))));
+	if (exclusive)
+		held->session_exclusive--;
+	else
+		held->session_shared--;
+	release_session(held);
+	PG_RETURN_BOOL(!lost);
+}
+
+PG_FUNCTION_INFO_V1(ra_advisory_unlock_all);
+Datum
+ra_advisory_unlock_all(PG_FUNCTION_ARGS)
+{
+	HASH_SEQ_STATUS scan;
+	Held	   *held;
+
+	ra_require_preload();
+	reconcile();
+	if (held_locks)
+	{
+		hash_seq_init(&scan, held_locks);
+		while ((held = hash_seq_search(&scan)) != NULL)
+		{
+			if (held->session_mode == NoLock)
+				continue;
+			held->session_exclusive = held->session_shared = 0;
+			release_session(held);
+		}
+	}
+	PG_RETURN_VOID();
+}
+
+/* ---------------------------------------------------------------- to get a lock */
+
+static bool
+acquire(const RaLockName *name, const RaLockKey *key, const Wanted *wanted, Numeric *token)
+{
+	Held	   *held;
+	XactHold   *hold = NULL;
+	bool		found;
+
+	ra_require_preload();
+	init_session();
+	reconcile();
+
+	/* all that can fail for want of memory, before anything is locked */
+	if (!wanted->session)
+		hold = MemoryContextAlloc(TopTransactionContext, sizeof(XactHold));
+
+	held = hash_search(held_locks, key, HASH_ENTER, &found);
+	if (!found)
+	{
+		memset((char *) held + sizeof(RaLockKey), 0, sizeof(Held) - sizeof(RaLockKey));
+		memcpy(&held->name, name, sizeof(RaLockName));
+		ra_lock_tag(&held->tag, key);
+		held->session_mode = NoLock;
+	}
+	else
+	{
+		if (!ra_epoch_valid(held->epoch))
+			report_lost(held);
+		if (wanted->exclusive && !held->exclusive)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("advisory lock \"%s\" can't be changed from shared to exclusive",
+							ra_lock_name_display(name)),
+					 errdetail("This session holds it in shared mode; two sessions that both do so would wait for each other for ever."),
+					 errhint("Release the shared lock first, or ask for the exclusive one at once.")));
+	}
+
+	if (!found)
+	{
+		if (!obtain(held, wanted))
+			return false;
+	}
+	else
+	{
+		/*
+		 * Once more, in the mode that we have anyway: can't conflict, nor wait.
+		 * (A weaker mode could, with those who queue.)
+		 */
+		LOCKMODE	mode = held->exclusive ? ExclusiveLock : ShareLock;
+
+		if (wanted->session && held->session_mode == NoLock)
+		{
+			(void) LockAcquire(&held->tag, mode, true, false);
+			held->session_mode = mode;
+		}
+		else if (!wanted->session && held->xact == NULL)
+			(void) LockAcquire(&held->tag, mode, false, false);
+	}
+
+	if (!wanted->session)
+	{
+		hold->subid = GetCurrentSubTransactionId();
+		hold->next = held->xact;
+		held->xact = hold;
+		xact_holds++;
+	}
+	else if (wanted->exclusive)
+		held->session_exclusive++;
+	else
+		held->session_shared++;
+	*token = ra_token_numeric(held->generation, held->token, held->sequence);
+	return true;
+}
+
+/* Until when to wait, by the call's timeout and lock_timeout; 0: for ever */
+static TimestampTz
+deadline_of(const Wanted *wanted)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz deadline = 0;
+
+	if (wanted->timeout_us >= 0)
+		deadline = now + wanted->timeout_us;
+	if (LockTimeout > 0)
+	{
+		TimestampTz limit = TimestampTzPlusMilliseconds(now, LockTimeout);
+
+		if (deadline == 0 || limit < deadline)
+			deadline = limit;
+	}
+	return deadline;
+}
+
+/* A lock that the session does not have yet; forgotten if it can't be had */
+static bool
+obtain(Held *held, const Wanted *wanted)
+{
+	LOCKMODE	mode = wanted->exclusive ? ExclusiveLock : ShareLock;
+	volatile bool done = false;
+
+	if (!lock_locally(held, mode, wanted))
+	{
+		forget(held);
+		return false;
+	}
+	held->exclusive = wanted->exclusive;
+	PG_TRY();
+	{
+		done = enter(held, wanted);
+	}
+	PG_FINALLY();
+	{
+		if (!done)
+		{
+			LockRelease(&held->tag, mode, wanted->session);
+			forget(held);
+		}
+	}
+	PG_END_TRY();
+	if (done && wanted->session)
+		held->session_mode = mode;
+	return done;
+}
+
+/* The first step: PostgreSQL's own lock */
+static bool
+lock_locally(Held *held, LOCKMODE mode, const Wanted *wanted)
+{
+	LockAcquireResult result = LOCKACQUIRE_NOT_AVAIL;
+	int			saved_timeout = LockTimeout;
+
+	acquiring = held;
+	PG_TRY();
+	{
+		if (wanted->timeout_us == 0)
+			result = LockAcquire(&held->tag, mode, wanted->session, true);
+		else
+		{
+			if (wanted->timeout_us > 0)
+				LockTimeout = Max(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wanted->deadline));
+			result = LockAcquire(&held->tag, mode, wanted->session, wanted->nowait);
+		}
+		LockTimeout = saved_timeout;
+	}
+	PG_CATCH();
+	{
+		LockTimeout = saved_timeout;
+
+		/*
+		 * It may have been granted while the error was on its way; and the lock may
+		 * have been left with this server for us.
+		 */
+		LockErrorCleanup();
+		if (ra_lock_held_by_me(&held->tag, mode))
+			LockRelease(&held->tag, mode, wanted->session);
+		not_wanted(held);
+		acquiring = NULL;
+		forget(held);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	acquiring = NULL;
+	if (result == LOCKACQUIRE_NOT_AVAIL && !wanted->nowait)
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("could not obtain advisory lock \"%s\" at once", ra_lock_name_display(&held->name))));
+	return result != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/*
+ * The second step: this server's lock at the service, on behalf of this session,
+ * which has the local lock.  False: not available now.
+ */
+static bool
+enter(Held *held, const Wanted *wanted)
+{
+	LWLock	   *partition = ra_lock_partition(&held->key);
+	RaLockEntry *entry;
+	volatile bool done = false;
+
+	LWLockAcquire(partition, LW_EXCLUSIVE);
+	entry = ra_entry_make(&held->key, &held->name);
+	if (entry == NULL)
+	{
+		LWLockRelease(partition);
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("too many advisory locks of the cluster are in use on this server"),
+				 errhint("Increase risk_alert.max_locks (now %d).", ra_max_locks)));
+	}
+
+	/*
+	 * Who has the exclusive local lock is alone, whatever the count says: a
+	 * session whose local lock went away behind our back
+	 * (pg_advisory_unlock_all()) has not noticed yet.
+	 */
+	if (wanted->exclusive && entry->users > 0)
+	{
+		entry->users = 0;
+		entry->resets++;
+	}
+
+	if (ra_lock_provider == RA_LOCK_PROVIDER_LOCAL)
+	{
+		entry->exclusive = wanted->exclusive;
+		entry->generation = pg_atomic_read_u64(&ra_cluster->generation);
+		entry->token = pg_atomic_add_fetch_u64(&ra_cluster->local_token, 1);
+		entry->sequence = 0;
+		done = true;
+	}
+	else
+		done = can_have(entry, wanted->exclusive);
+	if (done)
+	{
+		take(entry, held);
+		LWLockRelease(partition);
+		return true;
+	}
+
+	/* What a try_ function can't have at once it need not ask for: it is taken */
+	if (wanted->nowait && entry->state == RA_ENTRY_WAITING && !entry->nowait)
+	{
+		LWLockRelease(partition);
+		return false;
+	}
+
+	entry->waiters++;
+	if (wanted->nowait)
+		entry->nowait_waiters++;
+	awaited = entry;
+	awaited_nowait = wanted->nowait;
+	entry->wants_exclusive = wanted->exclusive;
+	PG_TRY();
+	{
+		done = wait_for_service(entry, held, wanted);
+	}
+	PG_CATCH();
+	{
+		/* by cancel or time-out, which come while the partition is not locked */
+		LWLockAcquire(partition, LW_EXCLUSIVE);
+		end_wait();
+		LWLockRelease(partition);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	end_wait();
+	LWLockRelease(partition);
+	return done;
+}
+
+/*
+ * The entry can't go away, as this session counts among its waiters.  Called
+ * and left with the partition locked, unless by an error.
+ */
+static bool
+wait_for_service(RaLockEntry *entry, Held *held, const Wanted *wanted)
+{
+	static uint32 wait_event = 0;
+	LWLock	   *partition = ra_lock_partition(&held->key);
+	uint32		refusals = entry->refusals;
+
+	ra_entry_queue(entry);
+	ConditionVariablePrepareToSleep(&entry->changed);
+	while (!can_have(entry, wanted->exclusive))
+	{
+		long		left = -1;
+
+		if (wanted->nowait && entry->refusals != refusals)
+		{
+			ConditionVariableCancelSleep();
+			return false;
+		}
+		LWLockRelease(partition);
+		check_broker(held, wanted->nowait);
+		if (wanted->deadline != 0)
+		{
+			left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wanted->deadline);
+			if (left <= 0)
+				report_timeout(held);
+		}
+		ConditionVariableTimedSleep(&entry->changed, left,
+									ra_wait_event(&wait_event, "RiskAlertLock"));
+		LWLockAcquire(partition, LW_EXCLUSIVE);
+	}
+	ConditionVariableCancelSleep();
+	take(entry, held);
+	return true;
+}
+
+/* Under the partition's lock: this session waits no longer */
+static void
+end_wait(void)
+{
+	awaited->waiters--;
+	if (awaited_nowait)
+		awaited->nowait_waiters--;
+	if (awaited->waiters == 0 && awaited->users == 0)
+		ra_entry_queue(awaited);	/* not wanted after all */
+	awaited = NULL;
+}
+
+/* Waiting is of no use, or not asked for, while the service can't be asked */
+static void
+check_broker(const Held *held, bool nowait)
+{
+	RaBrokerState state;
+	char		detail[sizeof(ra_cluster->last_error)];
+
+	LWLockAcquire(ra_cluster->lock, LW_SHARED);
+	state = ra_cluster->state;
+	strlcpy(detail, ra_cluster->last_error, sizeof(detail));
+	LWLockRelease(ra_cluster->lock);
+
+	if (state == RA_BROKER_FAILED)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("advisory lock \"%s\" can't be had: the broker can't work",
+						ra_lock_name_display(&held->name)),
+				 errdetail_internal("%s", detail),
+				 errhint("Correct the settings risk_alert.node_name, lock_provider, zookeeper_hosts or redis_hosts.")));
+	if (nowait && state != RA_BROKER_CONNECTED)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("advisory lock \"%s\" can't be had: no connection to the coordination service",
+						ra_lock_name_display(&held->name)),
+				 errdetail_internal("%s", detail[0] ? detail : "no reason is known"),
+				 errhint("Try again; the connection is made as soon as the service can be reached.")));
+}
+
+static void
+report_timeout(const Held *held)
+{
+	char		detail[sizeof(ra_cluster->last_error)];
+	bool		connected;
+
+	LWLockAcquire(ra_cluster->lock, LW_SHARED);
+	connected = ra_cluster->state == RA_BROKER_CONNECTED;
+	strlcpy(detail, ra_cluster->last_error, sizeof(detail));
+	LWLockRelease(ra_cluster->lock);
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("could not obtain advisory lock \"%s\" in time", ra_lock_name_display(&held->name)),
+			 connected ? errdetail("Another node holds it.") :
+			 errdetail("There is no connection to the coordination service: %s", detail),
+			 errhint("Who holds it is in view risk_alert.advisory_locks.")));
+}
+
+/* Under the partition's lock: is what this server has good for the session? */
+static bool
+can_have(const RaLockEntry *entry, bool exclusive)
+{
+	if (entry->state != RA_ENTRY_HELD || entry->give_up || (exclusive && !entry->exclusive))
+		return false;
+	if (entry->sequence >= RA_TOKEN_SEQUENCE_MAX || !ra_epoch_valid(entry->epoch))
+		return false;
+	/* readers that join readers must not keep a writer elsewhere out for ever */
+	return entry->users == 0 || !entry->contended || entry->handovers < ra_lock_cohort_limit;
+}
+
+/* Under the partition's lock: the session gets it */
+static void
+take(RaLockEntry *entry, Held *held)
+{
+	if (entry->sequence++ > 0)
+	{
+		pg_atomic_fetch_add_u64(&ra_cluster->handovers, 1);
+
+		/*
+		 * Half way to the limit, ask whether anybody else queues; until the
+		 * answer is there, take it that they do.
+		 */
+		if (++entry->handovers == (ra_lock_cohort_limit + 1) / 2)
+		{
+			entry->contended = true;
+			entry->look = true;
+			ra_entry_queue(entry);
+		}
+	}
+	pg_atomic_fetch_add_u64(&ra_cluster->grants, 1);
+	entry->users++;
+	held->resets = entry->resets;
+	held->epoch = entry->epoch;
+	held->generation = entry->generation;
+	held->token = entry->token;
+	held->sequence = entry->sequence - 1;
+}
+
+/* ---------------------------------------------------------------- to let go of it */
+
+/*
+ * This session's last request is undone: leave the lock with this server, for
+ * the next session, or let the service have it.  The local lock is still ours.
+ * Throws nothing: transactions end through this.
+ */
+static void
+leave(Held *held)
+{
+	LWLock	   *partition = ra_lock_partition(&held->key);
+	RaLockEntry *entry;
+
+	LWLockAcquire(partition, LW_EXCLUSIVE);
+	entry = ra_entry_find(&held->key);
+	if (entry && entry->resets == held->resets && entry->users > 0)
+	{
+		entry->users--;
+		if (entry->users == 0 && entry->state == RA_ENTRY_HELD &&
+			!(entry->waiters == 0 && !entry->give_up &&
+			  entry->handovers < (entry->contended ? ra_lock_cohort_limit : INT_MAX) &&
+			  ra_lock_cohort_limit > 0 &&
+			  LockHasWaiters(&held->tag, held->exclusive ? ExclusiveLock : ShareLock, false)))
+		{
+			entry->give_up = true;
+			ra_entry_queue(entry);
+		}
+		ra_entry_tidy(entry);
+	}
+	LWLockRelease(partition);
+	forget(held);
+}
+
+/* This session waited for the local lock in vain; the lock may have been left for it */
+static void
+not_wanted(const Held *held)
+{
+	LWLock	   *partition = ra_lock_partition(&held->key);
+	RaLockEntry *entry;
+
+	LWLockAcquire(partition, LW_EXCLUSIVE);
+	entry = ra_entry_find(&held->key);
+	if (entry && entry->state == RA_ENTRY_HELD && entry->users == 0)
+		ra_entry_queue(entry);
+	LWLockRelease(partition);
+}
+
+static void
+forget(Held *held)
+{
+	(void) hash_search(held_locks, &held->key, HASH_REMOVE, NULL);
+}
+
+/* After a request of the session kind was undone: what is left of the kind? */
+static void
+release_session(Held *held)
+{
+	LOCKTAG		tag = held->tag;
+	LOCKMODE	mode = held->session_mode;
+
+	if (held->session_exclusive + held->session_shared == 0)
+	{
+		held->session_mode = NoLock;
+		if (held->xact == NULL)
+			leave(held);
+		LockRelease(&tag, mode, true);
+	}
+	else if (held->session_exclusive == 0 && mode == ExclusiveLock && held->xact == NULL)
+	{
+		/* let others of this server share it: as who has it, we needn't wait */
+		(void) LockAcquire(&tag, ShareLock, true, false);
+		held->session_mode = ShareLock;
+		held->exclusive = false;
+		LockRelease(&tag, ExclusiveLock, true);
+	}
+}
+
+/*
+ * Local locks of the session kind may have been released by others' means:
+ * pg_advisory_unlock_all(), DISCARD ALL.  They mean ours as well.
+ */
+static void
+reconcile(void)
+{
+	HASH_SEQ_STATUS scan;
+	Held	   *held;
+
+	if (held_locks == NULL || hash_get_num_entries(held_locks) == 0)
+		return;
+	hash_seq_init(&scan, held_locks);
+	while ((held = hash_seq_search(&scan)) != NULL)
+	{
+		if (held->session_mode == NoLock || ra_lock_held_by_me(&held->tag, held->session_mode))
+			continue;
+		held->session_exclusive = held->session_shared = 0;
+		held->session_mode = NoLock;
+		if (held->xact == NULL)
+			leave_without_local(held);
+	}
+}
+
+/* As leave(), but the local lock is gone: others may have it already */
+static void
+leave_without_local(Held *held)
+{
+	LWLock	   *partition = ra_lock_partition(&held->key);
+	RaLockEntry *entry;
+
+	LWLockAcquire(partition, LW_EXCLUSIVE);
+	entry = ra_entry_find(&held->key);
+	if (entry && entry->resets == held->resets && entry->users > 0)
+	{
+		entry->users--;
+		if (entry->users == 0)
+			ra_entry_queue(entry);	/* the broker looks whether anybody is there */
+		if (ra_lock_provider == RA_LOCK_PROVIDER_LOCAL)
+			ra_entry_tidy(entry);
+	}
+	LWLockRelease(partition);
+	forget(held);
+}
+
+/* ---------------------------------------------------------------- what a session has */
+
+bool
+ra_lock_held(const RaLockKey *key, RaHeldInfo *info)
+{
+	Held	   *held = NULL;
+
+	reconcile();
+	if (held_locks)
+		held = hash_search(held_locks, key, HASH_FIND, NULL);
+	if (held == NULL)
+		return false;
+	info->exclusive = held->exclusive;
+	info->lost = !ra_epoch_valid(held->epoch);
+	info->generation = held->generation;
+	info->token = held->token;
+	info->sequence = held->sequence;
+	return true;
+}
+
+static const char *
+lost_detail(const Held *held)
+{
+	if (held->epoch != pg_atomic_read_u64(&ra_cluster->epoch))
+		return "The session of this node at the coordination service has ended since the lock was granted.";
+	return "The coordination service has not confirmed this node's session in time, so the lock may be granted to others.";
+}
+
+static void
+report_lost(const Held *held)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("advisory lock \"%s\" was lost", ra_lock_name_display(&held->name)),
+			 errdetail("%s", lost_detail(held)),
+			 held->xact ? errhint("Retry the transaction.") :
+			 errhint("Call risk_alert.advisory_unlock(), and begin anew what the lock protects.")));
+}
+
+static void
+init_session(void)
+{
+	HASHCTL		info;
+
+	if (held_locks)
+		return;
+	memset(&info, 0, sizeof(info));
+	info.keysize = sizeof(RaLockKey);
+	info.entrysize = sizeof(Held);
+	held_locks = hash_create("risk_alert locks of this session", 16, &info, HASH_ELEM | HASH_BLOBS);
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+	before_shmem_exit(end_of_session, (Datum) 0);
+}
+
+/* Undo requests of the transaction kind; PostgreSQL releases the local locks right after */
+static void
+end_xact_holds(void)
+{
+	HASH_SEQ_STATUS scan;
+	Held	   *held;
+
+	xact_holds = 0;
+	hash_seq_init(&scan, held_locks);
+	while ((held = hash_seq_search(&scan)) != NULL)
+	{
+		if (held->xact == NULL)
+			continue;
+		held->xact = NULL;
+		if (held->session_mode == NoLock)
+			leave(held);
+	}
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	HASH_SEQ_STATUS scan;
+	Held	   *held;
+
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (xact_holds == 0)
+				break;
+			hash_seq_init(&scan, held_locks);
+			while ((held = hash_seq_search(&scan)) != NULL)
+			{
+				if (held->xact && !ra_epoch_valid(held->epoch))
+				{
+					hash_seq_term(&scan);
+					report_lost(held);
+				}
+			}
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			if (xact_holds > 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that holds advisory locks of the cluster"),
+						 errhint("Use a session-level lock, risk_alert.advisory_lock().")));
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+			if (xact_holds > 0)
+				end_xact_holds();
+			reconcile();
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
+{
+	HASH_SEQ_STATUS scan;
+	Held	   *held;
+
+	if (xact_holds == 0 || (event != SUBXACT_EVENT_ABORT_SUB && event != SUBXACT_EVENT_COMMIT_SUB))
+		return;
+	hash_seq_init(&scan, held_locks);
+	while ((held = hash_seq_search(&scan)) != NULL)
+	{
+		if (event == SUBXACT_EVENT_COMMIT_SUB)
+		{
+			for (XactHold *hold = held->xact; hold && hold->subid == subid; hold = hold->next)
+				hold->subid = parent;
+			continue;
+		}
+		if (held->xact == NULL || held->xact->subid != subid)
+			continue;
+		while (held->xact && held->xact->subid == subid)
+		{
+			held->xact = held->xact->next;
+			xact_holds--;
+		}
+		if (held->xact == NULL && held->session_mode == NoLock)
+			leave(held);
+	}
+}
+
+/*
+ * However the session ends, and before it aborts its transaction: that releases
+ * the local locks.
+ */
+static void
+end_of_session(int code, Datum arg)
+{
+	HASH_SEQ_STATUS scan;
+	Held	   *held;
+
+	LWLockReleaseAll();
+	hash_seq_init(&scan, held_locks);
+	while ((held = hash_seq_search(&scan)) != NULL)
+	{
+		LWLock	   *partition = ra_lock_partition(&held->key);
+
+		if (held == acquiring)
+			not_wanted(held);
+		else if (awaited && memcmp(&awaited->key, &held->key, sizeof(RaLockKey)) == 0)
+		{
+			LWLockAcquire(partition, LW_EXCLUSIVE);
+			end_wait();
+			LWLockRelease(partition);
+		}
+		else
+			leave(held);
+	}
+	xact_holds = 0;
+}

@@ -1,0 +1,64 @@
+/*
+ * register.h
+ *	  Where the outcome of a global transaction is decided.
+ *
+ * A register holds one decision per global transaction, and the first one
+ * that is written stands.  Only the coordinator ever proposes commit, and only
+ * when every branch has prepared; anybody may propose abort, at any time.  So
+ * who does not know the outcome proposes abort, and does what then stands there.
+ *
+ * Proposing is idempotent: after an error (the register could not be reached, the answer
+ * was lost) the outcome is unknown, and the same proposal is made again.
+ */
+#ifndef RA_REGISTER_H
+#define RA_REGISTER_H
+
+#include "postgres.h"
+
+typedef enum RaRegisterKind
+{
+	RA_REGISTER_LOCAL,			/* a row in the coordinator's database */
+	RA_REGISTER_ZOOKEEPER,		/* an entry that is created once */
+	RA_REGISTER_PAXOS			/* a majority of the nodes */
+} RaRegisterKind;
+
+typedef enum RaDecision
+{
+	RA_DECISION_UNKNOWN,		/* the register can't be asked now */
+	RA_DECISION_NONE,			/* nothing has been written (only from read) */
+	RA_DECISION_COMMIT,
+	RA_DECISION_ABORT
+} RaDecision;
+
+typedef struct RaRegister
+{
+	RaRegisterKind kind;
+	const char *name;			/* as in risk_alert.commit_register and in gids */
+
+	/*
+	 * The coordinator's own transaction may have writes, whose commit is the
+	 * decision: propose() writes a row in it.  Otherwise they are refused.
+	 */
+	bool		with_caller;
+
+	/*
+	 * Propose, and return what stands.  Interruptible; never an ERROR for
+	 * reasons of the register, but RA_DECISION_UNKNOWN and a reason (palloc'd).
+	 * gid names the transaction; timeout in milliseconds.
+	 */
+	RaDecision	(*propose) (const char *gid, RaDecision decision, int timeout, char **reason);
+
+	/* What stands, without writing */
+	RaDecision	(*read) (const char *gid, int timeout, char **reason);
+
+	/*
+	 * All branches are finished, and no message of the coordinator's can still
+	 * be under way: the entry may go.  Best effort.
+	 */
+	void		(*forget) (const char *gid);
+} RaRegister;
+
+/* By its kind; ERROR with a hint if this server is not set up for it */
+extern const RaRegister *ra_register(RaRegisterKind kind);
+
+#endif							/* RA_REGISTER_H */

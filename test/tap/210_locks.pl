@@ -1,0 +1,90 @@
+# Advisory locks over several nodes, with each coordination service: exclusion,
+# modes, time-outs, views, and what happens to locks of who goes away.
+
+use strict;
+use warnings FATAL => 'all';
+
+use LockCluster;
+use PostgreSQL::Test::Utils;
+use RiskAlert;
+use Test::More;
+
+for my $provider (qw(redis zookeeper))
+{
+	my $cluster = LockCluster->new($provider, nodes => 2, timeout => 3000);
+	my ($a, $b) = $cluster->nodes;
+
+	my $one = $a->background_psql('postgres', on_error_stop => 0);
+	my $token = $one->query_safe(q{SELECT risk_alert.advisory_lock('account:42')});
+	like($token, qr/^\d+$/, "$provider: a lock has a token");
+
+	is($a->safe_psql('postgres', q{SELECT risk_alert.try_advisory_lock('account:42') IS NULL}), 't',
+		"$provider: it is not free on the same node");
+	is($b->safe_psql('postgres', q{SELECT risk_alert.try_advisory_lock('account:42') IS NULL}), 't',
+		"$provider: nor on another one");
+	is($b->safe_psql('postgres', q{SELECT risk_alert.try_advisory_lock('account:43') IS NULL}), 'f',
+		"$provider: another one is");
+
+	my ($rc, $out, $err) = $b->psql('postgres', q{\set VERBOSITY verbose
+SELECT risk_alert.advisory_lock('account:42', timeout => '100ms')});
+	like($err, qr/55P03: could not obtain advisory lock "account:42" in time.*Another node holds it/s,
+		"$provider: timeout");
+	($rc, $out, $err) = $b->psql('postgres', q{\set VERBOSITY verbose
+SET lock_timeout = '100ms'; SELECT risk_alert.advisory_lock('account:42')});
+	like($err, qr/55P03/, "$provider: lock_timeout");
+	($rc, $out, $err) = $b->psql('postgres', q{\set VERBOSITY verbose
+SET statement_timeout = '100ms'; SELECT risk_alert.advisory_lock('account:42')});
+	like($err, qr/57014/, "$provider: statement_timeout");
+
+	is($b->safe_psql('postgres',
+			q{SELECT key, node, mode, granted, pid IS NULL FROM risk_alert.advisory_locks}),
+		'account:42|node_0|exclusive|t|t', "$provider: the other node sees who has it");
+
+	my $two = $b->background_psql('postgres', on_error_stop => 0);
+	$two->query_until(qr/waits/, q{\echo waits
+SELECT risk_alert.advisory_lock('account:42') AS token \gset
+});
+	ok($a->poll_query_until('postgres',
+			q{SELECT count(*) = 1 FROM risk_alert.advisory_locks WHERE node = 'node_1' AND NOT granted}),
+		"$provider: a waiter of another node is seen");
+	is($one->query_safe(q{SELECT risk_alert.advisory_unlock('account:42')}), 't', "$provider: unlocked");
+	my $got = $two->query_safe('SELECT :token');
+	is($a->safe_psql('postgres', "SELECT $got > $token"), 't', "$provider: the waiter gets it, with a higher token ($got)");
+	$two->query_safe(q{SELECT risk_alert.advisory_unlock_all()});
+
+	# readers share, over nodes; a writer waits for all of them
+	$one->query_safe(q{SELECT risk_alert.advisory_lock_shared('doc')});
+	$two->query_safe(q{SELECT risk_alert.advisory_lock_shared('doc')});
+	is($b->safe_psql('postgres', q{SELECT risk_alert.try_advisory_lock_shared('doc') IS NULL}), 'f',
+		"$provider: readers share");
+	is($b->safe_psql('postgres', q{SELECT risk_alert.try_advisory_lock('doc') IS NULL}), 't',
+		"$provider: no writer among them");
+	$one->query_safe(q{SELECT risk_alert.advisory_unlock_all()});
+	is($a->safe_psql('postgres', q{SELECT risk_alert.try_advisory_lock('doc') IS NULL}), 't',
+		"$provider: nor with one left");
+	$two->query_safe(q{SELECT risk_alert.advisory_unlock_all()});
+	ok($a->poll_query_until('postgres', q{SELECT risk_alert.try_advisory_lock('doc') IS NOT NULL}),
+		"$provider: but then");
+
+	# members and leader
+	is($a->safe_psql('postgres', q{SELECT string_agg(name || live, ',' ORDER BY name) FROM risk_alert.nodes}),
+		'node_0true,node_1true', "$provider: members");
+	ok($a->poll_query_until('postgres', q{SELECT count(*) = 1 FROM risk_alert.nodes WHERE leader}),
+		"$provider: one leader");
+	my @leaders = map { $_->safe_psql('postgres', 'SELECT risk_alert.is_leader()') } $a, $b;
+	is(scalar(grep { $_ eq 't' } @leaders), 1, "$provider: which knows that it is");
+
+	# who ends, lets go
+	$one->query_safe(q{SELECT risk_alert.advisory_lock('account:42')});
+	$one->quit;
+	is($b->safe_psql('postgres', q{SELECT risk_alert.advisory_lock('account:42', '10s') IS NOT NULL}), 't',
+		"$provider: the end of a session releases its locks");
+
+	# nothing is left
+	$two->quit;
+	ok($a->poll_query_until('postgres', q{SELECT count(*) = 0 FROM risk_alert.advisory_locks}),
+		"$provider: nothing is left");
+	$cluster->stop;
+}
+
+done_testing();
