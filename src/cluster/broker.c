@@ -667,6 +667,10 @@ on_session(void *arg, const char *description, uint64_t generation, int timeout_
 		FlushErrorState();
 	}
 	PG_END_TRY();
+
+	/* a generation that was raised within the session leaves its locks as they are */
+	if (pg_atomic_read_u64(&ra_cluster->epoch) & 1)
+		return;
 	new_epoch(true);
 	set_state(RA_BROKER_CONNECTED, NULL);
 	ereport(LOG,
