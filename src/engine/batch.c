@@ -38,6 +38,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "engine/announce.h"
 #include "engine/alert.h"
 #include "engine/batch.h"
 #include "engine/capture.h"
@@ -212,6 +213,7 @@ run_transaction(RaDatabase *db)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	/* the copy that stays what it is: statements that write take further ones */
 	snapshot = GetActiveSnapshot();
+	ra_await_announcements(snapshot);
 	MemoryContextReset(batch_cxt);
 	MemoryContextSwitchTo(batch_cxt);
 
