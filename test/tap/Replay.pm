@@ -175,7 +175,8 @@ sub _wrong_alerts
 {
 	my ($which) = @_;
 	return qq{
-SELECT 'alerts', coalesce(x.stream, c.stream), coalesce(x.id, c.id), x.phase, x.fired, x.score, x.features, 'came:', c.fired, c.score, c.decision, c.features
+SELECT 'alerts', coalesce(x.stream, c.stream), coalesce(x.id, c.id), x.phase, x.fired, x.score, x.features, 'came:',
+	 c.fired, c.score, c.decision, c.features
 FROM (SELECT * FROM expected WHERE $which) x FULL JOIN came c USING (stream, id)
 WHERE NOT coalesce(x.skip, false)
 AND CASE WHEN x.id IS NULL THEN NOT EXISTS (SELECT FROM expected y WHERE y.stream = c.stream AND y.id = c.id)
@@ -360,7 +361,7 @@ sub corrections
 	return $sql;
 }
 
-# session_script(session, transactions, options): whatever a session does: transactions of random
+# session_script(session, transactions, most => rows of a scenario in each, options): whatever a session does: transactions of random
 # size, savepoints, rollbacks, prepared transactions.  ordered as in insert(); without it
 # the session changes its rows afterwards, which the worker must not have seen yet.
 sub session_script
@@ -371,8 +372,8 @@ sub session_script
 
 	foreach my $i (1 .. $transactions)
 	{
-		my $rows = insert(undef, $session, 5, %o, ids => \%ids, touch => 1);
-		my $ghosts = insert(undef, $session + 9000, 1);
+		my $rows = insert(undef, $session, $o{most}, %o, ids => \%ids, touch => 1);
+		my $ghosts = insert(undef, $session, 1, %o);
 		my $die = rand 100;
 		my $gid = "'session_${session}_$i'";
 
@@ -419,7 +420,7 @@ sub ask_and_insert
 			my $id = _new_id($s, 0);
 			my $time = _time($s, 0);
 			$feed .= "INSERT INTO ${t}_feed (" . _columns($s) . ") VALUES ($id, $time, " . join(', ', $s->{row}->(0)) . ");\n";
-			$ask .= "INSERT INTO asked SELECT '$t', f.id, a.score, a.decision, a.features FROM ${t}_feed f, risk_alert.risk_assess('$t', to_jsonb(f)) a WHERE id = $id;\n"
+			$ask .= "INSERT INTO asked SELECT '$t', f.id, a.score, a.decision, a.features\nFROM ${t}_feed f, risk_alert.risk_assess('$t', to_jsonb(f)) a WHERE id = $id;\n"
 			  . "INSERT INTO $t SELECT * FROM ${t}_feed WHERE id = $id;\n";
 		}
 		$node->safe_psql('postgres', "$feed $ask");
@@ -461,7 +462,8 @@ sub check_edges
 {
 	my ($node, $claim) = @_;
 	is($node->safe_psql('postgres', q{
-SELECT g.*, x.fired, x.score, x.features FROM edge g LEFT JOIN expected x USING (stream, id) WHERE g.fired IS DISTINCT FROM x.fired || CASE WHEN x.stream = 's22' THEN ' ' || x.decision ELSE '' END}),
+SELECT g.*, x.fired, x.score, x.features FROM edge g LEFT JOIN expected x USING (stream, id)
+WHERE g.fired IS DISTINCT FROM x.fired || CASE WHEN x.stream = 's22' THEN ' ' || x.decision ELSE '' END}),
 		'', $claim);
 	return;
 }
