@@ -18,6 +18,7 @@ use warnings;
 
 use Carp;
 use File::Path qw(make_path remove_tree);
+use IO::Select;
 use IO::Socket::INET;
 use POSIX ();
 use Time::HiRes qw(sleep time);
@@ -141,7 +142,8 @@ sub wait_until_serving
 	return;
 }
 
-# standalone, leader, follower; or empty if it does not serve
+# standalone, leader, follower; or empty if it does not serve.  One that is just
+# starting may fail to close the connection: don't wait for that.
 sub mode
 {
 	my ($self, $i) = @_;
@@ -149,7 +151,9 @@ sub mode
 	  or return '';
 
 	print $socket 'srvr';
-	my $answer = do { local $/; <$socket> } // '';
+	my $answer = '';
+	my $select = IO::Select->new($socket);
+	1 while $select->can_read(1) && sysread($socket, $answer, 4096, length $answer);
 	return $answer =~ /^Mode: (\w+)/m ? $1 : '';
 }
 
