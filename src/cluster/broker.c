@@ -92,6 +92,7 @@ static char *read_session(void);
 static void write_session(const char *description);
 static void read_password(char **user, char **password);
 static void serve_queue(void);
+static bool of_use(const RaLockEntry *entry);
 static void serve_entry(RaLockEntry *entry);
 static void give_up(RaLockEntry *entry);
 static bool nobody_wants(RaLockEntry *entry);
@@ -256,10 +257,13 @@ begin_anew(RaLockEntry *entry, void *arg)
 {
 	entry->state = RA_ENTRY_IDLE;
 	entry->request = NULL;
-	entry->users = 0;
-	entry->resets++;
+	entry->give_up = false;
+	entry->look = false;
+	ra_entry_disown(entry);
 	if (entry->waiters > 0)
 		ra_entry_queue(entry);
+	else
+		ra_entry_tidy(entry);
 }
 
 static void
@@ -465,6 +469,11 @@ serve_queue(void)
 
 		LWLockAcquire(partition, LW_EXCLUSIVE);
 		entry->queued = false;
+		if (entry->state == RA_ENTRY_HELD && entry->look)
+		{
+			entry->look = false;
+			ops->look(provider, ((Request *) entry->request)->handle);
+		}
 		if (entry->state == RA_ENTRY_HELD && entry->users == 0 && entry->waiters == 0 &&
 			!entry->give_up)
 		{
@@ -481,6 +490,15 @@ serve_queue(void)
 	}
 }
 
+/* Under the partition's lock: can what was granted be given to those who wait? */
+static bool
+of_use(const RaLockEntry *entry)
+{
+	return (entry->exclusive || !entry->wants_exclusive) &&
+		entry->sequence < RA_TOKEN_SEQUENCE_MAX &&
+		entry->epoch == pg_atomic_read_u64(&ra_cluster->epoch);
+}
+
 /*
  * Under the partition's lock: make what is asked of the service what the
  * sessions need.
@@ -492,23 +510,18 @@ serve_entry(RaLockEntry *entry)
 		(entry->waiters == 0 || (entry->wants_exclusive && !entry->exclusive)))
 		give_up(entry);
 	if (entry->state == RA_ENTRY_HELD && entry->users == 0 &&
-		(entry->give_up || (entry->waiters > 0 && entry->wants_exclusive && !entry->exclusive)))
+		(entry->give_up || (entry->waiters > 0 && !of_use(entry))))
 	{
 		give_up(entry);
 		if (entry->waiters > 0)
 			ConditionVariableBroadcast(&entry->changed);
-	}
-	if (entry->state == RA_ENTRY_HELD && entry->look)
-	{
-		entry->look = false;
-		ops->look(provider, ((Request *) entry->request)->handle);
 	}
 	if (entry->state == RA_ENTRY_IDLE && entry->waiters > 0)
 	{
 		Request    *request = malloc(sizeof(Request));
 
 		if (request == NULL)
-			return;				/* they wait until they give up */
+			return;				/* see recheck() */
 		request->entry = entry;
 		request->leader = false;
 		entry->request = request;
@@ -584,11 +597,15 @@ ask_for_leadership(void)
 								   RA_PROVIDER_EXCLUSIVE, false);
 }
 
-/* Kept for a session that was about to get it, as it seems for a while now */
+/*
+ * Kept for a session that was about to get it, as it seems for a while now; or
+ * there was no memory to ask for it
+ */
 static void
 recheck(RaLockEntry *entry, void *arg)
 {
-	if (entry->state == RA_ENTRY_HELD && entry->users == 0 && entry->waiters == 0)
+	if ((entry->state == RA_ENTRY_HELD && entry->users == 0) ||
+		(entry->state == RA_ENTRY_IDLE && entry->waiters > 0))
 		ra_entry_queue(entry);
 }
 
@@ -654,6 +671,8 @@ serve_list(void)
 static void
 on_session(void *arg, const char *description, uint64_t generation, int timeout_ms)
 {
+	MemoryContext context = CurrentMemoryContext;
+
 	write_session(description);
 	pg_atomic_write_u64(&ra_cluster->generation, generation);
 	PG_TRY();
@@ -663,11 +682,16 @@ on_session(void *arg, const char *description, uint64_t generation, int timeout_
 	PG_CATCH();
 	{
 		/* the next one that is seen will be noted; time keeps it growing too */
+		MemoryContextSwitchTo(context);
 		EmitErrorReport();
 		FlushErrorState();
 	}
 	PG_END_TRY();
 	new_epoch(true);
+
+	/* A session may be announced again, with a new generation: it leads as before */
+	if (leading)
+		pg_atomic_write_u64(&ra_cluster->leader_epoch, pg_atomic_read_u64(&ra_cluster->epoch));
 	set_state(RA_BROKER_CONNECTED, NULL);
 	ereport(LOG,
 			(errmsg("risk_alert: session at %s begun, timeout %d ms", ops->name, timeout_ms)));
@@ -758,7 +782,12 @@ request_ended(Request *request, bool refused)
 	RaLockEntry *entry = request->entry;
 
 	if (request->leader)
-		leader_request = NULL;	/* asked for again with the next report to the members */
+	{
+		/* asked for again with the next report to the members */
+		leader_request = NULL;
+		leading = false;
+		pg_atomic_write_u64(&ra_cluster->leader_epoch, 0);
+	}
 	else if (entry)
 	{
 		LWLock	   *partition = ra_lock_partition(&entry->key);
@@ -771,8 +800,7 @@ request_ended(Request *request, bool refused)
 		entry->give_up = false;
 		entry->look = false;
 		/* if it was lost, its users have it no longer */
-		entry->users = 0;
-		entry->resets++;
+		ra_entry_disown(entry);
 		if (refused)
 			entry->refusals++;
 		if (entry->waiters > 0)
@@ -907,6 +935,7 @@ publish_list(void)
 {
 	Size		size = offsetof(RaListing, entries) + list_found->n * sizeof(RaListedEntry);
 	dsm_segment *volatile segment = NULL;
+	MemoryContext context = CurrentMemoryContext;
 
 	PG_TRY();
 	{
@@ -914,6 +943,7 @@ publish_list(void)
 	}
 	PG_CATCH();
 	{
+		MemoryContextSwitchTo(context);
 		EmitErrorReport();
 		FlushErrorState();
 	}
