@@ -15,9 +15,11 @@ LockCount::attack('redis', sub {
 
 	my $sleeper = broker_pid($cluster->node(1));
 	kill 'STOP', $sleeper;
+	wait_for { $cluster->node(0)->safe_psql('postgres', q{SELECT count(*) FROM risk_alert.nodes WHERE name = 'node_1' AND live}) == 0 }
+	'its session has expired';
 	$progress->('while a broker sleeps', 1);
 	kill 'CONT', $sleeper;
-	wait_for { status($cluster->node(1), 'losses') >= 1 } 'the sleeper has lost its session';
+	wait_for { status($cluster->node(1), 'losses') >= 1 } 'the sleeper knows that it has lost its session';
 	$progress->('after it has woken up');
 
 	for (1 .. 3)
