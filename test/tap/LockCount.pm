@@ -59,6 +59,8 @@ CREATE TABLE log (id serial, token numeric, node int, session int);});
 	$phases->($cluster, $progress, $proxy);
 	$progress->('after all');
 
+	# other processes may have the pipe open
+	syswrite(IN, "\n");
 	close IN;
 	$run->finish;
 	check($provider, $cluster, slurp_file("$dir/out"), slurp_file("$dir/err"));

@@ -84,7 +84,7 @@ sub port { my ($self, $i) = @_; return $self->{ports}[ ($i // 1) - 1 ]; }
 
 sub hosts { my $self = shift; return join ',', map { "127.0.0.1:$_" } @{ $self->{ports} }; }
 
-sub which { my ($self, @which) = @_; return @which ? @which : 1 .. scalar @{ $self->{ports} }; }
+sub which { my ($self, @which) = @_; my $n = @{ $self->{ports} }; return @which ? @which : (1 .. $n); }
 
 # Start, and wait until they serve
 sub start

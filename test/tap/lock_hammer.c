@@ -3,7 +3,7 @@
  *	  Many sessions that take one advisory lock of the cluster, for TAP tests.
  *
  * lock_hammer count KEY SESSIONS RESOURCE NODE ...
- *		SESSIONS sessions per node count together, until standard input ends:
+ *		SESSIONS sessions per node count together, until a byte comes on standard input:
  *		each takes the lock, adds 1 to table "counter" at RESOURCE, in two
  *		transactions guarded by the fence (one reads, the other writes), and
  *		lets go of the lock.  Whatever fails is begun anew.  Prints
@@ -319,8 +319,8 @@ main(int argc, char **argv)
 	}
 	else
 	{
-		while (read(0, &byte, 1) > 0)
-			;
+		if (read(0, &byte, 1) < 0)
+			return 1;
 		stopping = true;
 	}
 	for (int i = 0; i < n; i++)
