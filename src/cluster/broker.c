@@ -137,7 +137,7 @@ ra_broker_register(void)
 	if (ra_lock_provider == RA_LOCK_PROVIDER_LOCAL)
 		return;
 	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_ConsistentState;
 	worker.bgw_restart_time = 5;
 	snprintf(worker.bgw_library_name, BGW_MAXLEN, "risk_alert");
@@ -160,6 +160,9 @@ ra_broker_main(Datum main_arg)
 	/* the default handler would exit from within whatever the library is doing */
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 	BackgroundWorkerUnblockSignals();
+
+	/* To no database; else pg_stat_activity and pg_terminate_backend() don't know us */
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
 	before_shmem_exit(broker_exit, (Datum) 0);
 	ra_cluster->broker_pid = MyProcPid;

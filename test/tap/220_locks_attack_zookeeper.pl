@@ -20,8 +20,7 @@ LockCount::attack('zookeeper', sub {
 		$zk->start($server);
 	}
 
-	my $sleeper = broker_pid($cluster->node(1));
-	kill 'STOP', $sleeper;
+	my $sleeper = LockCount::stop_holder($cluster->node(1));
 	wait_for { $cluster->node(0)->safe_psql('postgres', q{SELECT count(*) FROM risk_alert.nodes WHERE name = 'node_1' AND live}) == 0 }
 	'its session has expired';
 	$progress->('while a broker sleeps', 1);

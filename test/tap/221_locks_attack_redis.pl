@@ -13,8 +13,7 @@ LockCount::attack('redis', sub {
 	my ($cluster, $progress, $proxy) = @_;
 	my $redis = $cluster->{service};
 
-	my $sleeper = broker_pid($cluster->node(1));
-	kill 'STOP', $sleeper;
+	my $sleeper = LockCount::stop_holder($cluster->node(1));
 	wait_for { $cluster->node(0)->safe_psql('postgres', q{SELECT count(*) FROM risk_alert.nodes WHERE name = 'node_1' AND live}) == 0 }
 	'its session has expired';
 	$progress->('while a broker sleeps', 1);

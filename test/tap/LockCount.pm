@@ -69,6 +69,20 @@ CREATE TABLE log (id serial, token numeric, node int, session int);});
 	return;
 }
 
+# Stop a node's broker at a moment when the node has the lock; its process id
+sub stop_holder
+{
+	my ($node) = @_;
+	my $broker = broker_pid($node);
+	wait_for {
+		kill 'STOP', $broker;
+		return 1 if $node->safe_psql('postgres', q{SELECT state FROM risk_alert._lock_entries() WHERE key = 'counter'}) eq 'held';
+		kill 'CONT', $broker;
+		return 0;
+	} 'the node has the lock';
+	return $broker;
+}
+
 sub check
 {
 	my ($provider, $cluster, $out, $err) = @_;
@@ -97,6 +111,8 @@ SELECT count(*) FROM (SELECT token <= lag(token) OVER (ORDER BY id) AS wrong FRO
 		diag("overlap: @{$valid[$i - 1]} and @{$valid[$i]}");
 	}
 	is($overlaps, 0, "$provider: of " . @valid . ' confirmed times of holding no two overlap');
+
+	cmp_ok($sum{commits_refused} + $sum{unlocks_refused}, '>', 0, "$provider: some had lost it, and were told");
 
 	# errors that are of the attack
 	my %allowed = map { $_ => 1 } qw(55P03 40001 08006 57P01 57P02 57P03 LOST F0000);

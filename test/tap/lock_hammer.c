@@ -129,6 +129,13 @@ run(PGconn *conn, const char *sql, char *value, size_t size, char *state)
 	return done;
 }
 
+static void
+ignore(void *arg, const char *message)
+{
+	(void) arg;
+	(void) message;
+}
+
 static bool
 connected(PGconn **conn, const char *info)
 {
@@ -140,7 +147,10 @@ connected(PGconn **conn, const char *info)
 			PQfinish(*conn);
 		*conn = PQconnectdb(info);
 		if (PQstatus(*conn) == CONNECTION_OK)
+		{
+			PQsetNoticeProcessor(*conn, ignore, NULL);
 			return true;
+		}
 		pause_ms(50);
 	}
 	return false;
