@@ -855,7 +855,12 @@ on_contended(void *arg, void *owner, bool contended)
 		LWLockAcquire(partition, LW_EXCLUSIVE);
 	entry->contended = contended;
 	if (!contended)
+	{
+		/* readers may have been kept waiting in case it were */
 		entry->handovers = 0;
+		if (entry->waiters > 0)
+			ConditionVariableBroadcast(&entry->changed);
+	}
 	if (!mine)
 		LWLockRelease(partition);
 }
