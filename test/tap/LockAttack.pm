@@ -46,7 +46,8 @@ sub start
 	my ($psql, $sql) = @_;
 	$started++;
 	$psql->{stderr} = '';
-	$psql->query_until(qr/started $started\n/, "\\echo started $started\n$sql;\n");
+	$sql .= ';' unless $sql =~ /\\gset$/;
+	$psql->query_until(qr/started $started\n/, "\\echo started $started\n$sql\n");
 	return;
 }
 
