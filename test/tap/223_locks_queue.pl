@@ -50,6 +50,7 @@ sub queue
 	my ($longest, $length, $last) = (0, 0, -1);
 	my @share = (0, 0, 0);
 	my $i = 0;
+	my $first = int($all * 0.6);
 	for my $grant (sort { length $a->[1] <=> length $b->[1] || $a->[1] cmp $b->[1] } @granted)
 	{
 		my ($node, $token, @left) = @$grant;
@@ -57,13 +58,13 @@ sub queue
 		$last = $node;
 		# while others still wait
 		$longest = max($longest, $length) if (grep { $_ > 0 } @left) == 3;
-		$share[$node]++ if $i++ < $all * 0.6;
+		$share[$node]++ if $i++ < $first;
 	}
 	cmp_ok($longest, '<=', $limit + 1, "$provider: no node has it more than $limit times more in a row ($longest)");
 	for my $node (0 .. 2)
 	{
-		cmp_ok(abs($share[$node] - $all * 0.2), '<=', 2 * ($limit + 1),
-			"$provider: node $node has its share of the first $i ($share[$node])");
+		cmp_ok(abs($share[$node] - $first / 3), '<=', 2 * ($limit + 1),
+			"$provider: node $node has its share of the first $first ($share[$node])");
 	}
 	cmp_ok($requests, '<=', $all / $limit + 12, "$provider: $requests requests for $all grants");
 	return;

@@ -27,14 +27,23 @@ sub password_file
 	return "$dir/$name";
 }
 
-# a new broker with these settings: waits for its state; the last error
+# A server with these settings, or (without a restart, but a pause of 5 s) a broker:
+# waits for its state and the reason
 sub with_settings
 {
 	my ($node, $state, $error, %setting) = @_;
+	my $restart = delete $setting{restart} // 1;
 	$node->safe_psql('postgres', "ALTER SYSTEM SET risk_alert.$_ = '$setting{$_}'") for sort keys %setting;
-	$node->reload;
-	my $old = $node->safe_psql('postgres', q{
-SELECT pg_terminate_backend(pid), pid FROM pg_stat_activity WHERE backend_type = 'risk_alert broker'});
+	if ($restart)
+	{
+		$node->restart;
+	}
+	else
+	{
+		$node->reload;
+		$node->safe_psql('postgres', q{
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'risk_alert broker'});
+	}
 	return wait_until($node, "SELECT state = '$state' AND coalesce(last_error, '') ~ \$re\$$error\$re\$ FROM risk_alert.stat_coordination");
 }
 
@@ -123,7 +132,8 @@ log_min_messages = debug2});
 		(undef, $err) = sql($node, q{SELECT risk_alert.advisory_lock('k', '100ms')});
 		like($err, qr/55P03/, "$provider: no lock");
 	}
-	ok(with_settings($node, 'connected', '', coordination_password_file => $right), "$provider: the right one again");
+	ok(with_settings($node, 'connected', '', coordination_password_file => $right, restart => 0),
+		"$provider: the right one again, without a restart");
 
 	# a service that does not answer
 	my $holder = session($node);

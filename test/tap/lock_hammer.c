@@ -6,7 +6,8 @@
  *		SESSIONS sessions per node count together, until a byte comes on standard input:
  *		each takes the lock, adds 1 to table "counter" at RESOURCE, in two
  *		transactions guarded by the fence (one reads, the other writes), and
- *		lets go of the lock.  Whatever fails is begun anew.  Prints
+ *		lets go of the lock.  Whatever fails is begun anew.  After SIGUSR1 the next
+ *		holder of the second node sleeps for NAP_MS before it writes.  Prints
  *			valid NODE FROM UNTIL TOKEN		held, as the holder was told afterwards
  *			error NODE SQLSTATE COUNT
  *			sum WHAT COUNT
@@ -20,6 +21,7 @@
  * Times are nanoseconds of CLOCK_MONOTONIC.
  */
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -32,6 +34,7 @@
 
 #define MAX_NODES 8
 #define MAX_STATES 64
+#define NAP_MS 4000
 
 typedef struct Session
 {
@@ -48,6 +51,7 @@ static const char *nodes[MAX_NODES];
 static int	nnodes;
 static int	left[MAX_NODES];
 static volatile bool stopping;
+static volatile sig_atomic_t nap;
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct
@@ -172,6 +176,13 @@ count(Session *session, const char *token, char *state)
 	if (!done || state[0])
 		return false;
 
+	/* who reads this has the lock, most probably alone */
+	if (nap && session->node == 1)
+	{
+		nap = 0;
+		pause_ms(NAP_MS);
+	}
+
 	snprintf(sql, sizeof(sql),
 			 "BEGIN; SELECT risk_alert.check_fence('%s', %s); UPDATE counter SET n = %s + 1;"
 			 "INSERT INTO log (token, node, session) VALUES (%s, %d, %d); COMMIT",
@@ -180,6 +191,13 @@ count(Session *session, const char *token, char *state)
 	if (!done)
 		run(session->resource, "ROLLBACK", NULL, 0, ignored);
 	return done;
+}
+
+static void
+on_signal(int number)
+{
+	(void) number;
+	nap = 1;
 }
 
 static void *
@@ -306,6 +324,7 @@ main(int argc, char **argv)
 		nodes[nnodes++] = argv[i];
 	}
 
+	signal(SIGUSR1, on_signal);
 	n = nnodes * per_node;
 	sessions = calloc(n, sizeof(Session));
 	pthread_attr_init(&attr);
