@@ -188,6 +188,7 @@ access_refused(RaProvider *p)
 				  "The nodes were created with a user and password; set these here, too.",
 				  "ZooKeeper refuses access to \"/%s\"", p->cluster);
 	}
+	snprintf(p->detail, sizeof(p->detail), "access to \"/%s\" refused: check user and password", p->cluster);
 	session_over(p, "access refused", true);
 }
 

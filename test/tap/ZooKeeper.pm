@@ -147,7 +147,8 @@ sub wait_until_serving
 	return;
 }
 
-# standalone, leader, follower; or empty if it does not serve
+# standalone, leader, follower; or empty if it does not serve.  One that is just
+# starting may fail to close the connection: don't wait for that.
 sub mode
 {
 	my ($self, $i) = @_;
