@@ -7,6 +7,7 @@
  *
  *	pairs HOSTS SECONDS CLIENTS THREADS own|one		pairs per second, p50 and p99 in ms
  *	drain HOSTS CLIENTS THREADS						seconds
+ *	close											leaves ZooKeeper
  *
  * A client is a connection with THREADS threads, as a node with its sessions.
  */
@@ -30,8 +31,13 @@ public class CuratorLocks
 
 	static final List<CuratorFramework> clients = new ArrayList<>();
 
+	static String connected = "";
+
 	static void connect(String hosts, int n) throws Exception
 	{
+		if (!hosts.equals(connected))
+			close();
+		connected = hosts;
 		while (clients.size() < n)
 		{
 			CuratorFramework client = CuratorFrameworkFactory.builder().connectString(hosts)
@@ -41,6 +47,13 @@ public class CuratorLocks
 				throw new Exception("no connection to " + hosts);
 			clients.add(client);
 		}
+	}
+
+	static void close()
+	{
+		for (CuratorFramework client : clients)
+			client.close();
+		clients.clear();
 	}
 
 	static void broken()
@@ -176,7 +189,12 @@ public class CuratorLocks
 		{
 			String[] word = line.split(" ");
 
-			if (word[0].equals("pairs"))
+			if (word[0].equals("close"))
+			{
+				close();
+				System.out.println("closed");
+			}
+			else if (word[0].equals("pairs"))
 			{
 				connect(word[1], Integer.parseInt(word[3]));
 				System.out.println(pairs(Double.parseDouble(word[2]), Integer.parseInt(word[3]),

@@ -136,8 +136,10 @@ pairs_run(int n, bool one_lock, double seconds, void *(*body) (void *))
 	{
 		pthread_join(pairs_of[i].thread, NULL);
 		total += pairs_of[i].n;
-		counted += guarded[i].count;
 	}
+	/* not before all have ended */
+	for (int i = 0; i < n; i++)
+		counted += guarded[i].count;
 	if (counted != total)
 		broken();
 	if (total == 0)
