@@ -84,7 +84,9 @@ sub port { my ($self, $i) = @_; return $self->{ports}[ ($i // 1) - 1 ]; }
 
 sub hosts { my $self = shift; return join ',', map { "127.0.0.1:$_" } @{ $self->{ports} }; }
 
-sub which { my ($self, @which) = @_; return @which ? @which : 1 .. @{ $self->{ports} }; }
+# The last number by $#: in "1 .. @{...}" that is returned, Perl 5.36 takes the
+# array for a truth value, which is 1
+sub which { my ($self, @which) = @_; return @which ? @which : 1 .. 1 + $#{ $self->{ports} }; }
 
 # Start, and wait until they serve
 sub start
