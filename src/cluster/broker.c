@@ -514,11 +514,7 @@ serve_entry(RaLockEntry *entry)
 		give_up(entry);
 	if (entry->state == RA_ENTRY_HELD && entry->users == 0 &&
 		(entry->give_up || (entry->waiters > 0 && !of_use(entry))))
-	{
-		give_up(entry);
-		if (entry->waiters > 0)
-			ConditionVariableBroadcast(&entry->changed);
-	}
+		give_up(entry);			/* nothing that waiters wait for: it is asked for anew below */
 	if (entry->state == RA_ENTRY_IDLE && entry->waiters > 0)
 	{
 		Request    *request = malloc(sizeof(Request));
@@ -749,6 +745,7 @@ on_granted(void *arg, void *owner, uint64_t token)
 	RaLockEntry *entry = request->entry;
 	LWLock	   *partition;
 	bool		mine;
+	bool		wake;
 
 	if (request->leader)
 	{
@@ -774,12 +771,18 @@ on_granted(void *arg, void *owner, uint64_t token)
 	entry->contended = false;
 	entry->look = false;
 	entry->give_up = entry->waiters == 0;
+	wake = !entry->give_up;
 	if (entry->give_up)
 		ra_entry_queue(entry);
-	else
-		ConditionVariableBroadcast(&entry->changed);
 	if (!mine)
 		LWLockRelease(partition);
+
+	/*
+	 * Not sooner, as who wakes up wants the partition's lock.  The entry is still there: only
+	 * this process can make it idle.
+	 */
+	if (wake)
+		ConditionVariableBroadcast(&entry->changed);
 }
 
 /* The request is over, other than by the user's wish: the entry is as if never asked for */

@@ -533,8 +533,9 @@ wait_for_service(RaLockEntry *entry, Held *held, const Wanted *wanted)
 	static uint32 wait_event = 0;
 	LWLock	   *partition = ra_lock_partition(&held->key);
 	uint32		refusals = entry->refusals;
+	bool		woken = false;
 
-	ra_entry_queue(entry);
+	ra_entry_enqueue(entry);
 	ConditionVariablePrepareToSleep(&entry->changed);
 	while (!can_have(entry, wanted->exclusive))
 	{
@@ -546,6 +547,9 @@ wait_for_service(RaLockEntry *entry, Held *held, const Wanted *wanted)
 			return false;
 		}
 		LWLockRelease(partition);
+		if (!woken)
+			ra_broker_wake();
+		woken = true;
 		check_broker(held, wanted->nowait);
 		if (wanted->deadline != 0)
 		{
@@ -689,6 +693,7 @@ leave(Held *held)
 {
 	LWLock	   *partition = ra_lock_partition(&held->key);
 	RaLockEntry *entry;
+	bool		wake = false;
 
 	LWLockAcquire(partition, LW_EXCLUSIVE);
 	entry = ra_entry_find(&held->key);
@@ -702,13 +707,16 @@ leave(Held *held)
 			  LockHasWaiters(&held->tag, held->exclusive ? ExclusiveLock : ShareLock, false)))
 		{
 			entry->give_up = true;
-			ra_entry_queue(entry);
+			ra_entry_enqueue(entry);
+			wake = true;
 		}
 		ra_entry_tidy(entry);
 	}
 	else if (entry)
 		leave_lost(entry);
 	LWLockRelease(partition);
+	if (wake)
+		ra_broker_wake();
 	forget(held);
 }
 

@@ -157,16 +157,26 @@ ra_entry_disown(RaLockEntry *entry)
 void
 ra_entry_queue(RaLockEntry *entry)
 {
-	Latch	   *latch;
+	ra_entry_enqueue(entry);
+	ra_broker_wake();
+}
 
-	if (!entry->queued)
-	{
-		entry->queued = true;
-		SpinLockAcquire(&ra_cluster->queue_lock);
-		dlist_push_tail(&ra_cluster->queue, &entry->node);
-		SpinLockRelease(&ra_cluster->queue_lock);
-	}
-	latch = ra_cluster->broker_latch;
+void
+ra_entry_enqueue(RaLockEntry *entry)
+{
+	if (entry->queued)
+		return;
+	entry->queued = true;
+	SpinLockAcquire(&ra_cluster->queue_lock);
+	dlist_push_tail(&ra_cluster->queue, &entry->node);
+	SpinLockRelease(&ra_cluster->queue_lock);
+}
+
+void
+ra_broker_wake(void)
+{
+	Latch	   *latch = ra_cluster->broker_latch;
+
 	if (latch)
 		SetLatch(latch);
 }

@@ -206,6 +206,13 @@ extern void ra_entry_disown(RaLockEntry *entry);
 /* Under the partition's lock: have the broker look at the entry */
 extern void ra_entry_queue(RaLockEntry *entry);
 
+/*
+ * The same in two steps, for who is in a hurry: woken while the partition is still
+ * locked, the broker would run into that lock.
+ */
+extern void ra_entry_enqueue(RaLockEntry *entry);
+extern void ra_broker_wake(void);	/* after the partition's lock was released */
+
 /* The broker's side: next entry of the queue, no longer queued; NULL: none */
 extern RaLockEntry *ra_entry_dequeue(void);
 

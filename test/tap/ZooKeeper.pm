@@ -35,11 +35,12 @@ sub missing
 }
 
 # tick: milliseconds; sessions last 2 to 20 of them.  fsync: whether the log is
-# flushed to disk, as it must be where data counts.
+# flushed to disk, as it must be where data counts.  jvm: its options, in place of
+# those that start soon and take little.
 sub new
 {
 	my ($class, $dir, %opt) = @_;
-	my $self = bless { dir => $dir, ports => [] }, $class;
+	my $self = bless { dir => $dir, ports => [], jvm => $opt{jvm} // \@jvm }, $class;
 
 	if (-e "$dir/ports")
 	{
@@ -100,7 +101,7 @@ sub start
 	{
 		croak "server $i runs already" if $self->pid($i);
 		my $dir = "$self->{dir}/$i";
-		my @command = ('java', @jvm,
+		my @command = ('java', @{ $self->{jvm} },
 			'-cp', join(':', map { "$jars/$_" } qw(zookeeper.jar slf4j-simple.jar)),
 			'-Dorg.slf4j.simpleLogger.defaultLogLevel=' . ($ENV{ZOOKEEPER_LOG} || 'error'),
 			'-Dzookeeper.forceSync=' . ($self->{fsync} ? 'yes' : 'no'),
