@@ -56,6 +56,16 @@ sub quick_stop
 	return;
 }
 
+# Redis or ZooKeeper
+my $service;
+
+END
+{
+	my $status = $?;
+	$service->kill9 if $service;
+	$? = $status;
+}
+
 my $port = PostgreSQL::Test::Cluster::get_free_port();
 
 for my $provider (qw(redis zookeeper))
@@ -105,7 +115,6 @@ log_min_messages = debug2});
 	is($node->safe_psql('postgres', 'SELECT count(*) FROM risk_alert.nodes WHERE live'), '0', "$provider: is no member");
 
 	# with a password
-	my $service;
 	my $wrong;
 	if ($provider eq 'redis')
 	{
@@ -161,5 +170,6 @@ SELECT (SELECT count(*) FROM pg_settings s WHERE s::text LIKE '%$secret%') +
 	quick_stop($node, "$provider: a last stop is quick");
 	ok(!-e $node->data_dir . '/pg_stat_tmp/risk_alert.session', "$provider: it is gone with the session");
 	$service->kill9;
+	undef $service;
 }
 done_testing();
