@@ -280,7 +280,16 @@ open_provider(void)
 	char	   *user;
 	char	   *password;
 	char	   *previous;
+	RaLockEntry *entry;
 
+	while ((entry = ra_entry_dequeue()) != NULL)
+	{
+		LWLock	   *partition = ra_lock_partition(&entry->key);
+
+		LWLockAcquire(partition, LW_EXCLUSIVE);
+		entry->queued = false;
+		LWLockRelease(partition);
+	}
 	ra_entries_visit(begin_anew, NULL);
 
 	name = ra_lock_provider == RA_LOCK_PROVIDER_ZOOKEEPER ? "zookeeper" : "redis";

@@ -33,6 +33,8 @@ LockCount::attack('zookeeper', sub {
 		$proxy->cut;
 		$proxy->mend;
 		$progress->('after connections were cut');
+		LockCount::cut_release($cluster->node(2), $proxy);
+		$progress->('after a release was lost with the connection');
 	}
 	$proxy->cut;
 	wait_for { status($cluster->node(2), 'lease_ms') == 0 } 'the lease has run out';

@@ -21,11 +21,13 @@ LockCount::attack('redis', sub {
 	wait_for { status($cluster->node(1), 'losses') >= 1 } 'the sleeper knows that it has lost its session';
 	$progress->('after it has woken up');
 
-	for (1 .. 3)
+	for (1 .. 2)
 	{
 		$proxy->cut;
 		$proxy->mend;
 		$progress->('after connections were cut');
+		LockCount::cut_release($cluster->node(2), $proxy);
+		$progress->('after a release was lost with the connection');
 	}
 	$proxy->cut;
 	wait_for { status($cluster->node(2), 'lease_ms') == 0 } 'the lease has run out';

@@ -56,6 +56,16 @@ sub quick_stop
 	return;
 }
 
+# Redis or ZooKeeper
+my $service;
+
+END
+{
+	my $status = $?;
+	$service->kill9 if $service;
+	$? = $status;
+}
+
 my $port = PostgreSQL::Test::Cluster::get_free_port();
 
 for my $provider (qw(redis zookeeper))
@@ -88,6 +98,7 @@ log_min_messages = debug2});
 	ok(with_settings($node, 'failed', 'No such file', coordination_password_file => "$dir/none"), "$provider: no password file");
 	(undef, $err) = sql($node, q{SELECT risk_alert.advisory_lock('k', '20s')});
 	like($err, qr/F0000: .*the broker can't work.*DETAIL:  could not open file.*HINT/s, "$provider: a lock says so at once");
+	ok(wait_until($node, 'SELECT count(*) FROM risk_alert._lock_entries()', 0), "$provider: what can't be had takes no place");
 	ok(with_settings($node, 'failed', 'must not be accessible to others',
 			coordination_password_file => password_file('open', "risk:$secret\n", 0644)), "$provider: one that all can read");
 	ok(with_settings($node, 'failed', 'does not hold user:password',
@@ -104,7 +115,6 @@ log_min_messages = debug2});
 	is($node->safe_psql('postgres', 'SELECT count(*) FROM risk_alert.nodes WHERE live'), '0', "$provider: is no member");
 
 	# with a password
-	my $service;
 	my $wrong;
 	if ($provider eq 'redis')
 	{
@@ -160,5 +170,6 @@ SELECT (SELECT count(*) FROM pg_settings s WHERE s::text LIKE '%$secret%') +
 	quick_stop($node, "$provider: a last stop is quick");
 	ok(!-e $node->data_dir . '/pg_stat_tmp/risk_alert.session', "$provider: it is gone with the session");
 	$service->kill9;
+	undef $service;
 }
 done_testing();

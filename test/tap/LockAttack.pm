@@ -5,7 +5,7 @@
 #	my ($out, $err) = ask($psql, $sql);
 #	start($psql, $sql); finish($psql);		# does not wait for the answer; waits
 #	wait_for { condition } 'what';
-#	my $proxy = LockAttack::Proxy->new([ [ $port, $target ] ]);  $proxy->cut; $proxy->mend;
+#	my $proxy = LockAttack::Proxy->new($port, ...);  $proxy->cut; $proxy->mend;
 
 package LockAttack;
 
@@ -167,6 +167,10 @@ sub cut
 	delete $self->{pid};
 	return;
 }
+
+# Nothing gets through, nor is anything cut
+sub stall { kill 'STOP', $_[0]{pid}; return; }
+sub resume { kill 'CONT', $_[0]{pid}; return; }
 
 sub mend
 {

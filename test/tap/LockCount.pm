@@ -84,6 +84,23 @@ WHERE objsubid = 21057 AND granted AND a.state LIKE 'idle%' AND a.state_change <
 	return $broker;
 }
 
+# Cut node 2's connections when its release of the lock has been sent, and not arrived
+sub cut_release
+{
+	my ($node, $proxy) = @_;
+	my $state = sub { return $node->safe_psql('postgres', q{SELECT state FROM risk_alert._lock_entries() WHERE key = 'counter'}); };
+	wait_for {
+		$proxy->stall;
+		return 1 if $state->() eq 'held';
+		$proxy->resume;
+		return 0;
+	} 'the node has the lock';
+	wait_for { $state->() eq 'waiting' } 'it has let go, and queues again';
+	$proxy->cut;
+	$proxy->mend;
+	return;
+}
+
 sub check
 {
 	my ($provider, $cluster, $out, $err) = @_;
