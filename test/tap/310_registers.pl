@@ -10,6 +10,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use RiskAlert;
 use Test::More;
+use Time::HiRes;
 
 my $timeout = 20000;			# ms, for what must succeed
 my $names = 0;
@@ -46,6 +47,37 @@ sub race
 	$_->finish for @runs;
 	chomp @outs;
 	return map { $outs[$_] ne '' ? $outs[$_] : $errs[$_] } 0 .. $#proposals;
+}
+
+# A server is killed and started again, once the last of its processes has gone
+sub crash
+{
+	my ($node) = @_;
+	$node->kill9;
+	for (1 .. 200)
+	{
+		$node->{_pid} = undef;	# as the file says that it leaves behind
+		return if $node->start(fail_ok => 1);
+		Time::HiRes::sleep(0.1);
+	}
+	die $node->name . ' does not start again';
+}
+
+# Sessions that propose all of these, the first two commits; their outputs, and what runs
+sub many
+{
+	my ($kind, $gids, @nodes) = @_;
+	my (@runs, @outs);
+	for my $i (0 .. 5)
+	{
+		my $decision = $i < 2 ? 'commit' : 'abort';
+		my $file = PostgreSQL::Test::Utils::tempdir() . "/many_$i.sql";
+		append_to_file($file, join '', map { "SELECT '$_', risk_alert._register_propose('$kind', '$_', '$decision', $timeout);\n" } @$gids);
+		$outs[$i] = '';
+		push @runs, IPC::Run::start([ 'psql', '-XAtq', '-d', $nodes[ $i % @nodes ]->connstr('postgres'), '-f', $file ],
+			'<', \undef, '>', \$outs[$i], '2>', \my $ignored);
+	}
+	return (\@outs, @runs);
 }
 
 # Eight sessions, many times: all see the same, and so does who reads afterwards
@@ -151,22 +183,12 @@ $c->start;
 		my $victim = $nodes[ $round % 3 ];
 		my @others = grep { $_ != $victim } @nodes;
 		my @gids = map { new_gid() } 1 .. 20;
-		my (@runs, @outs);
-		for my $i (0 .. 5)
-		{
-			my $decision = $i < 2 ? 'commit' : 'abort';
-			my $sql = join '', map { "SELECT '$_', risk_alert._register_propose('paxos', '$_', '$decision', $timeout);\n" } @gids;
-			$outs[$i] = '';
-			push @runs, IPC::Run::start([ 'psql', '-XAtq', '-d', $nodes[ $i % 3 ]->connstr('postgres') ],
-				'<', \$sql, '>', \$outs[$i], '2>', \my $ignored);
-		}
-		# a backend of the victim dies, and with it all of that server, which starts again
-		my $pid = $victim->safe_psql('postgres', 'SELECT pg_backend_pid() FROM pg_sleep(0.15)');
-		my ($postmaster) = slurp_file($victim->data_dir . '/postmaster.pid') =~ /^(\d+)/;
+		my ($outs, @runs) = many('paxos', \@gids, @nodes);
+		ok(wait_until($victim, 'SELECT count(*) > 0 FROM risk_alert.paxos_acceptor WHERE gid = ' . "'$gids[3]'"),
+			"round $round is under way");
 		if ($round % 2)
 		{
-			$victim->kill9;
-			$victim->start;
+			crash($victim);
 		}
 		else
 		{
@@ -177,7 +199,7 @@ $c->start;
 		for my $gid (@gids)
 		{
 			my %seen;
-			for my $out (@outs)
+			for my $out (@$outs)
 			{
 				$seen{$1} = 1 if $out =~ /^\Q$gid\E\|(commit|abort)$/m;
 			}
@@ -288,26 +310,17 @@ SKIP:
 
 	# brokers and sessions that go away while they propose
 	my @gids = map { new_gid() } 1 .. 60;
-	my (@runs, @outs);
-	for my $i (0 .. 5)
-	{
-		my $decision = $i < 2 ? 'commit' : 'abort';
-		my $sql = join '', map { "SELECT '$_', risk_alert._register_propose('zookeeper', '$_', '$decision', $timeout);\n" } @gids;
-		$outs[$i] = '';
-		push @runs, IPC::Run::start([ 'psql', '-XAtq', '-d', $zk[ $i % 3 ]->connstr('postgres') ],
-			'<', \$sql, '>', \$outs[$i], '2>', \my $ignored);
-	}
+	my ($outs, @runs) = many('zookeeper', \@gids, @zk);
 	$zk[0]->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'risk_alert broker'});
 	$zk[1]->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%_register_propose%' AND pid <> pg_backend_pid() LIMIT 1});
-	$zk[2]->kill9;
-	$zk[2]->start;
+	crash($zk[2]);
 	eval { $_->finish } for @runs;
 	$cluster->wait_connected;
 	my $wrong = '';
 	for my $gid (@gids)
 	{
 		my %seen = (propose($zk[1], 'zookeeper', $gid, 'abort') => 1);
-		for my $out (@outs)
+		for my $out (@$outs)
 		{
 			$seen{$1} = 1 if $out =~ /^\Q$gid\E\|(commit|abort)$/m;
 		}
