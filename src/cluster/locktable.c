@@ -80,6 +80,7 @@ ra_locktable_shmem_startup(void)
 		pg_atomic_init_u64(&ra_cluster->leader_epoch, 0);
 		pg_atomic_init_u64(&ra_cluster->generation, 0);
 		pg_atomic_init_u64(&ra_cluster->local_token, 0);
+		pg_atomic_init_u64(&ra_cluster->users_id, 0);
 		pg_atomic_init_u64(&ra_cluster->grants, 0);
 		pg_atomic_init_u64(&ra_cluster->handovers, 0);
 		pg_atomic_init_u64(&ra_cluster->requests, 0);
@@ -135,6 +136,7 @@ ra_entry_make(const RaLockKey *key, const RaLockName *name)
 		memset((char *) entry + sizeof(RaLockKey), 0, sizeof(RaLockEntry) - sizeof(RaLockKey));
 		memcpy(&entry->name, name, offsetof(RaLockName, data) + name->len);
 		entry->state = RA_ENTRY_IDLE;
+		entry->users_id = pg_atomic_add_fetch_u64(&ra_cluster->users_id, 1);
 		ConditionVariableInit(&entry->changed);
 	}
 	return entry;
@@ -143,24 +145,43 @@ ra_entry_make(const RaLockKey *key, const RaLockName *name)
 void
 ra_entry_tidy(RaLockEntry *entry)
 {
-	if (entry->state == RA_ENTRY_IDLE && entry->users == 0 && entry->waiters == 0 && !entry->queued)
+	if (entry->state == RA_ENTRY_IDLE && entry->users == 0 && entry->lost_users == 0 &&
+		entry->waiters == 0 && !entry->queued)
 		hash_search_with_hash_value(entries, &entry->key, key_hash(&entry->key, sizeof(RaLockKey)),
 									HASH_REMOVE, NULL);
 }
 
 void
+ra_entry_disown(RaLockEntry *entry)
+{
+	entry->lost_users += entry->users;
+	entry->users = 0;
+	entry->users_id = pg_atomic_add_fetch_u64(&ra_cluster->users_id, 1);
+}
+
+void
 ra_entry_queue(RaLockEntry *entry)
 {
-	Latch	   *latch;
+	ra_entry_enqueue(entry);
+	ra_broker_wake();
+}
 
-	if (!entry->queued)
-	{
-		entry->queued = true;
-		SpinLockAcquire(&ra_cluster->queue_lock);
-		dlist_push_tail(&ra_cluster->queue, &entry->node);
-		SpinLockRelease(&ra_cluster->queue_lock);
-	}
-	latch = ra_cluster->broker_latch;
+void
+ra_entry_enqueue(RaLockEntry *entry)
+{
+	if (entry->queued)
+		return;
+	entry->queued = true;
+	SpinLockAcquire(&ra_cluster->queue_lock);
+	dlist_push_tail(&ra_cluster->queue, &entry->node);
+	SpinLockRelease(&ra_cluster->queue_lock);
+}
+
+void
+ra_broker_wake(void)
+{
+	Latch	   *latch = ra_cluster->broker_latch;
+
 	if (latch)
 		SetLatch(latch);
 }
@@ -209,11 +230,18 @@ ra_lock_tag(LOCKTAG *tag, const RaLockKey *key)
 						 RA_LOCK_CLASS);
 }
 
+/*
+ * A lease that is seen may be the next session's, which began after the epoch was
+ * read; then the epoch has changed before the lease, and is seen to have.
+ */
 bool
 ra_epoch_valid(uint64 epoch)
 {
+	uint64		valid_until;
+
 	if (ra_lock_provider == RA_LOCK_PROVIDER_LOCAL)
 		return true;
-	return epoch == pg_atomic_read_u64(&ra_cluster->epoch) &&
-		ra_boottime() < pg_atomic_read_u64(&ra_cluster->valid_until);
+	valid_until = pg_atomic_read_u64(&ra_cluster->valid_until);
+	pg_read_barrier();
+	return epoch == pg_atomic_read_u64(&ra_cluster->epoch) && ra_boottime() < valid_until;
 }

@@ -167,7 +167,9 @@ typedef struct RaProviderOps
 
 	/*
 	 * Ends the session, which frees all locks; gives up at deadline, and the
-	 * service then notices by the session's timeout.  No callback is made.
+	 * service then notices by the session's timeout.  No callback is made, and
+	 * close() must not be called from within one.  With a deadline that has passed, the
+	 * service is not told at all.
 	 */
 	void		(*close) (RaProvider *provider, int64_t deadline);
 
@@ -193,7 +195,10 @@ typedef struct RaProviderOps
 	/* Of a granted request: contended() follows, unless the request ends before */
 	void		(*look) (RaProvider *provider, RaProviderRequest *request);
 
-	/* This node's entry in the list of members; at most once a second is sent */
+	/*
+	 * This node's entry in the list of members, which it has from the first call
+	 * on; at most once a second is sent
+	 */
 	void		(*set_member) (RaProvider *provider, const char *data);
 
 	/* All entries of all keys, for people to look at: not a snapshot */

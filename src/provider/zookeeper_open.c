@@ -225,19 +225,15 @@ zk_close(RaProvider *p, int64_t deadline)
 	ra_zk_log_sink(p, false);
 	if (handle != NULL)
 	{
-		/* so that nothing is done but what follows */
-		handle->dead = true;
-		if (!handle->helper_runs)
-			handle->helper_runs = ra_zk_helper_start(handle, ZK_TASK_CLOSE);
-		else if (handle->task == ZK_TASK_OPEN && helper_wait(p, deadline))
-			handle->helper_runs = handle->zh != NULL && ra_zk_helper_start(handle, ZK_TASK_CLOSE);
-		if (p->abandoned || (handle->helper_runs && !helper_wait(p, deadline)))
-		{
-			/* the helper frees all of it, if this process lives so long */
+		/*
+		 * If the helper is not done in time it frees all of it, provided this
+		 * process lives so long: p is not ours any more.
+		 */
+		if (handle->helper_runs && !helper_wait(p, deadline))
 			return;
-		}
-		if (handle->zh != NULL)
-			return;				/* no thread to close it with: leak it */
+		if (handle->zh != NULL &&
+			(!ra_zk_helper_start(handle, ZK_TASK_CLOSE) || !helper_wait(p, deadline)))
+			return;				/* without a thread to close it, it leaks */
 		ra_zk_handle_free(handle);
 		p->handle = NULL;
 	}

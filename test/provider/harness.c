@@ -2,6 +2,8 @@
  * harness.c
  *	  See harness.h.
  */
+#define _GNU_SOURCE
+
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>

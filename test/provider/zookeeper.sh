@@ -1,21 +1,18 @@
 # zookeeper.sh
 #	  What test/provider/run has to know about ZooKeeper.
 
-sources='zookeeper zookeeper_handle zookeeper_queue zookeeper_members zookeeper_list zookeeper_decide
-	zookeeper_names zookeeper_open ../../test/provider/harness'
-libraries='-D_GNU_SOURCE -DTHREADED -I../../src/provider -lzookeeper_mt'
+kinds='address thread'			# its client library has threads
+harness=harness.c
+libraries='-DTHREADED -lzookeeper_mt'
 
-# Why it can't be tested here, or nothing; a server is started for the programs
 missing() {
-	command -v java >/dev/null || echo 'no java'
-	[ -e /usr/share/java/zookeeper.jar ] || echo 'no zookeeper.jar'
-	[ -e /usr/include/zookeeper/zookeeper.h ] || echo 'no libzookeeper-mt-dev'
+	echo '#include <zookeeper/zookeeper.h>' | gcc -E -o /dev/null - 2>/dev/null || echo 'no zookeeper/zookeeper.h'
+	perl -I ../tap -MZooKeeper -e 'print ZooKeeper::missing() // ""'
 }
 
-start() {
-	ZK_DIR=$(mktemp -d)
-	ZK_SERVER=$PWD/zookeeper_server
-	ZK_HOSTS=$("$ZK_SERVER" start "$ZK_DIR") || return 1
-	export ZK_DIR ZK_SERVER ZK_HOSTS
-	trap '"$ZK_SERVER" kill "$ZK_DIR"; rm -rf "$ZK_DIR"' EXIT
+# A server for all tests; an ensemble is made by those that need one
+start_servers() {
+	export ZK_SERVER=$PWD/zookeeper_server ZK_DIR=$out/zookeeper ZK_HOSTS
+	end_servers='"$ZK_SERVER" stop "$ZK_DIR"; [ ! -d "$ZK_DIR/ensemble" ] || "$ZK_SERVER" stop "$ZK_DIR/ensemble"'
+	ZK_HOSTS=$("$ZK_SERVER" start "$ZK_DIR")
 }
