@@ -46,8 +46,10 @@ int			ra_lock_cohort_limit = 32;
 int			ra_lock_provider = RA_LOCK_PROVIDER_LOCAL;
 int			ra_max_locks = 8192;
 char	   *ra_node_name = "";
+char	   *ra_paxos_acceptors = "";
 int			ra_queue_rotate_size = 64 * 1024;
 char	   *ra_redis_hosts = "";
+int			ra_register_retention = 86400;
 int			ra_rule_error_limit = 100;
 int			ra_rule_timeout = 100;
 int			ra_session_timeout = 10000;
@@ -185,6 +187,15 @@ define_settings(void)
 							   PGC_POSTMASTER, 0,
 							   check_node_name, NULL, NULL);
 
+	DefineCustomStringVariable("risk_alert.paxos_acceptors",
+							   "Sets the nodes whose majority decides global transactions with commit_register paxos.",
+							   "Names separated by commas, the same on all nodes; 3 or 5 of them are enough. Empty: all nodes. "
+							   "After a change, risk_alert.paxos_admit() must be run on each.",
+							   &ra_paxos_acceptors,
+							   "",
+							   PGC_SIGHUP, 0,
+							   NULL, NULL, NULL);
+
 	DefineCustomIntVariable("risk_alert.queue_rotate_size",
 							"Sets the size of the current queue table from which events go to the next one.",
 							"A table is emptied as a whole some time after: larger ones take more disk "
@@ -201,6 +212,15 @@ define_settings(void)
 							   "",
 							   PGC_SIGHUP, 0,
 							   NULL, NULL, NULL);
+
+	DefineCustomIntVariable("risk_alert.register_retention",
+							"Sets how long the outcome of a finished global transaction is kept by registers zookeeper and paxos.",
+							"Longer than any message of its coordinator can be under way: a commit that "
+							"arrives after its abort was removed would count.",
+							&ra_register_retention,
+							86400, 60, 30 * 86400,
+							PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("risk_alert.rule_error_limit",
 							"Sets how many errors in a row suspend a rule.",

@@ -42,6 +42,7 @@
 #include "utils/timestamp.h"
 
 #include "cluster/broker.h"
+#include "cluster/decision.h"
 #include "cluster/fence.h"
 #include "cluster/locktable.h"
 #include "compat.h"
@@ -126,6 +127,7 @@ static const RaProviderCallbacks callbacks = {
 	.contended = on_contended,
 	.members = on_members,
 	.listed = on_listed,
+	.decided = ra_decisions_answer,
 	.log = on_log,
 };
 
@@ -134,7 +136,7 @@ ra_broker_register(void)
 {
 	BackgroundWorker worker;
 
-	if (ra_lock_provider == RA_LOCK_PROVIDER_LOCAL)
+	if (ra_lock_provider == RA_LOCK_PROVIDER_LOCAL && !ra_broker_serves_zookeeper())
 		return;
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
@@ -145,6 +147,18 @@ ra_broker_register(void)
 	snprintf(worker.bgw_name, BGW_MAXLEN, "risk_alert broker");
 	snprintf(worker.bgw_type, BGW_MAXLEN, "risk_alert broker");
 	RegisterBackgroundWorker(&worker);
+}
+
+/* One process has one service: with locks of Redis, registers have none */
+bool
+ra_broker_serves_zookeeper(void)
+{
+	const char *commit_register;
+
+	if (ra_lock_provider != RA_LOCK_PROVIDER_LOCAL)
+		return ra_lock_provider == RA_LOCK_PROVIDER_ZOOKEEPER;
+	commit_register = GetConfigOption("risk_alert.commit_register", true, false);
+	return commit_register && strcmp(commit_register, "zookeeper") == 0;
 }
 
 void
@@ -194,6 +208,7 @@ ra_broker_main(Datum main_arg)
 
 		serve_queue();
 		serve_list();
+		ra_decisions_serve(ops, provider);
 		now = GetCurrentTimestamp();
 		tell_member(now);
 		ops->process(provider);
@@ -290,11 +305,14 @@ open_provider(void)
 		entry->queued = false;
 		LWLockRelease(partition);
 	}
-	ra_entries_visit(begin_anew, NULL);
+	/* local locks are none of our business */
+	if (ra_lock_provider != RA_LOCK_PROVIDER_LOCAL)
+		ra_entries_visit(begin_anew, NULL);
+	ra_decisions_begin();
 
-	name = ra_lock_provider == RA_LOCK_PROVIDER_ZOOKEEPER ? "zookeeper" : "redis";
+	name = ra_cluster->zookeeper ? "zookeeper" : "redis";
 	memset(&config, 0, sizeof(config));
-	config.hosts = ra_lock_provider == RA_LOCK_PROVIDER_ZOOKEEPER ? ra_zookeeper_hosts : ra_redis_hosts;
+	config.hosts = ra_cluster->zookeeper ? ra_zookeeper_hosts : ra_redis_hosts;
 	if (ra_node_name[0] == '\0')
 		broker_fail("risk_alert.node_name is not set");
 	if (config.hosts[0] == '\0')
@@ -632,6 +650,8 @@ tell_member(TimestampTz now)
 	ra_entries_visit(recheck, NULL);
 	if (leader_request == NULL)
 		ask_for_leadership();
+	if (leading)
+		ra_decisions_sweep(ops, provider);
 
 	pgstat_clear_backend_activity_snapshot();
 	n = pgstat_fetch_stat_numbackends();
@@ -682,7 +702,8 @@ on_session(void *arg, const char *description, uint64_t generation, int timeout_
 	MemoryContext context = CurrentMemoryContext;
 
 	write_session(description);
-	pg_atomic_write_u64(&ra_cluster->generation, generation);
+	if (ra_lock_provider != RA_LOCK_PROVIDER_LOCAL)
+		pg_atomic_write_u64(&ra_cluster->generation, generation);
 	PG_TRY();
 	{
 		ra_generation_note(generation);

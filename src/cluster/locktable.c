@@ -14,6 +14,8 @@
 #include "storage/shmem.h"
 #include "utils/hsearch.h"
 
+#include "cluster/broker.h"
+#include "cluster/decision.h"
 #include "cluster/fence.h"
 #include "cluster/locktable.h"
 #include "guc.h"
@@ -47,7 +49,7 @@ ra_lock_partition(const RaLockKey *key)
 Size
 ra_locktable_shmem_size(void)
 {
-	return add_size(MAXALIGN(sizeof(RaCluster)),
+	return add_size(add_size(MAXALIGN(sizeof(RaCluster)), ra_decisions_shmem_size()),
 					hash_estimate_size(ra_max_locks, sizeof(RaLockEntry)));
 }
 
@@ -55,7 +57,7 @@ void
 ra_locktable_shmem_request(void)
 {
 	RequestAddinShmemSpace(ra_locktable_shmem_size());
-	RequestNamedLWLockTranche(TRANCHE, RA_LOCK_PARTITIONS + 1);
+	RequestNamedLWLockTranche(TRANCHE, RA_LOCK_PARTITIONS + 2);
 }
 
 /* The caller holds AddinShmemInitLock */
@@ -83,6 +85,7 @@ ra_locktable_shmem_startup(void)
 		pg_atomic_init_u64(&ra_cluster->handovers, 0);
 		pg_atomic_init_u64(&ra_cluster->requests, 0);
 		pg_atomic_init_u64(&ra_cluster->losses, 0);
+		ra_cluster->zookeeper = ra_broker_serves_zookeeper();
 		ConditionVariableInit(&ra_cluster->list_changed);
 		ra_cluster->list_segment = DSM_HANDLE_INVALID;
 
@@ -93,6 +96,8 @@ ra_locktable_shmem_startup(void)
 		if (ra_lock_provider == RA_LOCK_PROVIDER_LOCAL)
 			pg_atomic_write_u64(&ra_cluster->generation, ra_generation_raise());
 	}
+
+	ra_decisions_shmem_startup(&ra_cluster->partitions[RA_LOCK_PARTITIONS + 1].lock);
 
 	memset(&info, 0, sizeof(info));
 	info.keysize = sizeof(RaLockKey);

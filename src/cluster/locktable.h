@@ -147,6 +147,7 @@ typedef struct RaCluster
 
 	LWLockPadded *partitions;
 
+	bool		zookeeper;		/* the broker's service is that; immutable */
 	pid_t		broker_pid;
 	Latch	   *volatile broker_latch;	/* NULL: none runs; read without a lock */
 	slock_t		queue_lock;

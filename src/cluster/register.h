@@ -61,4 +61,7 @@ typedef struct RaRegister
 /* By its kind; ERROR with a hint if this server is not set up for it */
 extern const RaRegister *ra_register(RaRegisterKind kind);
 
+extern const RaRegister ra_register_zookeeper;
+extern const RaRegister ra_register_paxos;
+
 #endif							/* RA_REGISTER_H */

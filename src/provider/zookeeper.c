@@ -173,7 +173,13 @@ ra_zk_create_base(RaProvider *p)
 	snprintf(path, sizeof(path), "/%s/locks", p->cluster);
 	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT);
 	snprintf(path, sizeof(path), "/%s/members", p->cluster);
+<<<<<<< HEAD
+	ra_zk_create(p, ra_zk_ignore, NULL, path, "", 0, ZOO_PERSISTENT);
+	snprintf(path, sizeof(path), "/%s/decisions", p->cluster);
+	ra_zk_create(p, ra_zk_ignore, NULL, path, "", 0, ZOO_PERSISTENT);
+=======
 	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT);
+>>>>>>> main
 }
 
 static void
@@ -246,6 +252,7 @@ generation_settled(RaProvider *p)
 	if (first)
 		ra_zk_members_up(p);
 	ra_zk_queue_drive(p);
+	ra_zk_decide_drive(p);
 }
 
 static void
@@ -525,6 +532,7 @@ session_over(RaProvider *p, const char *detail, bool access)
 	ra_zk_list_over(p, "session lost");
 	ra_zk_members_over(p);
 	ra_zk_queue_over(p);
+	ra_zk_decide_over(p);
 	if (announced)
 		p->cb.session_lost(p->arg, detail);
 	close_handle(p);
@@ -564,6 +572,7 @@ set_connected(RaProvider *p, unsigned connects, int timeout, const char *peer)
 			generation_check(p);
 		ra_zk_members_reconnected(p);
 		ra_zk_queue_reconnected(p);
+		ra_zk_decide_drive(p);
 	}
 }
 
@@ -714,6 +723,7 @@ tick(RaProvider *p)
 		now >= p->disconnected_at + TROUBLE_AFTER)
 		trouble(p, p->detail);
 
+	ra_zk_decide_tick(p, now);
 	if (!p->connected)
 		return;
 	if (p->generation_at <= now)
@@ -740,6 +750,7 @@ ra_zk_wait_for(RaProvider *p, bool *writable, int64_t *until)
 		next = earlier(next, p->disconnected_at + TROUBLE_AFTER);
 	if (p->connected)
 		next = earlier(next, p->generation_at);
+	next = earlier(next, ra_zk_decide_until(p));
 	if (ra_zk_ready(p))
 	{
 		if (!p->heartbeat_flies)

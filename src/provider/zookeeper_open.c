@@ -93,6 +93,7 @@ ra_zk_provider_free(RaProvider *p)
 	ra_zk_queue_free(p);
 	ra_zk_members_free(p);
 	ra_zk_list_free(p);
+	ra_zk_decide_free(p);
 	while ((event = ra_zk_pop(p)) != NULL)
 		free(event);			/* lines: handles take theirs with them */
 	if (p->eventfd >= 0)
@@ -251,6 +252,9 @@ static const RaProviderOps zookeeper_ops = {
 	.look = ra_zk_look,
 	.set_member = ra_zk_set_member,
 	.list = ra_zk_list,
+	.decide = ra_zk_decide,
+	.forget = ra_zk_forget,
+	.sweep = ra_zk_sweep,
 };
 
 const RaProviderOps *
