@@ -28,6 +28,7 @@
 
 #include "cluster/broker.h"
 #include "cluster/locktable.h"
+#include "cluster/register.h"
 #include "compat.h"
 #include "guc.h"
 #include "launcher.h"
@@ -40,14 +41,19 @@ PG_MODULE_MAGIC;
 bool		ra_allow_superuser_rules = false;
 int			ra_batch_size = 10000;
 char	   *ra_cluster_name = "risk_alert";
+int			ra_commit_register = RA_REGISTER_LOCAL;
+int			ra_commit_timeout = 30000;
 char	   *ra_coordination_password_file = "";
+char	   *ra_debug_stop_at = "";
 int			ra_feature_memory = 128 * 1024;
 int			ra_lock_cohort_limit = 32;
 int			ra_lock_provider = RA_LOCK_PROVIDER_LOCAL;
 int			ra_max_locks = 8192;
 char	   *ra_node_name = "";
 char	   *ra_paxos_acceptors = "";
+int			ra_prepared_warning = 300;
 int			ra_queue_rotate_size = 64 * 1024;
+int			ra_recovery_interval = 5000;
 char	   *ra_redis_hosts = "";
 int			ra_register_retention = 86400;
 int			ra_rule_error_limit = 100;
@@ -59,6 +65,13 @@ static const struct config_enum_entry lock_providers[] = {
 	{"local", RA_LOCK_PROVIDER_LOCAL, false},
 	{"zookeeper", RA_LOCK_PROVIDER_ZOOKEEPER, false},
 	{"redis", RA_LOCK_PROVIDER_REDIS, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry commit_registers[] = {
+	{"local", RA_REGISTER_LOCAL, false},
+	{"zookeeper", RA_REGISTER_ZOOKEEPER, false},
+	{"paxos", RA_REGISTER_PAXOS, false},
 	{NULL, 0, false}
 };
 
@@ -134,6 +147,24 @@ define_settings(void)
 							   PGC_POSTMASTER, 0,
 							   check_cluster_name, NULL, NULL);
 
+	DefineCustomEnumVariable("risk_alert.commit_register",
+							 "Sets where it is decided whether a global transaction commits.",
+							 "local: in the node that coordinates it, and the others wait while that is down; "
+							 "zookeeper and paxos: where any node that survives can learn it.",
+							 &ra_commit_register,
+							 RA_REGISTER_LOCAL, commit_registers,
+							 PGC_USERSET, 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomIntVariable("risk_alert.commit_timeout",
+							"Sets how long the nodes of a global transaction may take to prepare it.",
+							"One that takes longer is rolled back; other nodes leave a prepared transaction "
+							"to its coordinator for that long.",
+							&ra_commit_timeout,
+							30000, 100, 3600000,
+							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
 	DefineCustomStringVariable("risk_alert.coordination_password_file",
 							   "Sets the file that holds user:password for the coordination service.",
 							   "One line; others must not be able to read it.  Read whenever the broker "
@@ -141,6 +172,14 @@ define_settings(void)
 							   &ra_coordination_password_file,
 							   "",
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+
+	DefineCustomStringVariable("risk_alert.debug_stop_at",
+							   "For tests: stops the commit of a global transaction at the step of that name.",
+							   "While file risk_alert.stop is in the data directory.",
+							   &ra_debug_stop_at,
+							   "",
+							   PGC_SUSET, GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE,
 							   NULL, NULL, NULL);
 
 	DefineCustomIntVariable("risk_alert.feature_memory",
@@ -196,6 +235,14 @@ define_settings(void)
 							   PGC_SIGHUP, 0,
 							   NULL, NULL, NULL);
 
+	DefineCustomIntVariable("risk_alert.prepared_warning",
+							"Sets how long a branch may be prepared before check_setup() warns of it.",
+							"It holds its locks, and keeps VACUUM from removing rows, until it is finished.",
+							&ra_prepared_warning,
+							300, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+
 	DefineCustomIntVariable("risk_alert.queue_rotate_size",
 							"Sets the size of the current queue table from which events go to the next one.",
 							"A table is emptied as a whole some time after: larger ones take more disk "
@@ -203,6 +250,14 @@ define_settings(void)
 							&ra_queue_rotate_size,
 							64 * 1024, 64, MAX_KILOBYTES,
 							PGC_SIGHUP, GUC_UNIT_KB,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("risk_alert.recovery_interval",
+							"Sets how often a node looks for branches of global transactions that nobody finishes.",
+							"Shorter frees their locks earlier.",
+							&ra_recovery_interval,
+							5000, 100, 3600000,
+							PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 
 	DefineCustomStringVariable("risk_alert.redis_hosts",

@@ -35,6 +35,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "cluster/globalstate.h"
 #include "cluster/locktable.h"
 #include "cluster/nodestat.h"
 #include "compat.h"
@@ -60,6 +61,7 @@ ra_shmem_request(void)
 	RequestAddinShmemSpace(ra_cache_shmem_size());
 	ra_locktable_shmem_request();
 	ra_nodestat_shmem_request();
+	ra_global_shmem_request();
 	RequestNamedLWLockTranche(RA_EXTENSION, 1);
 }
 
@@ -100,6 +102,7 @@ ra_shmem_startup(void)
 	ra_cache_shmem_startup();
 	ra_locktable_shmem_startup();
 	ra_nodestat_shmem_startup();
+	ra_global_shmem_startup();
 	LWLockRelease(AddinShmemInitLock);
 }
 

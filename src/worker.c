@@ -56,6 +56,7 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
+#include "cluster/recovery.h"
 #include "compat.h"
 #include "engine/batch.h"
 #include "engine/score.h"
@@ -108,7 +109,6 @@ static const struct
 	{"role", "none"},
 	{"session_replication_role", "origin"},
 	{"row_security", "on"},
-	{"application_name", "risk_alert worker"},
 
 	/* how names and values are read and written */
 	{"search_path", "pg_catalog, pg_temp"},
@@ -171,11 +171,11 @@ static void worker_sigterm(SIGNAL_ARGS);
 static bool worker_attach(Oid dboid);
 static void worker_detach(int code, Datum arg);
 static void worker_emit_log(ErrorData *edata);
-static void worker_settings(void);
 static void note_state(RaWorkerState state, const char *error);
 static bool extension_look(void);
 static void extension_invalidate(Datum arg, Oid relid);
 static bool run_batch(void);
+static void look_after_global(void);
 static void check_signals(void);
 static void wait_for_work(long ms);
 static void nap(void);
@@ -197,7 +197,7 @@ ra_worker_main(Datum main_arg)
 	emit_log_hook = worker_emit_log;
 
 	BackgroundWorkerInitializeConnectionByOid(my_dboid, InvalidOid, 0);
-	worker_settings();
+	ra_worker_settings("risk_alert worker");
 	CacheRegisterRelcacheCallback(extension_invalidate, (Datum) 0);
 
 	if (!extension_look())
@@ -245,6 +245,7 @@ ra_worker_main(Datum main_arg)
 			continue;
 		}
 
+		look_after_global();
 		now = GetCurrentTimestamp();
 		events = pg_atomic_read_u64(&my_slot->events);
 		more = run_batch();
@@ -372,6 +373,7 @@ worker_attach(Oid dboid)
 static void
 worker_detach(int code, Datum arg)
 {
+	ra_recovery_leave();
 	LWLockAcquire(ra_shared->lock, LW_EXCLUSIVE);
 	if (my_slot->dboid == my_dboid && my_slot->worker_pid == MyProcPid)
 	{
@@ -425,8 +427,8 @@ worker_emit_log(ErrorData *edata)
 		prev_emit_log(edata);
 }
 
-static void
-worker_settings(void)
+void
+ra_worker_settings(const char *application_name)
 {
 	int			i;
 
@@ -435,6 +437,8 @@ worker_settings(void)
 		if (settings[i].name)
 			SetConfigOption(settings[i].name, settings[i].value, PGC_SUSET, PGC_S_OVERRIDE);
 	}
+	SetConfigOption("application_name", application_name, PGC_SUSET, PGC_S_OVERRIDE);
+
 	/* there is no client: text stays as it is */
 	SetConfigOption("client_encoding", GetDatabaseEncodingName(), PGC_SUSET, PGC_S_OVERRIDE);
 }
@@ -564,6 +568,31 @@ run_batch(void)
 	return more;
 }
 
+/* Trouble with global transactions must not hold up events */
+static void
+look_after_global(void)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		ra_recovery_tick();
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		error_context_stack = NULL;
+		QueryCancelPending = false;
+		EmitErrorReport();
+		AbortCurrentTransaction();
+		FlushErrorState();
+		extension_stale = true;
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+}
+
 /* Leave if asked to, reload the configuration if told to */
 static void
 check_signals(void)
@@ -571,6 +600,7 @@ check_signals(void)
 	if (terminated || ra_worker_must_leave())
 	{
 		exit_state = RA_WORKER_NONE;
+		ra_recovery_leave();
 		proc_exit(0);			/* nothing wrong; the launcher knows when to start another */
 	}
 

@@ -21,6 +21,9 @@ extern bool ra_worker_lock_extension(void);
  */
 extern bool ra_worker_must_leave(void);
 
+/* The settings that all our workers in databases run with */
+extern void ra_worker_settings(const char *application_name);
+
 extern PGDLLEXPORT void ra_worker_main(Datum main_arg);
 
 #endif							/* RA_WORKER_H */

@@ -120,11 +120,25 @@ BEGIN
             pg_catalog.format('Commit it, or SELECT pg_terminate_backend(%s)', r.pid))::risk_alert._finding;
     END LOOP;
     FOR r IN
-        SELECT p.gid, p.owner, p.prepared FROM pg_catalog.pg_prepared_xacts p
+        SELECT p.gid, p.owner, p.prepared, g.transaction, g.coordinator
+          FROM pg_catalog.pg_prepared_xacts p CROSS JOIN LATERAL risk_alert._gid(p.gid) g
          WHERE p.database = pg_catalog.current_database()
-           AND p.prepared < pg_catalog.clock_timestamp() - interval '5 minutes'
+           AND p.prepared < pg_catalog.clock_timestamp()
+               - COALESCE(pg_catalog.current_setting('risk_alert.prepared_warning', true), '5min')::interval
          ORDER BY p.prepared, p.gid
     LOOP
+        -- by hand it might be finished otherwise than on the other nodes
+        IF r.transaction IS NOT NULL THEN
+            RETURN NEXT ROW('global_transaction', 'warning', r.gid, 'a branch of a global transaction waits for its outcome',
+                pg_catalog.concat_ws(' ',
+                    pg_catalog.format('Node %s coordinates it; it was prepared at %s, and holds its locks and keeps VACUUM from removing rows.',
+                                      r.coordinator, pg_catalog.date_trunc('second', r.prepared)),
+                    (SELECT pg_catalog.format('Last error of recovery: %s.', k.last_error)
+                       FROM risk_alert._recovery_status() k WHERE k.last_error IS NOT NULL)),
+                pg_catalog.format('Bring node %s back; if it is lost for good: SELECT risk_alert.resolve(%L, ''commit'') or ''abort'', as the other nodes did. Do not use ROLLBACK PREPARED.',
+                                  r.coordinator, r.transaction))::risk_alert._finding;
+            CONTINUE;
+        END IF;
         RETURN NEXT ROW('prepared_transaction', 'warning', r.gid, 'a prepared transaction waits to be finished',
             pg_catalog.format('Prepared by %s at %s. Its events are scored when it is committed.',
                               r.owner, pg_catalog.date_trunc('second', r.prepared)),

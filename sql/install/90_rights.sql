@@ -17,6 +17,7 @@ GRANT EXECUTE ON FUNCTION risk_alert.capture() TO PUBLIC;
 -- statistics, check_setup, drain      x        x         x
 -- make nodes                          x
 -- ask nodes, and about them           x        x
+-- run global transactions             x
 --
 -- To ask a node takes USAGE of the foreign server, too, and a user mapping.
 --
@@ -127,6 +128,25 @@ GRANT EXECUTE ON FUNCTION
     risk_alert._members(),
     risk_alert._node_status(),
     risk_alert._option(text[], text)
+    TO risk_alert_admin, risk_alert_analyst, risk_alert_monitor;
+
+-- run global transactions, and finish them
+GRANT EXECUTE ON FUNCTION
+    risk_alert.global_execute(text, text, text[]),
+    risk_alert.resolve(text, text),
+    risk_alert._resolve_branches(text, text),
+    risk_alert._local_outcome(text),
+    risk_alert._coordinator_alive(text)
+    TO risk_alert_admin;
+GRANT SELECT ON
+    risk_alert.global_transactions,
+    risk_alert.stat_recovery
+    TO risk_alert_admin, risk_alert_analyst, risk_alert_monitor;
+GRANT EXECUTE ON FUNCTION
+    risk_alert.global_outcome(text),
+    risk_alert._global_outcome(text),
+    risk_alert._gid(text),
+    risk_alert._recovery_status()
     TO risk_alert_admin, risk_alert_analyst, risk_alert_monitor;
 
 -- lock

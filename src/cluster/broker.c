@@ -45,6 +45,7 @@
 #include "cluster/decision.h"
 #include "cluster/fence.h"
 #include "cluster/locktable.h"
+#include "cluster/register.h"
 #include "compat.h"
 #include "guc.h"
 #include "provider/provider.h"
@@ -153,12 +154,9 @@ ra_broker_register(void)
 bool
 ra_broker_serves_zookeeper(void)
 {
-	const char *commit_register;
-
 	if (ra_lock_provider != RA_LOCK_PROVIDER_LOCAL)
 		return ra_lock_provider == RA_LOCK_PROVIDER_ZOOKEEPER;
-	commit_register = GetConfigOption("risk_alert.commit_register", true, false);
-	return commit_register && strcmp(commit_register, "zookeeper") == 0;
+	return ra_commit_register == RA_REGISTER_ZOOKEEPER;
 }
 
 void

@@ -58,6 +58,7 @@
 #include "cluster/connection.h"
 #include "cluster/nodestat.h"
 #include "cluster/options.h"
+#include "cluster/xact.h"
 #include "compat.h"
 #include "guc.h"
 
@@ -90,8 +91,10 @@ struct RaConn
 	uint64		last_taken;		/* in order */
 	bool		invalidated;	/* server or mapping has changed */
 	bool		lost;			/* the node has ended it */
+	bool		checked;		/* by its owner */
 
 	bool		taken;
+	bool		adopted;		/* its owner gives it back */
 	int			nestlevel;		/* the (sub)transaction that has taken it */
 	bool		busy;			/* a statement was sent, whose end we have not seen */
 
@@ -119,15 +122,15 @@ static bool settings_right(RaConn *conn);
 static void set_settings(RaConn *conn);
 static void close_connection(RaConn *conn);
 static bool result_ready(RaConn *conn);
-static void wait_for_any(RaConn **conns, int n);
+static void wait_for_any(RaConn **conns, int n, long timeout);
 static void statement_ended(RaConn *conn);
 static void keep_result(RaConn *conn, PGresult *res);
 static bool is_failure(const PGresult *res);
 static void clean_up(int nestlevel);
-static bool drain_results(RaConn *conn, instr_time start);
+static void start_cancelling(RaConn *conn);
+static bool end_cancelling(RaConn *conn, instr_time start, int seconds);
+static bool drain_results(RaConn *conn, instr_time start, int seconds);
 static int	ms_left(instr_time start, int seconds);
-static void xact_callback(XactEvent event, void *arg);
-static void subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId parent, void *arg);
 static void invalidate(Datum arg, int cacheid, uint32 hash);
 static void close_all(int code, Datum arg);
 
@@ -191,7 +194,7 @@ ra_conn_release(RaConn *conn)
 	Assert(conn->taken && !conn->busy);
 	PQclear(conn->result);
 	conn->result = NULL;
-	conn->taken = false;
+	conn->taken = conn->adopted = false;
 	if (status == PQTRANS_IDLE && usable(conn))
 		return;
 
@@ -234,7 +237,7 @@ ra_conn_next(RaConn *conn)
 		PGresult   *res;
 
 		while (!result_ready(conn))
-			wait_for_any(&conn, 1);
+			wait_for_any(&conn, 1, -1);
 		res = PQgetResult(conn->pg);
 		if (res == NULL)
 		{
@@ -251,8 +254,18 @@ ra_conn_next(RaConn *conn)
 void
 ra_conn_wait_all(RaConn **conns, int n)
 {
+	(void) ra_conn_wait_all_for(conns, n, -1);
+}
+
+bool
+ra_conn_wait_all_for(RaConn **conns, int n, int timeout)
+{
+	instr_time	start;
+	instr_time	now;
+	long		left = -1;
 	bool		done;
 
+	INSTR_TIME_SET_CURRENT(start);
 	do
 	{
 		int			i;
@@ -274,9 +287,18 @@ ra_conn_wait_all(RaConn **conns, int n)
 			if (conn->busy)
 				done = false;
 		}
+		if (!done && timeout >= 0)
+		{
+			INSTR_TIME_SET_CURRENT(now);
+			INSTR_TIME_SUBTRACT(now, start);
+			left = timeout - (long) INSTR_TIME_GET_MILLISEC(now);
+			if (left <= 0)
+				break;
+		}
 		if (!done)
-			wait_for_any(conns, n);
+			wait_for_any(conns, n, left);
 	} while (!done);
+	return done;
 }
 
 PGresult *
@@ -293,7 +315,12 @@ ra_conn_result(RaConn *conn)
 void
 ra_conn_check(RaConn *conn)
 {
-	PGresult   *res = conn->result;
+	ra_conn_report(conn, conn->result);
+}
+
+void
+ra_conn_report(RaConn *conn, const PGresult *res)
+{
 	const char *state;
 	const char *message;
 	const char *detail;
@@ -349,6 +376,31 @@ ra_conn_pg(RaConn *conn)
 	return conn->pg;
 }
 
+void
+ra_conn_adopt(RaConn *conn)
+{
+	Assert(conn->taken && !conn->busy && conn->purpose == RA_CONN_BRANCH);
+	conn->adopted = true;
+}
+
+void
+ra_conn_drop(RaConn *conn)
+{
+	close_connection(conn);
+}
+
+bool *
+ra_conn_checked(RaConn *conn)
+{
+	return &conn->checked;
+}
+
+bool
+ra_conn_lost(RaConn *conn)
+{
+	return conn->lost || PQstatus(conn->pg) != CONNECTION_OK;
+}
+
 static void
 initialize(void)
 {
@@ -356,8 +408,7 @@ initialize(void)
 
 	if (initialized)
 		return;
-	RegisterXactCallback(xact_callback, NULL);
-	RegisterSubXactCallback(subxact_callback, NULL);
+	ra_xact_register();
 	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, invalidate, (Datum) 0);
 	CacheRegisterSyscacheCallback(USERMAPPINGOID, invalidate, (Datum) 0);
 	on_proc_exit(close_all, (Datum) 0);
@@ -646,10 +697,10 @@ result_ready(RaConn *conn)
 
 /*
  * Until something has happened on a connection that has no result yet, or the
- * latch is set
+ * latch is set, or so many milliseconds are over (-1: without limit)
  */
 static void
-wait_for_any(RaConn **conns, int n)
+wait_for_any(RaConn **conns, int n, long timeout)
 {
 	WaitEventSet *set = ra_create_wait_event_set(n + 2);
 	WaitEvent	event;
@@ -664,7 +715,7 @@ wait_for_any(RaConn **conns, int n)
 			AddWaitEventToSet(set, WL_SOCKET_READABLE | (PQflush(conns[i]->pg) > 0 ? WL_SOCKET_WRITEABLE : 0),
 							  PQsocket(conns[i]->pg), NULL, conns[i]);
 	}
-	happened = WaitEventSetWait(set, -1, &event, 1, ra_wait_event(&wait_event, "RiskAlertNode"));
+	happened = WaitEventSetWait(set, timeout, &event, 1, ra_wait_event(&wait_event, "RiskAlertNode"));
 	FreeWaitEventSet(set);
 
 	if (happened > 0 && (event.events & WL_LATCH_SET))
@@ -743,26 +794,19 @@ clean_up(int nestlevel)
 	{
 		RaConn	   *conn = dlist_container(RaConn, list, iter.cur);
 
-		if (conn->taken && conn->nestlevel >= nestlevel && conn->busy &&
-			PQtransactionStatus(conn->pg) == PQTRANS_ACTIVE)
-		{
-			ra_cancel_start(&conn->cancel, conn->pg, CANCEL_TIMEOUT);
-			conn->cancelling = true;
-		}
+		if (conn->taken && !conn->adopted && conn->nestlevel >= nestlevel && conn->busy)
+			start_cancelling(conn);
 	}
 	dlist_foreach_modify(iter, &connections)
 	{
 		RaConn	   *conn = dlist_container(RaConn, list, iter.cur);
 		bool		good = true;
 
-		if (!conn->taken || conn->nestlevel < nestlevel)
+		if (!conn->taken || conn->adopted || conn->nestlevel < nestlevel)
 			continue;
-		if (conn->cancelling)
-			good = ra_cancel_end(&conn->cancel, ms_left(start, CANCEL_TIMEOUT));
-		conn->cancelling = false;
 		if (conn->busy)
 		{
-			good = good && drain_results(conn, start);
+			good = end_cancelling(conn, start, CANCEL_TIMEOUT);
 			statement_ended(conn);
 		}
 		PQclear(conn->result);
@@ -773,10 +817,45 @@ clean_up(int nestlevel)
 	}
 }
 
+void
+ra_conn_interrupt_all(RaConn **conns, bool *good, int n, int seconds)
+{
+	instr_time	start;
+	int			i;
+
+	INSTR_TIME_SET_CURRENT(start);
+	for (i = 0; i < n; i++)
+		start_cancelling(conns[i]);
+	for (i = 0; i < n; i++)
+		good[i] = end_cancelling(conns[i], start, seconds);
+}
+
+static void
+start_cancelling(RaConn *conn)
+{
+	if (PQtransactionStatus(conn->pg) != PQTRANS_ACTIVE)
+		return;
+	ra_cancel_start(&conn->cancel, conn->pg, CANCEL_TIMEOUT);
+	conn->cancelling = true;
+}
+
+static bool
+end_cancelling(RaConn *conn, instr_time start, int seconds)
+{
+	bool		good = true;
+
+	if (conn->cancelling)
+		good = ra_cancel_end(&conn->cancel, ms_left(start, seconds));
+	conn->cancelling = false;
+	return good && drain_results(conn, start, seconds);
+}
+
 /* What is left of a cancelled statement's results; false: that does not come to an end */
 static bool
-drain_results(RaConn *conn, instr_time start)
+drain_results(RaConn *conn, instr_time start, int seconds)
 {
+	bool		pipeline = PQpipelineStatus(conn->pg) != PQ_PIPELINE_OFF;
+
 	for (;;)
 	{
 		PGresult   *res;
@@ -785,7 +864,7 @@ drain_results(RaConn *conn, instr_time start)
 		while (!result_ready(conn))
 		{
 			struct pollfd socket = {.fd = PQsocket(conn->pg),.events = POLLIN};
-			int			left = ms_left(start, CANCEL_TIMEOUT);
+			int			left = ms_left(start, seconds);
 
 			if (left == 0)
 				return false;
@@ -796,10 +875,19 @@ drain_results(RaConn *conn, instr_time start)
 				return false;
 		}
 		res = PQgetResult(conn->pg);
+		if (ra_conn_lost(conn))
+		{
+			PQclear(res);
+			return false;
+		}
+		if (res == NULL && pipeline)
+			continue;
 		if (res == NULL)
-			return PQstatus(conn->pg) == CONNECTION_OK;
+			return true;
 		status = PQresultStatus(res);
 		PQclear(res);
+		if (status == PGRES_PIPELINE_SYNC)
+			return PQexitPipelineMode(conn->pg) == 1;
 		if (status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH)
 			return false;
 	}
@@ -815,8 +903,8 @@ ms_left(instr_time start, int seconds)
 	return (int) Max(Min(seconds * 1000.0 - INSTR_TIME_GET_MILLISEC(now), INT_MAX), 0);
 }
 
-static void
-xact_callback(XactEvent event, void *arg)
+void
+ra_conn_xact(XactEvent event)
 {
 	dlist_mutable_iter iter;
 
@@ -832,7 +920,7 @@ xact_callback(XactEvent event, void *arg)
 			{
 				RaConn	   *conn = dlist_container(RaConn, list, iter.cur);
 
-				if (conn->invalidated)
+				if (conn->invalidated && !conn->taken)
 					close_connection(conn);
 			}
 			break;
@@ -841,8 +929,8 @@ xact_callback(XactEvent event, void *arg)
 	}
 }
 
-static void
-subxact_callback(SubXactEvent event, SubTransactionId sub, SubTransactionId parent, void *arg)
+void
+ra_conn_subxact(SubXactEvent event)
 {
 	int			level = GetCurrentTransactionNestLevel();
 	dlist_iter	iter;

@@ -20,6 +20,7 @@
 
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "libpq-fe.h"
 
 typedef struct RaConn RaConn;
@@ -56,12 +57,43 @@ extern PGresult *ra_conn_next(RaConn *conn);
  * ra_conn_result() is each one's last result then, never NULL, and not an ERROR.
  */
 extern void ra_conn_wait_all(RaConn **conns, int n);
+
+/* The same for so many milliseconds at most; false: some have not ended */
+extern bool ra_conn_wait_all_for(RaConn **conns, int n, int timeout);
 extern PGresult *ra_conn_result(RaConn *conn);
 
 /* The failure that ra_conn_result() tells of, as an ERROR; else nothing */
 extern void ra_conn_check(RaConn *conn);
 
+/* The same of a result that was got otherwise */
+extern void ra_conn_report(RaConn *conn, const PGresult *res);
+
 extern const char *ra_conn_node(RaConn *conn);
 extern PGconn *ra_conn_pg(RaConn *conn);
+
+/*
+ * For the owner of a connection of kind BRANCH: it stays taken, whatever becomes
+ * of (sub)transactions, until it is released or dropped.
+ */
+extern void ra_conn_adopt(RaConn *conn);
+
+/* Closes the connection; never throws */
+extern void ra_conn_drop(RaConn *conn);
+
+/* For the owner: something it has made sure of while the connection lasts; false at first */
+extern bool *ra_conn_checked(RaConn *conn);
+
+/* Has the node ended it? */
+extern bool ra_conn_lost(RaConn *conn);
+
+/*
+ * Ends what runs on the connections, within so many seconds in all, and drops its results.
+ * good[i]: that has succeeded.  Never throws.
+ */
+extern void ra_conn_interrupt_all(RaConn **conns, bool *good, int n, int seconds);
+
+/* Called by xact.c */
+extern void ra_conn_xact(XactEvent event);
+extern void ra_conn_subxact(SubXactEvent event);
 
 #endif							/* RA_CONNECTION_H */

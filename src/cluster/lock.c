@@ -38,6 +38,7 @@
 
 #include "cluster/fence.h"
 #include "cluster/lock.h"
+#include "cluster/xact.h"
 #include "compat.h"
 #include "guc.h"
 #include "shmem.h"
@@ -112,9 +113,6 @@ static const char *lost_detail(const Held *held);
 static void report_lost(const Held *held) pg_attribute_noreturn();
 static void init_session(void);
 static void end_xact_holds(void);
-static void xact_callback(XactEvent event, void *arg);
-static void subxact_callback(SubXactEvent event, SubTransactionId subid,
-							 SubTransactionId parent, void *arg);
 static void end_of_session(int code, Datum arg);
 
 /* ---------------------------------------------------------------- functions */
@@ -889,8 +887,7 @@ init_session(void)
 	info.keysize = sizeof(RaLockKey);
 	info.entrysize = sizeof(Held);
 	held_locks = hash_create("risk_alert locks of this session", 16, &info, HASH_ELEM | HASH_BLOBS);
-	RegisterXactCallback(xact_callback, NULL);
-	RegisterSubXactCallback(subxact_callback, NULL);
+	ra_xact_register();
 	before_shmem_exit(end_of_session, (Datum) 0);
 }
 
@@ -913,26 +910,34 @@ end_xact_holds(void)
 	}
 }
 
-static void
-xact_callback(XactEvent event, void *arg)
+void
+ra_lock_check_xact(void)
 {
 	HASH_SEQ_STATUS scan;
 	Held	   *held;
 
+	if (xact_holds == 0)
+		return;
+	hash_seq_init(&scan, held_locks);
+	while ((held = hash_seq_search(&scan)) != NULL)
+	{
+		if (held->xact && !still_valid(held))
+		{
+			hash_seq_term(&scan);
+			report_lost(held);
+		}
+	}
+}
+
+void
+ra_lock_xact(XactEvent event)
+{
+	if (held_locks == NULL)
+		return;
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			if (xact_holds == 0)
-				break;
-			hash_seq_init(&scan, held_locks);
-			while ((held = hash_seq_search(&scan)) != NULL)
-			{
-				if (held->xact && !still_valid(held))
-				{
-					hash_seq_term(&scan);
-					report_lost(held);
-				}
-			}
+			ra_lock_check_xact();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
 			if (xact_holds > 0)
@@ -952,8 +957,8 @@ xact_callback(XactEvent event, void *arg)
 	}
 }
 
-static void
-subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
+void
+ra_lock_subxact(SubXactEvent event, SubTransactionId subid, SubTransactionId parent)
 {
 	HASH_SEQ_STATUS scan;
 	Held	   *held;

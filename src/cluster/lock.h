@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "cluster/locktable.h"
 
 /* The name and its digest; ERROR if it is too long */
@@ -28,5 +29,12 @@ typedef struct RaHeldInfo
 
 /* Does this session hold the lock? */
 extern bool ra_lock_held(const RaLockKey *key, RaHeldInfo *info);
+
+/* ERROR if a lock that this transaction holds is lost */
+extern void ra_lock_check_xact(void);
+
+/* Called by xact.c */
+extern void ra_lock_xact(XactEvent event);
+extern void ra_lock_subxact(SubXactEvent event, SubTransactionId subid, SubTransactionId parent);
 
 #endif							/* RA_LOCK_H */

@@ -64,4 +64,11 @@ extern const RaRegister *ra_register(RaRegisterKind kind);
 extern const RaRegister ra_register_zookeeper;
 extern const RaRegister ra_register_paxos;
 
+/* How gids name the kind; false: no kind has that letter */
+extern const char *ra_register_name(RaRegisterKind kind);
+extern char ra_register_letter(RaRegisterKind kind);
+extern bool ra_register_by_letter(char letter, RaRegisterKind *kind);
+
+extern const RaRegister ra_register_local;
+
 #endif							/* RA_REGISTER_H */

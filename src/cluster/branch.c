@@ -1,0 +1,741 @@
+/*
+ * branch.c
+ *	  The parts of this session's transaction that run on other nodes.
+ *
+ * A branch is a transaction on a node, begun when the first statement goes there, by a
+ * connection of its own.  Statements travel as pipelines: BEGIN, what is to be said about
+ * savepoints, the user's statement, and a question for the transaction ID are one message.
+ * The extended protocol has one statement per Parse, so the user's can't smuggle in a
+ * second one; and it must not be one that ends the transaction (control_statement()).
+ *
+ * Savepoints.  A level of local nesting (a savepoint, a PL/pgSQL block with an EXCEPTION
+ * clause) becomes a savepoint there only when a statement is run in it, and one
+ * savepoint stands for all levels that have begun since the branch's last statement.
+ * What is to be rolled back or released is noted, and said with the next message; so
+ * ending a level takes no round trip, and can't fail.  The rolled-back part keeps its locks
+ * there until then.
+ *
+ * A message that does not come to its end leaves the branch broken, as nobody knows
+ * what was done of it.  It can't commit any more, then; unless the level in which the
+ * branch was begun is rolled back, which leaves nothing to know about.
+ */
+#include "postgres.h"
+
+#include <ctype.h>
+#include <poll.h>
+
+#include "miscadmin.h"
+#include "portability/instr_time.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+
+#include "cluster/branch.h"
+#include "cluster/nodestat.h"
+#include "cluster/xact.h"
+#include "compat.h"
+#include "guc.h"
+
+#define MAX_BATCH 8
+
+typedef struct Statement
+{
+	const char *sql;
+	int			nparams;
+	const char *const *params;
+} Statement;
+
+typedef struct Batch
+{
+	int			n;
+	Statement	statements[MAX_BATCH];
+	char		texts[MAX_BATCH][96];
+} Batch;
+
+dlist_head	ra_branches = DLIST_STATIC_INIT(ra_branches);
+
+static int	branches_made = 0;	/* in this transaction */
+static uint32 wait_event = 0;
+
+static void check_participant(RaConn *conn);
+static bool control_statement(const char *sql, bool *notify);
+static const char *skip_blanks(const char *p);
+static void add_statement(Batch *batch, const char *sql, int nparams, const char *const *params);
+static void add_pending(Batch *batch, RaBranch *branch);
+static void enter_level(Batch *batch, RaBranch *branch, int level);
+static bool send_batch(RaBranch *branch, const Batch *batch, int counted, int asked);
+static bool advance(RaBranch *branch);
+static void take_result(RaBranch *branch, PGresult *res);
+static bool ready(RaBranch *branch);
+static void ended(RaBranch *branch);
+
+RaBranch *
+ra_branch_get(const char *node)
+{
+	RaBranch   *branch;
+	RaConn	   *conn;
+	dlist_iter	iter;
+
+	ra_foreach_branch(iter, branch)
+	{
+		if (branch->state == RA_BRANCH_BROKEN && branch->userid == GetUserId() &&
+			strcmp(branch->node, node) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_FAILURE),
+					 errmsg("the branch on node \"%s\" was lost", node),
+					 errhint("Roll back, and retry the transaction.")));
+	}
+
+	branch = MemoryContextAllocZero(TopTransactionContext, sizeof(RaBranch));
+	branch->max_savepoints = 4;
+	branch->savepoints = MemoryContextAlloc(TopTransactionContext,
+											branch->max_savepoints * sizeof(struct RaSavepoint));
+	conn = ra_conn_get(node, RA_CONN_BRANCH);
+	if (dlist_is_empty(&ra_branches))
+		branches_made = 0;
+	else
+	{
+		RaBranch   *other;
+
+		ra_foreach_branch(iter, other)
+		{
+			if (other->conn == conn)
+			{
+				pfree(branch->savepoints);
+				pfree(branch);
+				return other;
+			}
+		}
+	}
+
+	check_participant(conn);
+	ra_conn_adopt(conn);
+	strlcpy(branch->node, ra_conn_node(conn), NAMEDATALEN);
+	branch->userid = GetUserId();
+	branch->number = ++branches_made;
+	branch->state = RA_BRANCH_ACTIVE;
+	branch->conn = conn;
+	branch->pg = ra_conn_pg(conn);
+	branch->pending_rollback = branch->pending_release = -1;
+	dlist_push_tail(&ra_branches, &branch->list);
+	return branch;
+}
+
+/*
+ * Once per connection: will somebody there look after a branch that its
+ * coordinator leaves behind?
+ */
+static void
+check_participant(RaConn *conn)
+{
+	PGresult   *res;
+	const char *node = ra_conn_node(conn);
+
+	if (*ra_conn_checked(conn))
+		return;
+	ra_conn_send(conn, "SELECT pg_catalog.current_setting('risk_alert.cluster_name', true), "
+				 "(SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'risk_alert')",
+				 0, NULL, false);
+	ra_conn_wait_all(&conn, 1);
+	ra_conn_check(conn);
+	res = ra_conn_result(conn);
+	if (PQgetisnull(res, 0, 1))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("node \"%s\" cannot take part in global transactions", node),
+				 errdetail("The database there does not have the extension."),
+				 errhint("CREATE EXTENSION risk_alert there, or name another database with option dbname of the server.")));
+	if (PQgetisnull(res, 0, 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("node \"%s\" cannot take part in global transactions", node),
+				 errdetail("The library is not preloaded there."),
+				 errhint("Add risk_alert to shared_preload_libraries on that server, then restart it.")));
+	if (strcmp(PQgetvalue(res, 0, 0), ra_cluster_name) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("node \"%s\" is of another cluster", node),
+				 errdetail("risk_alert.cluster_name is \"%s\" there, and \"%s\" here.",
+						   PQgetvalue(res, 0, 0), ra_cluster_name),
+				 errhint("Set it on the server where it is wrong, and restart that.")));
+	*ra_conn_checked(conn) = true;
+}
+
+int64
+ra_branch_execute(RaBranch *branch, const char *sql, int nparams, const char *const *params)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	bool		notify = false;
+	Batch		batch = {0};
+	int			user;
+
+	Assert(branch->state == RA_BRANCH_ACTIVE && !branch->busy);
+	if (control_statement(sql, &notify))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+				 errmsg("transaction control statements cannot be run in a branch of a global transaction"),
+				 errhint("BEGIN, SAVEPOINT, ROLLBACK and COMMIT of this session hold for its branches, too.")));
+
+	if (!branch->opened)
+	{
+		snprintf(batch.texts[0], sizeof(batch.texts[0]), "BEGIN ISOLATION LEVEL %s%s",
+				 XactIsoLevel == XACT_SERIALIZABLE ? "SERIALIZABLE" :
+				 XactIsoLevel == XACT_REPEATABLE_READ ? "REPEATABLE READ" : "READ COMMITTED",
+				 XactReadOnly ? " READ ONLY" : " READ WRITE");
+		add_statement(&batch, batch.texts[0], 0, NULL);
+	}
+	add_pending(&batch, branch);
+	enter_level(&batch, branch, level);
+	user = batch.n;
+	add_statement(&batch, sql, nparams, params);
+	add_statement(&batch, "SELECT pg_catalog.pg_current_xact_id_if_assigned()", 0, NULL);
+
+	if (level == 1)
+		branch->base_work = true;
+	if (notify)
+		branch->wrote = true;	/* what PREPARE has to say about it shall be heard */
+	if (!send_batch(branch, &batch, user, user + 1))
+	{
+		branch->state = RA_BRANCH_BROKEN;
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("could not send a statement to node \"%s\"", branch->node),
+				 errdetail_internal("%s", pchomp(PQerrorMessage(branch->pg)))));
+	}
+	branch->opened = true;
+	(void) ra_branch_wait_all(0);
+
+	if (branch->copying)
+	{
+		branch->state = RA_BRANCH_BROKEN;
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("COPY from or to the client cannot be run on a node"),
+				 errcontext("statement on node \"%s\"", branch->node)));
+	}
+
+	/* it has ended with the savepoint made, or nobody knows */
+	if (ra_conn_lost(branch->conn) || branch->position < user ||
+		(branch->failure && branch->position == user && PQtransactionStatus(branch->pg) != PQTRANS_INERROR))
+		branch->state = RA_BRANCH_BROKEN;
+	ra_branch_check(branch);
+	if (PQtransactionStatus(branch->pg) != PQTRANS_INTRANS)
+	{
+		branch->state = RA_BRANCH_BROKEN;
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+				 errmsg("the statement has ended its transaction on node \"%s\"", branch->node)));
+	}
+	return branch->affected;
+}
+
+/*
+ * Would the statement end the branch's transaction, or disturb its savepoints?  What it begins
+ * with is all that matters.  *notify: it is one that PREPARE TRANSACTION refuses,
+ * but takes no transaction ID.
+ */
+static bool
+control_statement(const char *sql, bool *notify)
+{
+	static const char *const words[] = {
+		"begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release"
+	};
+	char		word[16];
+	const char *p = skip_blanks(sql);
+	int			n = 0;
+	int			i;
+
+	while (isalpha((unsigned char) *p) && n < (int) sizeof(word) - 1)
+		word[n++] = pg_ascii_tolower(*p++);
+	word[n] = '\0';
+	if (isalnum((unsigned char) *p) || *p == '_' || *p == '$')
+		return false;
+	for (i = 0; i < lengthof(words); i++)
+	{
+		if (strcmp(word, words[i]) == 0)
+			return true;
+	}
+	if (strcmp(word, "prepare") == 0)
+	{
+		p = skip_blanks(p);
+		return pg_strncasecmp(p, "transaction", 11) == 0 && !isalnum((unsigned char) p[11]) && p[11] != '_';
+	}
+	*notify = strcmp(word, "notify") == 0 || strcmp(word, "listen") == 0 || strcmp(word, "unlisten") == 0;
+	return false;
+}
+
+/* Blanks, comments (which nest), and empty statements */
+static const char *
+skip_blanks(const char *p)
+{
+	for (;;)
+	{
+		if (isspace((unsigned char) *p) || *p == ';')
+			p++;
+		else if (p[0] == '-' && p[1] == '-')
+			p += strcspn(p, "\r\n");
+		else if (p[0] == '/' && p[1] == '*')
+		{
+			int			depth = 0;
+
+			do
+			{
+				if (p[0] == '/' && p[1] == '*')
+				{
+					depth++;
+					p += 2;
+				}
+				else if (p[0] == '*' && p[1] == '/')
+				{
+					depth--;
+					p += 2;
+				}
+				else
+					p++;
+			} while (depth > 0 && *p);
+		}
+		else
+			return p;
+	}
+}
+
+static void
+add_statement(Batch *batch, const char *sql, int nparams, const char *const *params)
+{
+	Assert(batch->n < MAX_BATCH);
+	batch->statements[batch->n++] = (Statement) {sql, nparams, params};
+}
+
+static void
+add_pending(Batch *batch, RaBranch *branch)
+{
+	if (branch->pending_rollback >= 0)
+	{
+		snprintf(batch->texts[batch->n], sizeof(batch->texts[0]), "ROLLBACK TO SAVEPOINT risk_alert_%d",
+				 branch->pending_rollback);
+		add_statement(batch, batch->texts[batch->n], 0, NULL);
+	}
+	if (branch->pending_release >= 0)
+	{
+		snprintf(batch->texts[batch->n], sizeof(batch->texts[0]), "RELEASE SAVEPOINT risk_alert_%d",
+				 branch->pending_release);
+		add_statement(batch, batch->texts[batch->n], 0, NULL);
+	}
+	branch->pending_rollback = branch->pending_release = -1;
+}
+
+/* A savepoint, if none stands for the level yet */
+static void
+enter_level(Batch *batch, RaBranch *branch, int level)
+{
+	int			top = branch->nsavepoints > 0 ? branch->savepoints[branch->nsavepoints - 1].to : 1;
+
+	if (top >= level)
+		return;
+	if (branch->nsavepoints == branch->max_savepoints)
+	{
+		branch->savepoints = repalloc(branch->savepoints,
+									  2 * branch->max_savepoints * sizeof(struct RaSavepoint));
+		branch->max_savepoints *= 2;
+	}
+	snprintf(batch->texts[batch->n], sizeof(batch->texts[0]), "SAVEPOINT risk_alert_%d", branch->nsavepoints);
+	add_statement(batch, batch->texts[batch->n], 0, NULL);
+	branch->savepoints[branch->nsavepoints++] = (struct RaSavepoint) {top + 1, level};
+}
+
+bool
+ra_branch_send(RaBranch *branch, const char *command)
+{
+	Batch		batch = {0};
+
+	add_pending(&batch, branch);
+	add_statement(&batch, command, 0, NULL);
+	return send_batch(branch, &batch, -1, -1);
+}
+
+static bool
+send_batch(RaBranch *branch, const Batch *batch, int counted, int asked)
+{
+	int			i;
+
+	Assert(!branch->busy);
+	PQclear(branch->failure);
+	branch->failure = NULL;
+	branch->position = 0;
+	branch->affected = 0;
+	branch->tag[0] = '\0';
+	branch->counted = counted;
+	branch->asked = asked;
+	branch->pipeline = batch->n > 1;
+
+	if (ra_conn_lost(branch->conn) || (branch->pipeline && !PQenterPipelineMode(branch->pg)))
+		return false;
+	for (i = 0; i < batch->n; i++)
+	{
+		const Statement *s = &batch->statements[i];
+
+		if (!PQsendQueryParams(branch->pg, s->sql, s->nparams, NULL, s->params, NULL, NULL, 0))
+			return false;
+	}
+	if (branch->pipeline && !PQpipelineSync(branch->pg))
+		return false;
+	branch->busy = true;
+	ra_nodestat_begin(branch->node);
+
+	/* trouble shows when the answer is waited for */
+	(void) PQflush(branch->pg);
+	if (counted == 0)
+		PQsetSingleRowMode(branch->pg);
+	return true;
+}
+
+/* Can PQgetResult() be called without blocking? */
+static bool
+ready(RaBranch *branch)
+{
+	if (ra_conn_lost(branch->conn) || PQflush(branch->pg) < 0)
+		return true;
+	return !PQisBusy(branch->pg);
+}
+
+/* Takes what results have arrived; true: the message has come to its end */
+static bool
+advance(RaBranch *branch)
+{
+	while (branch->busy && ready(branch))
+	{
+		PGresult   *res = PQgetResult(branch->pg);
+
+		if (res)
+			take_result(branch, res);
+		else if (branch->pipeline && !ra_conn_lost(branch->conn))
+		{
+			if (branch->failure == NULL)
+				branch->position++;
+			if (branch->position == branch->counted)
+				PQsetSingleRowMode(branch->pg);
+		}
+		else
+		{
+			if (branch->failure == NULL)
+				branch->position++;
+			ended(branch);
+		}
+	}
+	return !branch->busy;
+}
+
+/* Takes over the result */
+static void
+take_result(RaBranch *branch, PGresult *res)
+{
+	switch (PQresultStatus(res))
+	{
+		case PGRES_PIPELINE_SYNC:
+			(void) PQexitPipelineMode(branch->pg);
+			ended(branch);
+			break;
+		case PGRES_PIPELINE_ABORTED:
+		case PGRES_EMPTY_QUERY:
+			break;
+		case PGRES_SINGLE_TUPLE:
+			if (branch->position == branch->counted)
+				branch->affected++;
+			break;
+		case PGRES_TUPLES_OK:
+		case PGRES_COMMAND_OK:
+			if (branch->failure)
+				break;
+			strlcpy(branch->tag, PQcmdStatus(res), sizeof(branch->tag));
+			if (branch->position == branch->counted)
+			{
+				const char *n = PQcmdTuples(res);
+
+				branch->affected = n[0] ? strtoll(n, NULL, 10) : 0;
+			}
+			else if (branch->position == branch->asked && PQntuples(res) == 1 && !PQgetisnull(res, 0, 0))
+			{
+				branch->wrote = true;
+				strlcpy(branch->xid, PQgetvalue(res, 0, 0), sizeof(branch->xid));
+			}
+			break;
+		case PGRES_COPY_IN:
+		case PGRES_COPY_OUT:
+		case PGRES_COPY_BOTH:
+			branch->copying = true;
+			ended(branch);
+			break;
+		default:
+			/* the first failure stays: what follows it tells less */
+			if (branch->failure)
+				break;
+			branch->failure = res;
+			return;
+	}
+	PQclear(res);
+}
+
+static void
+ended(RaBranch *branch)
+{
+	branch->busy = false;
+	ra_nodestat_end(branch->node);
+}
+
+bool
+ra_branch_wait_all(int64 until)
+{
+	for (;;)
+	{
+		WaitEventSet *set;
+		WaitEvent	event;
+		RaBranch   *branch;
+		dlist_iter	iter;
+		int			n = 0;
+		long		left = -1;
+
+		CHECK_FOR_INTERRUPTS();
+		ra_foreach_branch(iter, branch)
+		{
+			if (branch->busy && !advance(branch))
+				n++;
+		}
+		if (n == 0)
+			return true;
+		if (until > 0)
+		{
+			left = (long) (until - ra_branch_now());
+			if (left <= 0)
+				return false;
+		}
+
+		set = ra_create_wait_event_set(n + 2);
+		AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+		AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+		ra_foreach_branch(iter, branch)
+		{
+			if (branch->busy)
+				AddWaitEventToSet(set, WL_SOCKET_READABLE | (PQflush(branch->pg) > 0 ? WL_SOCKET_WRITEABLE : 0),
+								  PQsocket(branch->pg), NULL, branch);
+		}
+		n = WaitEventSetWait(set, left, &event, 1, ra_wait_event(&wait_event, "RiskAlertBranch"));
+		FreeWaitEventSet(set);
+		if (n > 0 && (event.events & WL_LATCH_SET))
+			ResetLatch(MyLatch);
+		if (n > 0 && (event.events & WL_SOCKET_READABLE))
+			(void) PQconsumeInput(((RaBranch *) event.user_data)->pg);
+	}
+}
+
+bool
+ra_branch_wait_all_quietly(int64 until, bool heed)
+{
+	for (;;)
+	{
+		struct pollfd sockets[64];
+		RaBranch   *waiting[64];
+		RaBranch   *branch;
+		dlist_iter	iter;
+		int			n = 0;
+		int64		left = until - ra_branch_now();
+		int			i;
+
+		ra_foreach_branch(iter, branch)
+		{
+			if (branch->busy && !advance(branch) && n < lengthof(sockets))
+			{
+				waiting[n] = branch;
+				sockets[n].fd = PQsocket(branch->pg);
+				sockets[n].events = POLLIN | (PQflush(branch->pg) > 0 ? POLLOUT : 0);
+				sockets[n++].revents = 0;
+			}
+		}
+		if (n == 0)
+			return true;
+		if (left <= 0 || (heed && (QueryCancelPending || ProcDiePending)))
+			return false;
+
+		/* (a signal that comes just before is noticed a moment later) */
+		if (poll(sockets, n, (int) Min(left, 100)) <= 0)
+			continue;
+		for (i = 0; i < n; i++)
+		{
+			if (sockets[i].revents & ~POLLOUT)
+				(void) PQconsumeInput(waiting[i]->pg);
+		}
+	}
+}
+
+int64
+ra_branch_now(void)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return (int64) INSTR_TIME_GET_MILLISEC(now);
+}
+
+void
+ra_branch_check(RaBranch *branch)
+{
+	if (branch->failure)
+		ra_conn_report(branch->conn, branch->failure);
+	if (branch->conn == NULL || ra_conn_lost(branch->conn))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("the connection to node \"%s\" was lost", branch->node)));
+}
+
+int
+ra_branch_sqlstate(RaBranch *branch)
+{
+	const char *state = branch->failure ? PQresultErrorField(branch->failure, PG_DIAG_SQLSTATE) : NULL;
+
+	if (state == NULL || strlen(state) != 5)
+		return 0;
+	return MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4]);
+}
+
+const char *
+ra_branch_message(RaBranch *branch)
+{
+	const char *message = branch->failure ? PQresultErrorField(branch->failure, PG_DIAG_MESSAGE_PRIMARY) : NULL;
+
+	if (message)
+		return message;
+	return branch->busy ? "There was no answer in time." : "The connection was lost.";
+}
+
+void
+ra_branch_break(RaBranch *branch)
+{
+	if (branch->busy)
+		ended(branch);
+	if (branch->conn)
+		ra_conn_drop(branch->conn);
+	branch->conn = NULL;
+	branch->pg = NULL;
+	branch->state = RA_BRANCH_BROKEN;
+}
+
+void
+ra_branch_release(RaBranch *branch)
+{
+	if (branch->conn == NULL)
+		return;
+	if (branch->busy)
+		ended(branch);
+	if (PQtransactionStatus(branch->pg) == PQTRANS_IDLE && PQpipelineStatus(branch->pg) == PQ_PIPELINE_OFF)
+		ra_conn_release(branch->conn);
+	else
+		ra_conn_drop(branch->conn);
+	branch->conn = NULL;
+	branch->pg = NULL;
+}
+
+void
+ra_branch_interrupt(int seconds)
+{
+	RaConn	   *conns[64];
+	RaBranch   *branches[64];
+	bool		good[64];
+	RaBranch   *branch;
+	dlist_iter	iter;
+	int			n = 0;
+	int			i;
+
+	ra_foreach_branch(iter, branch)
+	{
+		if (branch->busy && branch->state == RA_BRANCH_ACTIVE && n < lengthof(conns))
+		{
+			branches[n] = branch;
+			conns[n++] = branch->conn;
+		}
+	}
+	if (n == 0)
+		return;
+	ra_conn_interrupt_all(conns, good, n, seconds);
+	for (i = 0; i < n; i++)
+	{
+		PGTransactionStatusType status = PQtransactionStatus(branches[i]->pg);
+
+		ended(branches[i]);
+		if (!good[i] || (status != PQTRANS_INERROR && status != PQTRANS_INTRANS))
+			ra_branch_break(branches[i]);
+	}
+}
+
+void
+ra_branch_subcommit(int level)
+{
+	RaBranch   *branch;
+	dlist_iter	iter;
+
+	ra_foreach_branch(iter, branch)
+	{
+		while (branch->nsavepoints > 0 && branch->savepoints[branch->nsavepoints - 1].from >= level)
+			branch->pending_release = --branch->nsavepoints;
+		if (branch->nsavepoints > 0 && branch->savepoints[branch->nsavepoints - 1].to >= level)
+			branch->savepoints[branch->nsavepoints - 1].to = level - 1;
+		if (level == 2 && branch->opened)
+			branch->base_work = true;
+	}
+}
+
+void
+ra_branch_subabort(int level)
+{
+	dlist_mutable_iter iter;
+
+	ra_branch_interrupt(5);
+	dlist_foreach_modify(iter, &ra_branches)
+	{
+		RaBranch   *branch = dlist_container(RaBranch, list, iter.cur);
+		int			target = branch->nsavepoints;
+
+		while (target > 0 && branch->savepoints[target - 1].to >= level)
+			target--;
+
+		/* all of it is undone, or nothing was done: no branch any more */
+		if (!branch->base_work && target == 0 &&
+			(branch->state == RA_BRANCH_BROKEN || !branch->opened))
+		{
+			dlist_delete(&branch->list);
+			ra_branch_release(branch);
+			PQclear(branch->failure);
+			continue;
+		}
+		if (branch->state == RA_BRANCH_BROKEN)
+		{
+			ra_branch_break(branch);
+			continue;
+		}
+		if (target == branch->nsavepoints)
+			continue;
+
+		branch->pending_rollback = target;
+		if (branch->pending_release > target)
+			branch->pending_release = -1;
+		branch->savepoints[target].to = level - 1;
+		branch->nsavepoints = target + 1;
+		if (branch->savepoints[target].from > branch->savepoints[target].to)
+		{
+			branch->pending_release = target;
+			branch->nsavepoints = target;
+		}
+	}
+}
+
+void
+ra_branch_forget_all(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &ra_branches)
+	{
+		RaBranch   *branch = dlist_container(RaBranch, list, iter.cur);
+
+		dlist_delete(&branch->list);
+		ra_branch_release(branch);
+		PQclear(branch->failure);
+	}
+}

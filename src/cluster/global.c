@@ -1,0 +1,647 @@
+/*
+ * global.c
+ *	  Global transactions: on every node or on none.
+ *
+ * What is done on other nodes is in branches (branch.c), which end with the caller's transaction:
+ *
+ *	1. Before it commits, branches that have written nothing commit.  If just one branch has
+ *	   written, and the caller nothing, that one's commit is all there is to it.
+ *	2. Otherwise all that have written are prepared, in parallel.  The transaction has a name by
+ *	   then (core/gid.h) and a lock that says it is alive (globalstate.h).
+ *	3. When all are prepared, the decision is proposed to a register (register.h),
+ *	   within commit_timeout of the beginning of step 2, by this process' own monotonic clock.
+ *	   Register "local": a row that is decided by the caller's own commit.  The others
+ *	   decide here and now, so the caller's own transaction must have nothing that could
+ *	   still fail: no writes, and it is told to SSI as prepared.
+ *	4. The branches are committed, in parallel: after the caller's commit with
+ *	   register "local", at once with the others.  From the decision on nothing throws, and
+ *	   nothing waits for long; what can't be reached is left to the recovery of its node.
+ *
+ * Should any of it fail before the decision, the caller's transaction aborts, and what is prepared
+ * is rolled back.  That needs no word to the register: only we would ever propose commit, and
+ * we don't any more.  If what the register says is unknown, the branches are left alone:
+ * recovery (recovery.c) asks it later, and so must the client (SQLSTATE 08007).
+ *
+ * The same holds for a single branch whose connection breaks while it commits: only
+ * its node can tell.  (Its transaction ID is a witness until that server crashes: one that had not
+ * got as far as the log on disk is given away again.)
+ */
+#include "postgres.h"
+
+#include <unistd.h>
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/lock.h"
+#include "storage/predicate.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "cluster/branch.h"
+#include "cluster/global.h"
+#include "cluster/globalstate.h"
+#include "cluster/lock.h"
+#include "cluster/register.h"
+#include "cluster/register_local.h"
+#include "cluster/xact.h"
+#include "core/gid.h"
+#include "guc.h"
+#include "risk_alert.h"
+#include "shmem.h"
+
+#define ROLLBACK_TIMEOUT 5		/* seconds, for all branches */
+#define PHASE_TWO_TIMEOUT 10000 /* ms, for all branches */
+
+typedef enum Stage
+{
+	STAGE_NONE,					/* -> PREPARING */
+	STAGE_PREPARING,			/* -> PROPOSED, WRITTEN */
+	STAGE_WRITTEN,				/* the caller's commit decides -> COMMITTED */
+	STAGE_PROPOSED,				/* to a register that has not answered -> PREPARING, COMMITTED */
+	STAGE_COMMITTED				/* it is decided */
+} Stage;
+
+static Stage stage = STAGE_NONE;
+static RaGid gid;				/* of the transaction that is about to commit */
+static char name[RA_GID_SIZE];
+static const RaRegister *decider = NULL;
+
+PG_FUNCTION_INFO_V1(ra_global_execute);
+
+static void pre_commit(void);
+static void commit_readers(int64 deadline);
+static void check_readers(void);
+static void commit_single(RaBranch *branch, int64 deadline);
+static void report_unknown_single(RaBranch *branch) pg_attribute_noreturn();
+static void two_phases(bool caller_wrote, int64 deadline);
+static void name_transaction(void);
+static void prepare_branches(int64 deadline);
+static void decide(int64 deadline);
+static RaDecision propose_until(int64 deadline, char **reason);
+static void phase_two(void);
+static void roll_back(void);
+static void left_to_recovery(RaBranch *branch, const char *what);
+static void stop_at(const char *step, int number);
+static void end(void);
+
+/*
+ * risk_alert.global_execute(node, sql, params): runs one statement on the node, in
+ * this transaction's branch there; how many rows it affected or returned.
+ */
+Datum
+ra_global_execute(PG_FUNCTION_ARGS)
+{
+	const char *node;
+	const char *sql;
+	const char **params = NULL;
+	int			nparams = 0;
+
+	ra_require_preload();
+	ra_check_version();
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", PG_ARGISNULL(0) ? "node" : "sql")));
+	if (ra_node_name[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this server is not part of a cluster"),
+				 errdetail("risk_alert.node_name is empty, so a global transaction could not be told from those of others."),
+				 errhint("ALTER SYSTEM SET risk_alert.node_name = ..., then restart the server.")));
+	node = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	sql = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	if (!PG_ARGISNULL(2))
+	{
+		Datum	   *values;
+		bool	   *nulls;
+		int			i;
+
+		deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &nparams);
+		params = palloc(nparams * sizeof(char *));
+		for (i = 0; i < nparams; i++)
+			params[i] = nulls[i] ? NULL : TextDatumGetCString(values[i]);
+	}
+	ra_xact_register();
+	PG_RETURN_INT64(ra_branch_execute(ra_branch_get(node), sql, nparams, params));
+}
+
+void
+ra_global_xact(XactEvent event)
+{
+	if (dlist_is_empty(&ra_branches))
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			pre_commit();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot PREPARE a transaction that has branches on other nodes"),
+					 errhint("COMMIT prepares them by itself.")));
+			break;
+		case XACT_EVENT_COMMIT:
+			if (stage == STAGE_WRITTEN)
+			{
+				stage = STAGE_COMMITTED;
+				phase_two();
+			}
+			end();
+			break;
+		case XACT_EVENT_ABORT:
+			roll_back();
+			end();
+			break;
+		default:
+			break;
+	}
+}
+
+void
+ra_global_subxact(SubXactEvent event)
+{
+	if (dlist_is_empty(&ra_branches))
+		return;
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+		ra_branch_subcommit(GetCurrentTransactionNestLevel());
+	else if (event == SUBXACT_EVENT_ABORT_SUB)
+		ra_branch_subabort(GetCurrentTransactionNestLevel());
+}
+
+static void
+end(void)
+{
+	ra_branch_forget_all();
+	stage = STAGE_NONE;
+}
+
+/* ---------------------------------------------------------------- commit */
+
+static void
+pre_commit(void)
+{
+	bool		caller_wrote = TransactionIdIsValid(GetTopTransactionIdIfAny());
+	int64		deadline = ra_branch_now() + ra_commit_timeout;
+	RaBranch   *writer = NULL;
+	RaBranch   *branch;
+	dlist_iter	iter;
+	int			writers = 0;
+
+	ra_foreach_branch(iter, branch)
+	{
+		if (branch->state == RA_BRANCH_BROKEN)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_FAILURE),
+					 errmsg("the branch on node \"%s\" was lost", branch->node),
+					 errhint("Retry the transaction.")));
+		if (!branch->opened)
+			branch->state = RA_BRANCH_ENDED;
+		else if (branch->wrote)
+		{
+			writer = branch;
+			writers++;
+		}
+	}
+
+	if (writers > 1 || (writers == 1 && caller_wrote))
+	{
+		two_phases(caller_wrote, deadline);
+		return;
+	}
+	commit_readers(deadline);
+	if (!ra_branch_wait_all(deadline))
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("not all nodes have answered within %d ms", ra_commit_timeout)));
+	check_readers();
+	if (writer)
+		commit_single(writer, deadline);
+}
+
+/*
+ * Branches that have written nothing.  Before the decision, since one that is SERIALIZABLE may still
+ * fail.
+ */
+static void
+commit_readers(int64 deadline)
+{
+	RaBranch   *branch;
+	dlist_iter	iter;
+
+	ra_foreach_branch(iter, branch)
+	{
+		if (branch->state == RA_BRANCH_ACTIVE && !branch->wrote && !ra_branch_send(branch, "COMMIT"))
+			ra_branch_check(branch);
+	}
+}
+
+static void
+check_readers(void)
+{
+	RaBranch   *branch;
+	dlist_iter	iter;
+
+	ra_foreach_branch(iter, branch)
+	{
+		if (branch->state != RA_BRANCH_ACTIVE || branch->wrote)
+			continue;
+		ra_branch_check(branch);
+		branch->state = RA_BRANCH_ENDED;
+		if (strcmp(branch->tag, "COMMIT") != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_IN_FAILED_SQL_TRANSACTION),
+					 errmsg("the branch on node \"%s\" has been rolled back", branch->node)));
+	}
+}
+
+/*
+ * The only branch that has written anything.  It is waited for without being cancelled half
+ * way, unless the session is asked to give up.
+ */
+static void
+commit_single(RaBranch *branch, int64 deadline)
+{
+	bool		ended;
+
+	ra_lock_check_xact();
+	PreCommit_CheckForSerializationFailure();
+
+	stop_at("commit", 1);
+	HOLD_INTERRUPTS();
+	ended = ra_branch_send(branch, "COMMIT") && ra_branch_wait_all_quietly(deadline, true);
+	RESUME_INTERRUPTS();
+	if (ended && strcmp(branch->tag, "COMMIT") == 0)
+	{
+		branch->state = RA_BRANCH_ENDED;
+		return;
+	}
+	if (!ended || ra_conn_lost(branch->conn) || PQtransactionStatus(branch->pg) != PQTRANS_IDLE)
+		report_unknown_single(branch);
+	branch->state = RA_BRANCH_ENDED;
+	ra_branch_check(branch);
+	ereport(ERROR,
+			(errcode(ERRCODE_IN_FAILED_SQL_TRANSACTION),
+			 errmsg("the branch on node \"%s\" has been rolled back", branch->node)));
+}
+
+static void
+report_unknown_single(RaBranch *branch)
+{
+	const char *message = pstrdup(ra_branch_message(branch));
+
+	ra_branch_break(branch);
+	ereport(ERROR,
+			(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+			 errmsg("it is not known whether the transaction has committed on node \"%s\"", branch->node),
+			 errdetail_internal("%s", message),
+			 errhint("See there whether its changes are visible; unless that server has crashed since, SELECT pg_xact_status('%s') tells, too.",
+					 branch->xid)));
+}
+
+static void
+two_phases(bool caller_wrote, int64 deadline)
+{
+	decider = ra_register(ra_commit_register);
+	if (caller_wrote && !decider->with_caller)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the transaction has written to this node outside of its branches"),
+				 errdetail("With risk_alert.commit_register = %s it could not be committed together with them.",
+						   decider->name),
+				 errhint("Write to this node by risk_alert.global_execute('%s', ...), too.", ra_node_name)));
+	if (decider->with_caller)
+		ra_local_require_epoch();
+
+	stop_at("prepare", 1);
+	name_transaction();
+	prepare_branches(deadline);
+	stop_at("decide", 0);
+	ra_lock_check_xact();
+	decide(deadline);
+}
+
+/* The transaction gets its name and its lock, and each branch that prepares its commands */
+static void
+name_transaction(void)
+{
+	StringInfoData participants;
+	LOCKTAG		tag;
+	RaBranch   *branch;
+	dlist_iter	iter;
+
+	memset(&gid, 0, sizeof(gid));
+	strlcpy(gid.cluster, ra_cluster_name, sizeof(gid.cluster));
+	strlcpy(gid.coordinator, ra_node_name, sizeof(gid.coordinator));
+	gid.register_letter = ra_register_letter(decider->kind);
+	gid.database = MyDatabaseId;
+	gid.epoch = ra_global_state->epoch;
+	gid.number = pg_atomic_add_fetch_u64(&ra_global_state->number, 1);
+	gid.position = GetFlushRecPtr(NULL);
+	if (!ra_gid_format(&gid, name))
+		elog(ERROR, "could not name the transaction");
+	ra_global_lock_tag(&tag, gid.number);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+
+	initStringInfo(&participants);
+	ra_foreach_branch(iter, branch)
+	{
+		if (branch->state != RA_BRANCH_ACTIVE || !branch->wrote)
+			continue;
+		gid.branch = branch->number;
+		if (!ra_gid_format(&gid, branch->gid))
+			elog(ERROR, "could not name a branch");
+		branch->command = psprintf("COMMIT PREPARED '%s'", branch->gid);
+		appendStringInfo(&participants, "%s%s", participants.len > 0 ? "," : "", branch->node);
+	}
+	gid.branch = 0;
+	ra_local_participants(participants.data);
+}
+
+static void
+prepare_branches(int64 deadline)
+{
+	RaBranch   *failed = NULL;
+	RaBranch   *branch;
+	dlist_iter	iter;
+	int			n = 0;
+
+	stage = STAGE_PREPARING;
+	commit_readers(deadline);
+	ra_foreach_branch(iter, branch)
+	{
+		char		command[RA_GID_SIZE + 32];
+
+		if (branch->state != RA_BRANCH_ACTIVE || !branch->wrote)
+			continue;
+		if (n++ > 0 && ra_debug_stop_at[0])
+		{
+			(void) ra_branch_wait_all(deadline);
+			stop_at("prepare", n);
+		}
+		snprintf(command, sizeof(command), "PREPARE TRANSACTION '%s'", branch->gid);
+		branch->state = RA_BRANCH_PREPARING;
+		if (!ra_branch_send(branch, command))
+			ra_branch_check(branch);
+	}
+	if (!ra_branch_wait_all(deadline))
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("not all nodes have prepared the transaction within %d ms", ra_commit_timeout),
+				 errhint("risk_alert.commit_timeout sets the time limit.")));
+
+	/* know them all before the first is told */
+	ra_foreach_branch(iter, branch)
+	{
+		if (branch->state != RA_BRANCH_PREPARING)
+			continue;
+		if (strcmp(branch->tag, "PREPARE TRANSACTION") == 0)
+			branch->state = RA_BRANCH_PREPARED;
+		else
+		{
+			if (failed == NULL)
+				failed = branch;
+
+			/* it is rolled back if its node says so */
+			if (!ra_conn_lost(branch->conn) && PQtransactionStatus(branch->pg) == PQTRANS_IDLE)
+				branch->state = RA_BRANCH_ENDED;
+		}
+	}
+	if (failed)
+	{
+		ra_branch_check(failed);
+		ereport(ERROR,
+				(errcode(ERRCODE_IN_FAILED_SQL_TRANSACTION),
+				 errmsg("the branch on node \"%s\" has been rolled back", failed->node)));
+	}
+	check_readers();
+}
+
+static void
+decide(int64 deadline)
+{
+	RaDecision	decision;
+	char	   *reason = NULL;
+
+	if (ra_branch_now() >= deadline)
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("the transaction was not prepared within %d ms", ra_commit_timeout)));
+	if (decider->with_caller)
+	{
+		(void) decider->propose(name, RA_DECISION_COMMIT, 0, &reason);
+		stage = STAGE_WRITTEN;
+		return;
+	}
+
+	/* nothing of the caller's may fail after the decision */
+	PreCommit_CheckForSerializationFailure();
+	stage = STAGE_PROPOSED;
+	decision = propose_until(deadline, &reason);
+	switch (decision)
+	{
+		case RA_DECISION_COMMIT:
+			stage = STAGE_COMMITTED;
+			HOLD_INTERRUPTS();
+			phase_two();
+			RESUME_INTERRUPTS();
+			return;
+		case RA_DECISION_ABORT:
+			stage = STAGE_PREPARING;
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("the transaction has been aborted by another node"),
+					 errdetail("This node was taken to be gone."),
+					 errhint("Retry the transaction.")));
+			break;
+		case RA_DECISION_UNKNOWN:
+		case RA_DECISION_NONE:
+			break;
+	}
+	ereport(NOTICE,
+			(errmsg("the outcome of global transaction \"%s\" is not known yet", name)));
+	ereport(ERROR,
+			(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+			 errmsg("it is not known whether the transaction has committed"),
+			 errdetail("Register %s could not be asked: %s", decider->name, reason ? reason : "no reason is known"),
+			 errhint("Recovery finishes it; SELECT risk_alert.global_outcome('%s') tells how.", name)));
+}
+
+/*
+ * Again and again while the answer is unknown.  A request to cancel makes it unknown
+ * for good, as the proposal may be under way.
+ */
+static RaDecision
+propose_until(int64 deadline, char **reason)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	volatile RaDecision decision = RA_DECISION_UNKNOWN;
+
+	PG_TRY();
+	{
+		do
+		{
+			int			left = (int) Max(deadline - ra_branch_now(), 1);
+
+			CHECK_FOR_INTERRUPTS();
+			decision = decider->propose(name, RA_DECISION_COMMIT, left, reason);
+			if (decision == RA_DECISION_UNKNOWN && ra_branch_now() + 100 < deadline)
+				pg_usleep(20000);
+		} while (decision == RA_DECISION_UNKNOWN && ra_branch_now() + 100 < deadline);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(cxt);
+		edata = CopyErrorData();
+		FlushErrorState();
+		*reason = edata->message;
+		decision = RA_DECISION_UNKNOWN;
+	}
+	PG_END_TRY();
+	return decision;
+}
+
+/* It is decided: tell the branches.  Never throws. */
+static void
+phase_two(void)
+{
+	int64		until = ra_branch_now() + PHASE_TWO_TIMEOUT;
+	RaBranch   *branch;
+	dlist_iter	iter;
+	bool		all = true;
+	int			n = 0;
+
+	stop_at("commit", 1);
+	ra_foreach_branch(iter, branch)
+	{
+		if (branch->state != RA_BRANCH_PREPARED)
+			continue;
+		if (n++ > 0 && ra_debug_stop_at[0])
+		{
+			(void) ra_branch_wait_all_quietly(until, true);
+			stop_at("commit", n);
+		}
+		(void) ra_branch_send(branch, branch->command);
+	}
+	(void) ra_branch_wait_all_quietly(until, true);
+
+	ra_foreach_branch(iter, branch)
+	{
+		if (branch->state != RA_BRANCH_PREPARED)
+			continue;
+
+		/* if it isn't there any more, its node's recovery was faster */
+		if (!branch->busy &&
+			(strcmp(branch->tag, "COMMIT PREPARED") == 0 ||
+			 ra_branch_sqlstate(branch) == ERRCODE_UNDEFINED_OBJECT))
+		{
+			branch->state = RA_BRANCH_ENDED;
+			continue;
+		}
+		all = false;
+		left_to_recovery(branch, "is committed, but its branch on node \"%s\" is not finished yet");
+	}
+	if (all)
+		decider->forget(name);
+}
+
+static void
+left_to_recovery(RaBranch *branch, const char *what)
+{
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg_internal("global transaction \"%s\" %s", name, psprintf(what, branch->node)),
+			 errdetail_internal("%s", ra_branch_message(branch)),
+			 errhint("Recovery of that node finishes it.")));
+	ra_branch_break(branch);
+}
+
+/* ---------------------------------------------------------------- rollback */
+
+/* Never throws */
+static void
+roll_back(void)
+{
+	int64		until;
+	RaBranch   *branch;
+	dlist_iter	iter;
+
+	/* undecided, as far as we know, or committed: not ours to roll back */
+	if (stage == STAGE_PROPOSED || stage == STAGE_COMMITTED)
+		return;
+
+	ra_branch_interrupt(ROLLBACK_TIMEOUT);
+	until = ra_branch_now() + ROLLBACK_TIMEOUT * 1000;
+	(void) ra_branch_wait_all_quietly(until, false);
+	ra_foreach_branch(iter, branch)
+	{
+		char		command[RA_GID_SIZE + 32];
+
+		if (branch->busy)
+		{
+			ra_branch_break(branch);
+			continue;
+		}
+		if (branch->state == RA_BRANCH_PREPARING)
+		{
+			if (strcmp(branch->tag, "PREPARE TRANSACTION") == 0)
+				branch->state = RA_BRANCH_PREPARED;
+			else if (PQtransactionStatus(branch->pg) != PQTRANS_INTRANS &&
+					 PQtransactionStatus(branch->pg) != PQTRANS_INERROR)
+				continue;
+			else
+				branch->state = RA_BRANCH_ACTIVE;
+		}
+		branch->pending_rollback = branch->pending_release = -1;
+		if (branch->state == RA_BRANCH_PREPARED)
+		{
+			snprintf(command, sizeof(command), "ROLLBACK PREPARED '%s'", branch->gid);
+			(void) ra_branch_send(branch, command);
+		}
+		else if (branch->state == RA_BRANCH_ACTIVE && branch->opened)
+			(void) ra_branch_send(branch, "ROLLBACK");
+	}
+	(void) ra_branch_wait_all_quietly(until, false);
+	ra_foreach_branch(iter, branch)
+	{
+		if (branch->state == RA_BRANCH_PREPARED &&
+			(branch->busy || (strcmp(branch->tag, "ROLLBACK PREPARED") != 0 &&
+							  ra_branch_sqlstate(branch) != ERRCODE_UNDEFINED_OBJECT)))
+			left_to_recovery(branch, "is rolled back, but its branch on node \"%s\" is not finished yet");
+	}
+}
+
+/* ---------------------------------------------------------------- tests */
+
+/*
+ * For tests: if the setting risk_alert.debug_stop_at names the step, waits while file
+ * risk_alert.stop is in the data directory, and says so in the log.
+ */
+static void
+stop_at(const char *step, int number)
+{
+	char		text[32];
+
+	if (ra_debug_stop_at[0] == '\0')
+		return;
+	if (number > 0)
+		snprintf(text, sizeof(text), "%s %d", step, number);
+	else
+		strlcpy(text, step, sizeof(text));
+	if (strcmp(text, ra_debug_stop_at) != 0)
+		return;
+	ereport(LOG,
+			(errmsg("stopped at \"%s\"", text)));
+	while (access("risk_alert.stop", F_OK) == 0)
+	{
+		pg_usleep(10000);
+		if (InterruptHoldoffCount == 0)
+			CHECK_FOR_INTERRUPTS();
+	}
+}

@@ -1,0 +1,676 @@
+/*
+ * recovery.c
+ *	  Finishes branches of global transactions that were left prepared.
+ *
+ * A worker of its own in each database where there is something to do: it may have to wait
+ * for other nodes, which the worker that handles events can't afford.  That one looks,
+ * every recovery_interval, whether branches of this cluster are prepared in the database or rows of
+ * global_commit are left, and starts this one, which ends when nothing has been left to do
+ * for a while.
+ *
+ * A round:
+ *	 1. List the branches that are prepared in this database, by their gids; nothing else is
+ *	    ever touched.  Those whose coordinator didn't answer last time come last, so
+ *	    that they hold up nobody but themselves.
+ *	 2. Finish each, in a transaction of its own, as its register says (settle()).
+ *	 3. Delete decision rows that nobody can ask for any more: those of transactions whose
+ *	    coordinator has told that all branches are finished, and now and then others, when
+ *	    the participants have no such branch.
+ *
+ * When to ask.  A branch that was prepared a moment ago is most likely none of our business.
+ * Asking does no harm: register "local" says "in progress" as long as the coordinator's
+ * transaction lives.  In other registers we propose abort, which would end a transaction that is
+ * alive: so only if its coordinator says that it is over, or doesn't answer, or the
+ * transaction is older than the time in which a coordinator may propose commit.  That is
+ * courtesy; what is right depends on no clock.
+ *
+ * Others finish branches too: coordinators, operators.  What is gone or busy when we come to it
+ * is theirs.
+ */
+#include "postgres.h"
+
+#include "access/twophase.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "cluster/ask.h"
+#include "cluster/globalstate.h"
+#include "cluster/recovery.h"
+#include "cluster/register.h"
+#include "cluster/register_local.h"
+#include "compat.h"
+#include "core/gid.h"
+#include "guc.h"
+#include "risk_alert.h"
+#include "shmem.h"
+#include "worker.h"
+
+#define ASK_TIMEOUT 5000		/* ms */
+#define GRACE 5000				/* ms after commit_timeout */
+#define IDLE_ROUNDS 12			/* then the worker ends */
+#define SWEEP_ROUNDS 12			/* between looks at what participants have */
+
+typedef struct Found
+{
+	char	   *text;
+	RaGid		gid;
+	TimestampTz prepared;
+	bool		last;			/* its coordinator didn't answer last time */
+} Found;
+
+/* of the worker that starts us */
+static BackgroundWorkerHandle *handle = NULL;
+static bool epoch_noted = false;
+static TimestampTz tried_at = 0;	/* to note the epoch */
+static TimestampTz looked_at = 0;
+
+/* of ours */
+static Oid	my_dboid = InvalidOid;
+static MemoryContext round_cxt = NULL;
+static List *silent = NIL;		/* coordinators that didn't answer last time (char *) */
+
+static bool something_to_do(void);
+static bool recovery_attach(void);
+static void recovery_detach(int code, Datum arg);
+static void check_leave(void);
+static int	run_round(void);
+static int	list_branches(Found **found);
+static bool is_silent(const char *node);
+static bool settle(const Found *found);
+static RaDecision find_decision(const Found *found, char **reason);
+static bool over(const Found *found, int64 age, char **reason);
+static void delete_done(void);
+static int	sweep(void);
+static void run_safely(void (*work) (void *arg), void *arg);
+static void note_error(const char *message);
+
+/* ---------------------------------------------------------------- the starter's side */
+
+void
+ra_recovery_tick(void)
+{
+	BackgroundWorker worker;
+	TimestampTz now;
+	pid_t		pid;
+
+	if (ra_node_name[0] == '\0' || RecoveryInProgress())
+		return;
+	now = GetCurrentTimestamp();
+	if (!epoch_noted && (now < tried_at || now >= TimestampTzPlusMilliseconds(tried_at, 1000)))
+	{
+		tried_at = now;
+		ra_local_note_epoch();
+		epoch_noted = true;
+	}
+	if (now >= looked_at && now < TimestampTzPlusMilliseconds(looked_at, ra_recovery_interval))
+		return;
+	looked_at = now;
+	if (handle)
+	{
+		if (GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED)
+			return;
+		pfree(handle);
+		handle = NULL;
+	}
+	if (!something_to_do())
+		return;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	snprintf(worker.bgw_library_name, BGW_MAXLEN, "risk_alert");
+	snprintf(worker.bgw_function_name, BGW_MAXLEN, "ra_recovery_main");
+	snprintf(worker.bgw_name, BGW_MAXLEN, "risk_alert recovery");
+	snprintf(worker.bgw_type, BGW_MAXLEN, "risk_alert recovery");
+	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
+	worker.bgw_notify_pid = MyProcPid;
+	MemoryContextSwitchTo(TopMemoryContext);
+	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+	{
+		static bool complained = false;
+
+		handle = NULL;
+		if (!complained)
+			ereport(WARNING,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("no background worker is left to finish global transactions"),
+					 errdetail("Their locks stay until one can be started; this message is not repeated."),
+					 errhint("Increase max_worker_processes.")));
+		complained = true;
+	}
+}
+
+void
+ra_recovery_leave(void)
+{
+	if (handle == NULL)
+		return;
+	TerminateBackgroundWorker(handle);
+}
+
+static bool
+something_to_do(void)
+{
+	bool		result;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (SPI_execute("SELECT FROM pg_catalog.pg_prepared_xacts x"
+					" WHERE x.database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
+					"   AND pg_catalog.starts_with(x.gid, 'ra:')"
+					" UNION ALL (SELECT FROM risk_alert.global_commit LIMIT 1)", true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for prepared transactions");
+	result = SPI_processed > 0;
+	PopActiveSnapshot();
+	SPI_finish();
+	CommitTransactionCommand();
+	return result;
+}
+
+/* ---------------------------------------------------------------- the worker */
+
+void
+ra_recovery_main(Datum main_arg)
+{
+	static uint32 wait_event = 0;
+	int			idle = 0;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+
+	my_dboid = DatumGetObjectId(main_arg);
+	if (!recovery_attach())
+		proc_exit(0);			/* there is one already */
+	BackgroundWorkerInitializeConnectionByOid(my_dboid, InvalidOid, 0);
+	ra_worker_settings("risk_alert recovery");
+	round_cxt = AllocSetContextCreate(TopMemoryContext, "risk_alert recovery round", ALLOCSET_DEFAULT_SIZES);
+
+	while (idle < IDLE_ROUNDS)
+	{
+		check_leave();
+		idle = run_round() > 0 ? 0 : idle + 1;
+		MemoryContextReset(round_cxt);
+
+		pgstat_report_activity(STATE_IDLE, NULL);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ra_recovery_interval,
+						 ra_wait_event(&wait_event, "RiskAlertRecovery"));
+		ResetLatch(MyLatch);
+	}
+	proc_exit(0);				/* nothing to do: started again when there is */
+}
+
+static bool
+recovery_attach(void)
+{
+	RaRecovery *slot;
+	bool		ours;
+
+	LWLockAcquire(ra_global_state->lock, LW_EXCLUSIVE);
+	slot = ra_recovery_slot(my_dboid, true);
+	ours = slot && slot->pid == 0;
+	if (ours)
+		slot->pid = MyProcPid;
+	LWLockRelease(ra_global_state->lock);
+	if (ours)
+		on_shmem_exit(recovery_detach, (Datum) 0);
+	return ours;
+}
+
+static void
+recovery_detach(int code, Datum arg)
+{
+	RaRecovery *slot;
+
+	LWLockAcquire(ra_global_state->lock, LW_EXCLUSIVE);
+	slot = ra_recovery_slot(my_dboid, false);
+	if (slot && slot->pid == MyProcPid)
+	{
+		slot->pid = 0;
+		slot->waiting = 0;
+	}
+	LWLockRelease(ra_global_state->lock);
+}
+
+/* Without the worker that has started us we are alone in a database that others may want */
+static void
+check_leave(void)
+{
+	RaDatabase *db;
+	bool		leave;
+
+	CHECK_FOR_INTERRUPTS();
+	LWLockAcquire(ra_shared->lock, LW_SHARED);
+	db = ra_slot_find(my_dboid);
+	leave = db == NULL || db->worker_pid == 0 || db->holds > 0;
+	LWLockRelease(ra_shared->lock);
+	if (leave)
+		proc_exit(0);			/* as above */
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+}
+
+/* What a round works with */
+typedef struct Round
+{
+	Found	   *found;
+	int			n;
+	int			current;
+	int			settled;
+	int			left;			/* decision rows */
+} Round;
+
+static void
+list_work(void *arg)
+{
+	Round	   *round = arg;
+
+	round->n = list_branches(&round->found);
+}
+
+static void
+settle_work(void *arg)
+{
+	Round	   *round = arg;
+
+	if (settle(&round->found[round->current]))
+		round->settled++;
+}
+
+static void
+delete_work(void *arg)
+{
+	delete_done();
+}
+
+static void
+sweep_work(void *arg)
+{
+	Round	   *round = arg;
+
+	round->left = sweep();
+}
+
+/* How much there was to do, or is left */
+static int
+run_round(void)
+{
+	static uint32 rounds = 0;
+	Round		round = {0};
+	RaRecovery *slot;
+
+	pgstat_report_activity(STATE_RUNNING, "risk_alert: recovery of global transactions");
+	run_safely(list_work, &round);
+	list_free_deep(silent);
+	silent = NIL;
+	for (round.current = 0; round.current < round.n; round.current++)
+	{
+		check_leave();
+		run_safely(settle_work, &round);
+	}
+	if (round.settled > 0)
+		ra_wake_worker();		/* there may be events in it */
+	run_safely(delete_work, NULL);
+	if (rounds++ % SWEEP_ROUNDS == 0)
+		run_safely(sweep_work, &round);
+
+	LWLockAcquire(ra_global_state->lock, LW_EXCLUSIVE);
+	slot = ra_recovery_slot(my_dboid, true);
+	if (slot)
+	{
+		slot->rounds++;
+		slot->waiting = round.n - round.settled;
+		slot->last_run = GetCurrentTimestamp();
+	}
+	LWLockRelease(ra_global_state->lock);
+	return round.n + round.left;
+}
+
+/* A piece of work in a transaction; an error is logged, noted, and no obstacle to the next piece */
+static void
+run_safely(void (*work) (void *arg), void *arg)
+{
+	PG_TRY();
+	{
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		work(arg);
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		HOLD_INTERRUPTS();
+		error_context_stack = NULL;
+		QueryCancelPending = false;
+		MemoryContextSwitchTo(round_cxt);
+		edata = CopyErrorData();
+
+		/* somebody else finishes it */
+		if (edata->sqlerrcode != ERRCODE_UNDEFINED_OBJECT && edata->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+		{
+			static char logged[256] = "";
+
+			/* what happens again in each round is no news */
+			if (strncmp(edata->message, logged, sizeof(logged) - 1) != 0)
+				EmitErrorReport();
+			strlcpy(logged, edata->message, sizeof(logged));
+			note_error(edata->message);
+		}
+		AbortCurrentTransaction();
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(round_cxt);
+}
+
+/* ---------------------------------------------------------------- branches */
+
+static int
+compare_found(const void *a, const void *b)
+{
+	const Found *x = a;
+	const Found *y = b;
+
+	if (x->last != y->last)
+		return x->last ? 1 : -1;
+	return x->prepared < y->prepared ? -1 : x->prepared > y->prepared;
+}
+
+static int
+list_branches(Found **found)
+{
+	int			n = 0;
+	uint64		i;
+
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (SPI_execute("SELECT x.gid, x.prepared FROM pg_catalog.pg_prepared_xacts x"
+					" WHERE x.database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
+					"   AND pg_catalog.starts_with(x.gid, 'ra:')", true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not list prepared transactions");
+	*found = MemoryContextAllocZero(round_cxt, Max(SPI_processed, 1) * sizeof(Found));
+	for (i = 0; i < SPI_processed; i++)
+	{
+		Found	   *f = &(*found)[n];
+		const char *text = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
+		bool		isnull;
+
+		if (!ra_gid_parse(text, strlen(text), &f->gid) || f->gid.branch == 0 ||
+			strcmp(f->gid.cluster, ra_cluster_name) != 0)
+			continue;
+		f->text = MemoryContextStrdup(round_cxt, text);
+		f->prepared = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &isnull));
+		f->last = is_silent(f->gid.coordinator);
+		n++;
+	}
+	PopActiveSnapshot();
+	SPI_finish();
+	qsort(*found, n, sizeof(Found), compare_found);
+	return n;
+}
+
+static bool
+is_silent(const char *node)
+{
+	ListCell   *lc;
+
+	foreach(lc, silent)
+	{
+		if (strcmp(lfirst(lc), node) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* It didn't answer: not to be asked again in this round */
+static void
+note_silent(const char *node)
+{
+	MemoryContext before = MemoryContextSwitchTo(TopMemoryContext);
+
+	if (!is_silent(node))
+		silent = lappend(silent, pstrdup(node));
+	MemoryContextSwitchTo(before);
+}
+
+static bool
+settle(const Found *found)
+{
+	RaRecovery *slot;
+	char	   *reason = NULL;
+	RaDecision	decision = find_decision(found, &reason);
+
+	if (decision != RA_DECISION_COMMIT && decision != RA_DECISION_ABORT)
+	{
+		if (reason)
+			note_error(psprintf("branch \"%s\": %s", found->text, reason));
+		return false;
+	}
+	FinishPreparedTransaction(found->text, decision == RA_DECISION_COMMIT);
+	ereport(LOG,
+			(errmsg("recovery has %s branch \"%s\"",
+					decision == RA_DECISION_COMMIT ? "committed" : "rolled back", found->text)));
+	LWLockAcquire(ra_global_state->lock, LW_EXCLUSIVE);
+	slot = ra_recovery_slot(my_dboid, true);
+	if (slot && decision == RA_DECISION_COMMIT)
+		slot->committed++;
+	else if (slot)
+		slot->aborted++;
+	LWLockRelease(ra_global_state->lock);
+	return true;
+}
+
+/* What to do with a branch; NONE or UNKNOWN: nothing for now */
+static RaDecision
+find_decision(const Found *found, char **reason)
+{
+	RaGid		transaction = found->gid;
+	bool		own = strcmp(found->gid.coordinator, ra_node_name) == 0;
+	int64		age = (GetCurrentTimestamp() - found->prepared) / 1000;
+	const RaRegister *decider;
+	RaRegisterKind kind;
+	RaDecision	decision;
+	char		name[RA_GID_SIZE];
+
+	/* (a clock that was set back must not make it young for ever: then we ask) */
+	if (own ? ra_coordinator_alive(&found->gid) : age >= 0 && age < Min(ra_recovery_interval, 1000))
+		return RA_DECISION_NONE;
+	if (!own && is_silent(found->gid.coordinator) && found->gid.register_letter == ra_register_letter(RA_REGISTER_LOCAL))
+		return RA_DECISION_UNKNOWN;
+
+	transaction.branch = 0;
+	if (!ra_register_by_letter(found->gid.register_letter, &kind) || !ra_gid_format(&transaction, name))
+	{
+		*reason = psprintf("unknown register \"%c\"", found->gid.register_letter);
+		return RA_DECISION_UNKNOWN;
+	}
+	decider = ra_register(kind);
+	decision = decider->read(name, ASK_TIMEOUT, reason);
+	if (decision == RA_DECISION_UNKNOWN && kind == RA_REGISTER_LOCAL)
+		note_silent(found->gid.coordinator);
+	if (decision == RA_DECISION_NONE && kind != RA_REGISTER_LOCAL && (own || over(found, age, reason)))
+		decision = decider->propose(name, RA_DECISION_ABORT, ASK_TIMEOUT, reason);
+	return decision;
+}
+
+/* Is it time to propose abort for a transaction of another node? */
+static bool
+over(const Found *found, int64 age, char **reason)
+{
+	char	   *alive = NULL;
+
+	if (age < 0 || age > (int64) ra_commit_timeout + GRACE)
+		return true;
+	if (!is_silent(found->gid.coordinator))
+	{
+		if (ra_ask_node(found->gid.coordinator, "SELECT risk_alert._coordinator_alive($1)", found->text,
+						ASK_TIMEOUT, &alive, 1, reason))
+			return alive && strcmp(alive, "f") == 0;
+		note_silent(found->gid.coordinator);
+	}
+	return age >= 2 * (int64) ra_recovery_interval;
+}
+
+/* ---------------------------------------------------------------- decision rows */
+
+/* Those that coordinators of this server have said are of no use any more */
+static void
+delete_done(void)
+{
+	RaGlobalState *state = ra_global_state;
+	Oid			types[2] = {INT8OID, INT8ARRAYOID};
+	Datum		values[2];
+	Datum	   *numbers = palloc(RA_DONE_MAX * sizeof(Datum));
+	int			n = 0;
+	int			kept = 0;
+	int			i;
+
+	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	for (i = 0; i < state->ndone; i++)
+	{
+		if (state->done[i].dboid == MyDatabaseId)
+			numbers[n++] = Int64GetDatum((int64) state->done[i].number);
+		else
+			state->done[kept++] = state->done[i];
+	}
+	state->ndone = kept;
+	LWLockRelease(state->lock);
+	if (n == 0)
+		return;
+
+	values[0] = Int64GetDatum((int64) state->epoch);
+	values[1] = PointerGetDatum(construct_array(numbers, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (SPI_execute_with_args("DELETE FROM risk_alert.global_commit c"
+							  " WHERE c.epoch OPERATOR(pg_catalog.=) $1 AND c.number OPERATOR(pg_catalog.=) ANY ($2)",
+							  2, types, values, NULL, false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not delete from risk_alert.global_commit");
+	PopActiveSnapshot();
+	SPI_finish();
+}
+
+/*
+ * The gids of this node's transactions that are prepared on a node, in one text; NULL: it
+ * doesn't answer, or it is another one that has none of the branches
+ */
+static char *
+prepared_there(const char *node)
+{
+	char	   *answers[2];
+	char	   *reason;
+
+	if (!ra_ask_node(node, "SELECT COALESCE(pg_catalog.string_agg(x.gid, ' '), ''), pg_catalog.current_setting('risk_alert.node_name', true)"
+					 "  FROM pg_catalog.pg_prepared_xacts x WHERE pg_catalog.starts_with(x.gid, $1)",
+					 psprintf("ra:%s:%s:", ra_cluster_name, ra_node_name), ASK_TIMEOUT, answers, 2, &reason))
+		return NULL;
+	return answers[1] && strcmp(answers[1], node) == 0 ? answers[0] : NULL;
+}
+
+/*
+ * Others, left by crashes or unreachable participants: rows whose participants have no
+ * branch any more.  They had prepared all when the row was written, so none can come
+ * later.  How many rows are left.
+ */
+static int
+sweep(void)
+{
+	typedef struct Participant
+	{
+		char	   *node;
+		char	   *prepared;
+	} Participant;
+	List	   *participants = NIL;
+	uint64		left = 0;
+	uint64		n;
+	uint64		i;
+	SPITupleTable *rows;
+
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (SPI_execute("SELECT c.gid, c.participants FROM risk_alert.global_commit c LIMIT 10000", true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read risk_alert.global_commit");
+	rows = SPI_tuptable;
+	n = SPI_processed;
+	for (i = 0; i < n; i++)
+	{
+		char	   *gid = SPI_getvalue(rows->vals[i], rows->tupdesc, 1);
+		char	   *names = SPI_getvalue(rows->vals[i], rows->tupdesc, 2);
+		char	   *branch = psprintf("%s:", gid);
+		bool		needed = false;
+		char	   *node;
+		char	   *rest;
+
+		for (node = strtok_r(names, ",", &rest); node && !needed; node = strtok_r(NULL, ",", &rest))
+		{
+			Participant *known = NULL;
+			ListCell   *lc;
+
+			foreach(lc, participants)
+			{
+				if (strcmp(((Participant *) lfirst(lc))->node, node) == 0)
+					known = lfirst(lc);
+			}
+			if (known == NULL)
+			{
+				known = palloc(sizeof(Participant));
+				known->node = node;
+				known->prepared = prepared_there(node);
+				participants = lappend(participants, known);
+			}
+			needed = known->prepared == NULL || strstr(known->prepared, branch) != NULL;
+		}
+		if (needed)
+			left++;
+		else
+		{
+			Oid			types[1] = {TEXTOID};
+			Datum		values[1] = {CStringGetTextDatum(gid)};
+
+			if (SPI_execute_with_args("DELETE FROM risk_alert.global_commit c WHERE c.gid OPERATOR(pg_catalog.=) $1",
+									  1, types, values, NULL, false, 0) != SPI_OK_DELETE)
+				elog(ERROR, "could not delete from risk_alert.global_commit");
+		}
+	}
+	PopActiveSnapshot();
+	SPI_finish();
+	return (int) left;
+}
+
+static void
+note_error(const char *message)
+{
+	RaRecovery *slot;
+
+	LWLockAcquire(ra_global_state->lock, LW_EXCLUSIVE);
+	slot = ra_recovery_slot(my_dboid, true);
+	if (slot)
+	{
+		strlcpy(slot->last_error, message, sizeof(slot->last_error));
+		slot->last_error_at = GetCurrentTimestamp();
+	}
+	LWLockRelease(ra_global_state->lock);
+}

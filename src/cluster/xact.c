@@ -1,0 +1,63 @@
+/*
+ * xact.c
+ *	  What the cluster does when (sub)transactions end, in order.
+ *
+ * PostgreSQL calls callbacks in the reverse order of their registration, which is
+ * the order in which a session happened to use this and that.  So there is one
+ * callback, and the order stands here:
+ *
+ *	- Before commit: is a lock lost?  Then branches prepare, and are decided (with
+ *	  another look at the locks in between).
+ *	- After commit or abort: the branches end.  Only then are their connections anybody's,
+ *	  and only then the locks that have protected what they did.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+
+#include "cluster/connection.h"
+#include "cluster/global.h"
+#include "cluster/lock.h"
+#include "cluster/xact.h"
+
+static void xact_callback(XactEvent event, void *arg);
+static void subxact_callback(SubXactEvent event, SubTransactionId subid,
+							 SubTransactionId parent, void *arg);
+
+void
+ra_xact_register(void)
+{
+	static bool registered = false;
+
+	if (registered)
+		return;
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+	registered = true;
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			ra_lock_xact(event);
+			ra_global_xact(event);
+			break;
+		default:
+			ra_global_xact(event);
+			ra_conn_xact(event);
+			ra_lock_xact(event);
+			break;
+	}
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
+{
+	ra_global_subxact(event);
+	ra_conn_subxact(event);
+	ra_lock_subxact(event, subid, parent);
+}

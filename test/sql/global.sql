@@ -1,0 +1,348 @@
+-- Global transactions with branches on this server itself, over connections to itself.  What
+-- takes several servers, and their deaths, is in tap/300_global.pl.
+
+SET client_min_messages = warning;
+\set SHOW_CONTEXT never
+
+SELECT format($$CREATE SERVER node_a FOREIGN DATA WRAPPER risk_alert_node OPTIONS (host %L, port %L, dbname %L)$$,
+              split_part(current_setting('unix_socket_directories'), ',', 1), current_setting('port'), current_database()) AS make \gset
+:make;
+CREATE USER MAPPING FOR CURRENT_USER SERVER node_a;
+-- a second branch on the same server
+SELECT replace(:'make', 'node_a', 'node_b') AS make \gset
+:make;
+CREATE USER MAPPING FOR CURRENT_USER SERVER node_b;
+CREATE TABLE account (id int PRIMARY KEY, balance int NOT NULL CHECK (balance >= 0));
+INSERT INTO account SELECT g, 100 FROM generate_series(1, 9) g;
+
+-- claim: all commit, or none
+BEGIN;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance - 10 WHERE id = 1');
+SELECT risk_alert.global_execute('node_b', 'UPDATE account SET balance = balance + $1::int WHERE id = $2::int', '{10,2}');
+SELECT * FROM account WHERE balance <> 100;
+COMMIT;
+SELECT * FROM account WHERE balance <> 100 ORDER BY id;
+BEGIN;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance - 10 WHERE id = 1');
+SELECT risk_alert.global_execute('node_b', 'UPDATE account SET balance = balance + 10 WHERE id = 2');
+ROLLBACK;
+SELECT * FROM account WHERE balance <> 100 ORDER BY id;
+
+-- claim: rows are counted, affected or returned
+SELECT risk_alert.global_execute('node_a', 'SELECT * FROM account');
+SELECT risk_alert.global_execute('node_a', 'SELECT FROM generate_series(1, 100000)');
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance RETURNING id');
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 0 WHERE false');
+SELECT risk_alert.global_execute('node_a', 'CREATE TABLE made (x text)');
+SELECT risk_alert.global_execute('node_a', 'INSERT INTO made VALUES ($1)', '{NULL}');
+SELECT risk_alert.global_execute('node_a', '');
+SELECT x IS NULL FROM made;
+DROP TABLE made;
+
+-- claim: the caller's own writes are part of it
+BEGIN;
+UPDATE account SET balance = balance - 10 WHERE id = 3;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance + 10 WHERE id = 4');
+COMMIT;
+SELECT * FROM account WHERE id IN (3, 4) ORDER BY id;
+BEGIN;
+UPDATE account SET balance = balance - 10 WHERE id = 3;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance + 10 WHERE id = 4');
+ROLLBACK;
+SELECT * FROM account WHERE id IN (3, 4) ORDER BY id;
+
+-- claim: so are savepoints
+BEGIN;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 51 WHERE id = 5');
+SAVEPOINT a;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 61 WHERE id = 6');
+SELECT risk_alert.global_execute('node_b', 'UPDATE account SET balance = 71 WHERE id = 7');
+ROLLBACK TO a;
+SELECT risk_alert.global_execute('node_b', 'UPDATE account SET balance = 81 WHERE id = 8');
+SAVEPOINT b;
+SAVEPOINT c;
+SAVEPOINT d;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 91 WHERE id = 9');
+RELEASE d;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance + 1 WHERE id = 9');
+ROLLBACK TO b;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 62 WHERE id = 6');
+RELEASE a;
+COMMIT;
+SELECT * FROM account WHERE id BETWEEN 5 AND 9 ORDER BY id;
+
+-- claim: a rolled-back savepoint frees the branch from its error
+BEGIN;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 52 WHERE id = 5');
+SAVEPOINT a;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = -1 WHERE id = 5');
+\echo :SQLSTATE
+ROLLBACK TO a;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance + 1 WHERE id = 5');
+COMMIT;
+SELECT balance FROM account WHERE id = 5;
+
+-- claim: any nesting of blocks, some of which fail, does on the branch what it does here
+CREATE TABLE nested (id int, there bool);
+CREATE FUNCTION nest(depth int, INOUT seed int) LANGUAGE plpgsql AS $$
+BEGIN
+    FOR i IN 1..3 LOOP
+        seed := (seed::bigint * 1103515245 + 12345) % 2147483647;
+        BEGIN
+            IF seed % 2 = 0 THEN
+                INSERT INTO nested VALUES (seed, false);
+                PERFORM risk_alert.global_execute('node_a', 'INSERT INTO nested VALUES ($1::int, true)', ARRAY[seed::text]);
+            END IF;
+            IF depth < 4 THEN
+                seed := nest(depth + 1, seed);
+            END IF;
+            IF seed % 5 = 0 THEN
+                PERFORM risk_alert.global_execute('node_a', 'SELECT 1/0');
+            ELSIF seed % 7 = 0 THEN
+                RAISE division_by_zero;
+            END IF;
+        EXCEPTION WHEN division_by_zero THEN NULL;
+        END;
+    END LOOP;
+END
+$$;
+SELECT count(nest(1, g)) FROM generate_series(1, 30) g;
+SELECT count(*) > 100 AS many, count(*) FILTER (WHERE there) = count(*) FILTER (WHERE NOT there) AS same_number FROM nested;
+SELECT id FROM nested GROUP BY id HAVING count(*) FILTER (WHERE there) <> count(*) FILTER (WHERE NOT there);
+DROP FUNCTION nest;
+DROP TABLE nested;
+
+-- claim: many blocks one after the other do not pile up savepoints
+DO $$
+BEGIN
+    FOR i IN 1..2000 LOOP
+        BEGIN
+            PERFORM risk_alert.global_execute('node_a', 'UPDATE account SET balance = $1::int WHERE id = 1', ARRAY[i::text]);
+        EXCEPTION WHEN division_by_zero THEN NULL;
+        END;
+    END LOOP;
+END
+$$;
+SELECT balance FROM account WHERE id = 1;
+
+-- claim: a node that can't be reached fails only what needs it
+CREATE SERVER node_x FOREIGN DATA WRAPPER risk_alert_node OPTIONS (host 'localhost', port '1');
+CREATE USER MAPPING FOR CURRENT_USER SERVER node_x OPTIONS (password_required 'false');
+BEGIN;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 53 WHERE id = 5');
+DO $$
+BEGIN
+    PERFORM risk_alert.global_execute('node_x', 'SELECT 1');
+EXCEPTION WHEN sqlclient_unable_to_establish_sqlconnection THEN RAISE WARNING 'not there';
+END
+$$;
+COMMIT;
+SELECT balance FROM account WHERE id = 5;
+
+-- claim: a branch whose connection is lost spoils the transaction, unless all it did is rolled back
+BEGIN;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 54 WHERE id = 5');
+SAVEPOINT a;
+\set VERBOSITY terse
+SELECT risk_alert.global_execute('node_a', 'SELECT pg_terminate_backend(pg_backend_pid())');
+\echo :SQLSTATE
+ROLLBACK TO a;
+SELECT risk_alert.global_execute('node_a', 'SELECT 1');
+ROLLBACK TO a;
+COMMIT;
+\echo :SQLSTATE
+SELECT balance FROM account WHERE id = 5;
+BEGIN;
+SELECT risk_alert.global_execute('node_b', 'UPDATE account SET balance = 55 WHERE id = 5');
+SAVEPOINT a;
+SELECT risk_alert.global_execute('node_a', 'SELECT pg_terminate_backend(pg_backend_pid())');
+ROLLBACK TO a;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 65 WHERE id = 6');
+COMMIT;
+SELECT * FROM account WHERE id IN (5, 6) ORDER BY id;
+\set VERBOSITY default
+
+-- claim: errors are passed on whole, and say where they come from
+\set SHOW_CONTEXT errors
+SELECT risk_alert.global_execute('node_a', 'SELECT 1/0');
+\echo :SQLSTATE
+SELECT risk_alert.global_execute('node_a', 'INSERT INTO account VALUES (1, 1)');
+SELECT risk_alert.global_execute('node_a', $$DO 'BEGIN RAISE EXCEPTION USING ERRCODE = ''RA001'', MESSAGE = ''100%s'', DETAIL = ''d %'', HINT = ''h''; END'$$);
+\echo :SQLSTATE
+\set SHOW_CONTEXT never
+SELECT risk_alert.global_execute('node_a', 'SELECT 1; SELECT 2');
+SELECT risk_alert.global_execute('node_a', 'COPY account TO STDOUT');
+SELECT risk_alert.global_execute('node_a', NULL);
+SELECT risk_alert.global_execute(NULL, 'SELECT 1');
+SELECT risk_alert.global_execute('nowhere', 'SELECT 1');
+SELECT risk_alert.global_execute('node_a', 'SELECT $1::int', '{1}');
+
+-- claim: a branch's transaction is ended by nobody but its caller
+\set VERBOSITY terse
+SELECT risk_alert.global_execute('node_a', 'COMMIT');
+SELECT risk_alert.global_execute('node_a', ' ; /* a /* b */ */ -- c
+ RoLLback');
+SELECT risk_alert.global_execute('node_a', 'BEGIN');
+SELECT risk_alert.global_execute('node_a', 'START TRANSACTION');
+SELECT risk_alert.global_execute('node_a', 'END');
+SELECT risk_alert.global_execute('node_a', 'ABORT');
+SELECT risk_alert.global_execute('node_a', 'SAVEPOINT x');
+SELECT risk_alert.global_execute('node_a', 'RELEASE x');
+SELECT risk_alert.global_execute('node_a', 'ROLLBACK TO x');
+SELECT risk_alert.global_execute('node_a', 'PREPARE /**/ TRANSACTION ''x''');
+SELECT risk_alert.global_execute('node_a', 'COMMIT AND CHAIN');
+SELECT risk_alert.global_execute('node_a', $$DO 'BEGIN COMMIT; END'$$);
+SELECT risk_alert.global_execute('node_a', 'COMMIT PREPARED ''x''');
+SELECT risk_alert.global_execute('node_a', 'VACUUM account');
+SELECT risk_alert.global_execute('node_a', 'PREPARE transaction_ AS SELECT 1');
+\set VERBOSITY default
+
+-- claim: what can't be prepared aborts all, and PREPARE says why
+BEGIN;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 56 WHERE id = 5');
+SELECT risk_alert.global_execute('node_b', 'CREATE TEMPORARY TABLE temporary (x int)');
+COMMIT;
+\echo :SQLSTATE
+BEGIN;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 56 WHERE id = 5');
+SELECT risk_alert.global_execute('node_b', 'NOTIFY everybody');
+COMMIT;
+BEGIN;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 56 WHERE id = 5');
+SELECT risk_alert.global_execute('node_b', 'UPDATE account SET balance = 66 WHERE id = 6');
+SELECT risk_alert.global_execute('node_b', 'LISTEN everybody');
+COMMIT;
+SELECT * FROM account WHERE id IN (5, 6) ORDER BY id;
+SELECT count(*) FROM pg_prepared_xacts;
+
+-- claim: deferred constraints are checked before the decision
+CREATE TABLE deferred (id int UNIQUE DEFERRABLE INITIALLY DEFERRED);
+INSERT INTO deferred VALUES (1);
+BEGIN;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 57 WHERE id = 5');
+SELECT risk_alert.global_execute('node_b', 'INSERT INTO deferred VALUES (1)');
+COMMIT;
+\echo :SQLSTATE
+SELECT risk_alert.global_execute('node_b', 'INSERT INTO deferred VALUES (1)');
+\echo :SQLSTATE
+SELECT balance FROM account WHERE id = 5;
+DROP TABLE deferred;
+
+-- claim: DDL is as good as any other work
+BEGIN;
+SELECT risk_alert.global_execute('node_a', 'CREATE TABLE made (x int)');
+SELECT risk_alert.global_execute('node_b', 'UPDATE account SET balance = 58 WHERE id = 5');
+COMMIT;
+DROP TABLE made;
+
+-- claim: branches have the caller's isolation level and are as READ ONLY as he is
+BEGIN ISOLATION LEVEL SERIALIZABLE;
+SELECT risk_alert.global_execute('node_a', $$DO 'BEGIN ASSERT current_setting(''transaction_isolation'') = ''serializable''; END'$$);
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 59 WHERE id = 5');
+SELECT risk_alert.global_execute('node_b', 'UPDATE account SET balance = 69 WHERE id = 6');
+COMMIT;
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+SELECT risk_alert.global_execute('node_a', 'SELECT FROM account');
+UPDATE account SET balance = 0;
+ROLLBACK;
+BEGIN READ ONLY;
+SELECT risk_alert.global_execute('node_a', 'SELECT FROM account');
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 0 WHERE id = 5');
+ROLLBACK;
+BEGIN;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 60 WHERE id = 5');
+SELECT risk_alert.global_execute('node_b', 'UPDATE account SET balance = 70 WHERE id = 6');
+SET TRANSACTION READ ONLY;
+COMMIT;
+SELECT * FROM account WHERE id IN (5, 6) ORDER BY id;
+
+-- claim: a serializable branch that has only read can still fail, and aborts all
+BEGIN ISOLATION LEVEL SERIALIZABLE;
+SELECT risk_alert.global_execute('node_a', 'SELECT FROM account WHERE id = 7');
+SELECT risk_alert.global_execute('node_b', 'UPDATE account SET balance = 88 WHERE id = 8');
+COMMIT;
+
+-- claim: the caller can't be prepared
+BEGIN;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 0 WHERE id = 5');
+PREPARE TRANSACTION 'x';
+SELECT balance FROM account WHERE id = 5;
+
+-- claim: a lock of the transaction is good for branches, too
+BEGIN;
+SELECT risk_alert.advisory_xact_lock('account') > 0;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 61 WHERE id = 5');
+SELECT risk_alert.global_execute('node_b', 'SELECT risk_alert.try_advisory_xact_lock(''account'')');
+SELECT risk_alert.global_execute('node_b', 'UPDATE account SET balance = 71 WHERE id = 6');
+COMMIT;
+SELECT * FROM account WHERE id IN (5, 6) ORDER BY id;
+
+-- claim: registers that this server does not have are told
+SET risk_alert.commit_register = 'nonsense';
+SHOW risk_alert.commit_register;
+SHOW risk_alert.commit_timeout;
+SHOW risk_alert.recovery_interval;
+
+-- claim: what became of a transaction can be asked
+SELECT gid AS one FROM (
+    SELECT format('ra:risk_alert:node_a:l:%s:%s:7fffffff:%s', to_hex(d.oid::bigint), to_hex(e.epoch), to_hex((pg_current_wal_lsn() - '0/0')::bigint)) AS gid
+      FROM pg_database d, risk_alert.global_epoch e WHERE d.datname = current_database()) g \gset
+SELECT risk_alert.global_outcome(:'one');
+SELECT risk_alert.global_outcome(:'one' || ':1');
+SELECT risk_alert.global_outcome(regexp_replace(:'one', 'node_a:l:[0-9a-f]+', 'node_a:l:1'));
+SELECT risk_alert.global_outcome(regexp_replace(:'one', ':[0-9a-f]+:7fffffff', ':1:7fffffff'));
+SELECT risk_alert.global_outcome(regexp_replace(:'one', ':[0-9a-f]+$', ':0'));
+SELECT risk_alert.global_outcome('mine');
+SELECT risk_alert.global_outcome('ra:other:node_a:l:5:1:1:1');
+SELECT risk_alert.resolve(:'one');
+SELECT risk_alert.resolve(:'one', 'perhaps');
+SELECT risk_alert.resolve(NULL::text);
+
+-- claim: recovery leaves alone what is not its own, and finishes what is
+BEGIN;
+CREATE TABLE mine (x int);
+PREPARE TRANSACTION 'mine';
+BEGIN;
+CREATE TABLE others (x int);
+PREPARE TRANSACTION 'ra:other:node_a:l:5:1:1:1:1';
+BEGIN;
+CREATE TABLE ours (x int);
+SELECT format('PREPARE TRANSACTION %L', :'one' || ':1') AS prepare \gset
+:prepare;
+DO $$
+BEGIN
+    FOR i IN 1..1000 LOOP
+        EXIT WHEN NOT EXISTS (SELECT FROM pg_prepared_xacts WHERE gid LIKE 'ra:risk_alert:%');
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+END
+$$;
+SELECT gid FROM pg_prepared_xacts ORDER BY 1;
+SELECT aborted > 0 AS aborted, waiting, last_run <= clock_timestamp() AS run FROM risk_alert.stat_recovery;
+ROLLBACK PREPARED 'mine';
+ROLLBACK PREPARED 'ra:other:node_a:l:5:1:1:1:1';
+
+-- claim: who is no administrator may not, and needs rights to the node
+CREATE ROLE regress_nobody;
+SET ROLE regress_nobody;
+SELECT risk_alert.global_execute('node_a', 'SELECT 1');
+SELECT risk_alert.global_outcome('x');
+SELECT risk_alert.resolve('x');
+SELECT count(*) FROM risk_alert.global_transactions;
+RESET ROLE;
+GRANT risk_alert_admin TO regress_nobody;
+SET ROLE regress_nobody;
+SELECT risk_alert.global_execute('node_a', 'SELECT 1');
+SELECT count(*) >= 0 FROM risk_alert.global_transactions;
+SELECT count(*) FROM risk_alert.stat_recovery;
+SELECT count(*) FROM risk_alert.global_commit;
+SET risk_alert.debug_stop_at = 'decide';
+RESET ROLE;
+DROP ROLE regress_nobody;
+SHOW risk_alert.debug_stop_at;
+SELECT count(*) FROM pg_settings WHERE name = 'risk_alert.debug_stop_at';
+
+DROP SERVER node_a CASCADE;
+DROP SERVER node_b CASCADE;
+DROP SERVER node_x CASCADE;
+DROP TABLE account;
