@@ -20,6 +20,7 @@ use Carp;
 use File::Path qw(make_path remove_tree);
 use IO::Socket::INET;
 use POSIX ();
+use Socket qw(SOL_SOCKET SO_RCVTIMEO);
 use Time::HiRes qw(sleep time);
 
 my $jars = $ENV{ZOOKEEPER_JARS} || '/usr/share/java';
@@ -151,6 +152,8 @@ sub mode
 	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->port($i), Timeout => 2)
 	  or return '';
 
+	# asked while it still begins, it may neither answer nor close
+	$socket->setsockopt(SOL_SOCKET, SO_RCVTIMEO, pack('l!l!', 2, 0));
 	print $socket 'srvr';
 	my $answer = do { local $/; <$socket> } // '';
 	return $answer =~ /^Mode: (\w+)/m ? $1 : '';
