@@ -659,7 +659,7 @@ take(RaLockEntry *entry, Held *held)
 		 * Half way to the limit, ask whether anybody else queues; until the
 		 * answer is there, take it that they do.
 		 */
-		if (++entry->handovers == (ra_lock_cohort_limit + 1) / 2)
+		if (++entry->handovers >= (ra_lock_cohort_limit + 1) / 2 && !entry->contended)
 		{
 			entry->contended = true;
 			entry->look = true;

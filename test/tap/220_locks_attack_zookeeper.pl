@@ -24,6 +24,7 @@ LockCount::attack('zookeeper', sub {
 	wait_for { $cluster->node(0)->safe_psql('postgres', q{SELECT count(*) FROM risk_alert.nodes WHERE name = 'node_1' AND live}) == 0 }
 	'its session has expired';
 	$progress->('after it has lost its session', 1);
+	LockCount::holder_awake($cluster->node(1));
 	kill 'CONT', $sleeper;
 	wait_for { status($cluster->node(1), 'losses') >= 1 } 'the sleeper knows that it has lost its session';
 	$progress->('after it has woken up');

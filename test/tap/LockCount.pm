@@ -20,6 +20,9 @@ use Time::HiRes qw(sleep);
 my $sessions = 8;
 my $timeout = 2000;
 my $run;
+my $sleeping = q{
+SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+WHERE objsubid = 21057 AND granted AND a.state LIKE 'idle%' AND a.state_change < clock_timestamp() - interval '200 ms'};
 
 sub attack
 {
@@ -77,11 +80,16 @@ sub stop_holder
 	my ($node) = @_;
 	my $broker = broker_pid($node);
 	$run->signal('USR1');
-	RiskAlert::wait_until($node, q{
-SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-WHERE objsubid = 21057 AND granted AND a.state LIKE 'idle%' AND a.state_change < clock_timestamp() - interval '200 ms'}, 1);
+	RiskAlert::wait_until($node, $sleeping, 1);
 	kill 'STOP', $broker;
 	return $broker;
+}
+
+# The holder has woken up, while its broker still sleeps: only the lease tells
+sub holder_awake
+{
+	my ($node) = @_;
+	return RiskAlert::wait_until($node, $sleeping, 0);
 }
 
 # Cut node 2's connections when its release of the lock has been sent, and not arrived
