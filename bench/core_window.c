@@ -77,7 +77,7 @@ time_aggregate(const RaWindow *w, int m, int want)
 			RaAggregate result;
 
 			if (m == MERCHANT)
-				sink += ra_window_distinct(w, &spec, m, (uint32_t) i % 2, w->count, NULL);
+				sink += ra_window_distinct(w, &spec, m, (uint32_t) i % 2, w->count, NULL, false);
 			else
 			{
 				ra_window_aggregate(w, &spec, m, (uint32_t) i % 2, w->count, NULL, want, &result);

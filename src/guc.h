@@ -20,9 +20,11 @@ extern char *ra_debug_stop_at;	/* for tests; empty: nowhere */
 extern int	ra_lock_cohort_limit;	/* hand-overs in a row, 0: none */
 extern int	ra_lock_provider;	/* RaLockProvider, postmaster */
 extern int	ra_max_locks;		/* keys in use, postmaster */
+extern char *ra_paxos_acceptors;	/* names, or empty: all nodes */
 extern int	ra_prepared_warning;	/* s */
 extern int	ra_recovery_interval;	/* ms */
 extern char *ra_redis_hosts;
+extern int	ra_register_retention;	/* s */
 extern int	ra_session_timeout; /* ms */
 extern char *ra_zookeeper_hosts;
 extern char *ra_cluster_name;	/* postmaster */

@@ -50,10 +50,12 @@ int			ra_lock_cohort_limit = 32;
 int			ra_lock_provider = RA_LOCK_PROVIDER_LOCAL;
 int			ra_max_locks = 8192;
 char	   *ra_node_name = "";
+char	   *ra_paxos_acceptors = "";
 int			ra_prepared_warning = 300;
 int			ra_queue_rotate_size = 64 * 1024;
 int			ra_recovery_interval = 5000;
 char	   *ra_redis_hosts = "";
+int			ra_register_retention = 86400;
 int			ra_rule_error_limit = 100;
 int			ra_rule_timeout = 100;
 int			ra_session_timeout = 10000;
@@ -224,6 +226,15 @@ define_settings(void)
 							   PGC_POSTMASTER, 0,
 							   check_node_name, NULL, NULL);
 
+	DefineCustomStringVariable("risk_alert.paxos_acceptors",
+							   "Sets the nodes whose majority decides global transactions with commit_register paxos.",
+							   "Names separated by commas, the same on all nodes; 3 or 5 of them are enough. Empty: all nodes. "
+							   "After a change, risk_alert.paxos_admit() must be run on each.",
+							   &ra_paxos_acceptors,
+							   "",
+							   PGC_SIGHUP, 0,
+							   NULL, NULL, NULL);
+
 	DefineCustomIntVariable("risk_alert.prepared_warning",
 							"Sets how long a branch may be prepared before check_setup() warns of it.",
 							"It holds its locks, and keeps VACUUM from removing rows, until it is finished.",
@@ -256,6 +267,15 @@ define_settings(void)
 							   "",
 							   PGC_SIGHUP, 0,
 							   NULL, NULL, NULL);
+
+	DefineCustomIntVariable("risk_alert.register_retention",
+							"Sets how long the outcome of a finished global transaction is kept by registers zookeeper and paxos.",
+							"Longer than any message of its coordinator can be under way: a commit that "
+							"arrives after its abort was removed would count.",
+							&ra_register_retention,
+							86400, 60, 30 * 86400,
+							PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("risk_alert.rule_error_limit",
 							"Sets how many errors in a row suspend a rule.",

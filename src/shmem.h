@@ -39,6 +39,9 @@ typedef struct RaStuck
 	int64		version;		/* of the stream's rule set */
 } RaStuck;
 
+/* Transactions that are about to commit changed configuration, see announce.c */
+#define RA_MAX_CHANGING 16
+
 typedef struct RaDatabase
 {
 	/* under RaShared->lock */
@@ -62,6 +65,7 @@ typedef struct RaDatabase
 	pg_atomic_uint32 queue_current; /* which of the queue tables takes events */
 	pg_atomic_uint32 queue_touched[3];	/* by table: lowest block written to since
 										 * the worker looked last */
+	pg_atomic_uint32 changing[RA_MAX_CHANGING]; /* transaction ids, 0: free */
 	pg_atomic_uint64 drain_requested;	/* number of the latest drain() call */
 	pg_atomic_uint64 drain_done;	/* all up to this one are answered */
 	pg_atomic_uint64 batches;	/* statistics since server start */

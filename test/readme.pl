@@ -42,7 +42,7 @@ sub normal
 	return join("\n", @lines);
 }
 
-my $node = new_node('readme', extension => 0, start => 0);
+my $node = new_node('readme', extension => 0, start => 0, conf => "risk_alert.node_name = 'node_a'\n");
 $node->start;
 $node->safe_psql('postgres', 'CREATE DATABASE app');
 

@@ -184,3 +184,14 @@ GRANT EXECUTE ON FUNCTION
     risk_alert._lock_list(),
     risk_alert._lock_status()
     TO risk_alert_admin, risk_alert_analyst, risk_alert_monitor, risk_alert_locker;
+
+-- the Paxos register: nodes ask each other as a member of risk_alert_admin
+GRANT EXECUTE ON FUNCTION
+    risk_alert._paxos_promise(text, text, text, bigint, bigint),
+    risk_alert._paxos_accept(text, text, text, bigint, bigint, text),
+    risk_alert._paxos_learn(text, text, text),
+    risk_alert._paxos_decided(text, text, text, text),
+    risk_alert._paxos_forget(text, text, text),
+    risk_alert._paxos_open(),
+    risk_alert._paxos_problem()
+    TO risk_alert_admin;

@@ -42,8 +42,10 @@
 #include "utils/timestamp.h"
 
 #include "cluster/broker.h"
+#include "cluster/decision.h"
 #include "cluster/fence.h"
 #include "cluster/locktable.h"
+#include "cluster/register.h"
 #include "compat.h"
 #include "guc.h"
 #include "provider/provider.h"
@@ -92,6 +94,7 @@ static char *read_session(void);
 static void write_session(const char *description);
 static void read_password(char **user, char **password);
 static void serve_queue(void);
+static bool of_use(const RaLockEntry *entry);
 static void serve_entry(RaLockEntry *entry);
 static void give_up(RaLockEntry *entry);
 static bool nobody_wants(RaLockEntry *entry);
@@ -125,6 +128,7 @@ static const RaProviderCallbacks callbacks = {
 	.contended = on_contended,
 	.members = on_members,
 	.listed = on_listed,
+	.decided = ra_decisions_answer,
 	.log = on_log,
 };
 
@@ -133,10 +137,10 @@ ra_broker_register(void)
 {
 	BackgroundWorker worker;
 
-	if (ra_lock_provider == RA_LOCK_PROVIDER_LOCAL)
+	if (ra_lock_provider == RA_LOCK_PROVIDER_LOCAL && !ra_broker_serves_zookeeper())
 		return;
 	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_ConsistentState;
 	worker.bgw_restart_time = 5;
 	snprintf(worker.bgw_library_name, BGW_MAXLEN, "risk_alert");
@@ -144,6 +148,15 @@ ra_broker_register(void)
 	snprintf(worker.bgw_name, BGW_MAXLEN, "risk_alert broker");
 	snprintf(worker.bgw_type, BGW_MAXLEN, "risk_alert broker");
 	RegisterBackgroundWorker(&worker);
+}
+
+/* One process has one service: with locks of Redis, registers have none */
+bool
+ra_broker_serves_zookeeper(void)
+{
+	if (ra_lock_provider != RA_LOCK_PROVIDER_LOCAL)
+		return ra_lock_provider == RA_LOCK_PROVIDER_ZOOKEEPER;
+	return ra_commit_register == RA_REGISTER_ZOOKEEPER;
 }
 
 void
@@ -159,6 +172,9 @@ ra_broker_main(Datum main_arg)
 	/* the default handler would exit from within whatever the library is doing */
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 	BackgroundWorkerUnblockSignals();
+
+	/* To no database; else pg_stat_activity and pg_terminate_backend() don't know us */
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
 	before_shmem_exit(broker_exit, (Datum) 0);
 	ra_cluster->broker_pid = MyProcPid;
@@ -190,6 +206,7 @@ ra_broker_main(Datum main_arg)
 
 		serve_queue();
 		serve_list();
+		ra_decisions_serve(ops, provider);
 		now = GetCurrentTimestamp();
 		tell_member(now);
 		ops->process(provider);
@@ -256,10 +273,13 @@ begin_anew(RaLockEntry *entry, void *arg)
 {
 	entry->state = RA_ENTRY_IDLE;
 	entry->request = NULL;
-	entry->users = 0;
-	entry->resets++;
+	entry->give_up = false;
+	entry->look = false;
+	ra_entry_disown(entry);
 	if (entry->waiters > 0)
 		ra_entry_queue(entry);
+	else
+		ra_entry_tidy(entry);
 }
 
 static void
@@ -273,12 +293,24 @@ open_provider(void)
 	char	   *user;
 	char	   *password;
 	char	   *previous;
+	RaLockEntry *entry;
 
-	ra_entries_visit(begin_anew, NULL);
+	while ((entry = ra_entry_dequeue()) != NULL)
+	{
+		LWLock	   *partition = ra_lock_partition(&entry->key);
 
-	name = ra_lock_provider == RA_LOCK_PROVIDER_ZOOKEEPER ? "zookeeper" : "redis";
+		LWLockAcquire(partition, LW_EXCLUSIVE);
+		entry->queued = false;
+		LWLockRelease(partition);
+	}
+	/* local locks are none of our business */
+	if (ra_lock_provider != RA_LOCK_PROVIDER_LOCAL)
+		ra_entries_visit(begin_anew, NULL);
+	ra_decisions_begin();
+
+	name = ra_cluster->zookeeper ? "zookeeper" : "redis";
 	memset(&config, 0, sizeof(config));
-	config.hosts = ra_lock_provider == RA_LOCK_PROVIDER_ZOOKEEPER ? ra_zookeeper_hosts : ra_redis_hosts;
+	config.hosts = ra_cluster->zookeeper ? ra_zookeeper_hosts : ra_redis_hosts;
 	if (ra_node_name[0] == '\0')
 		broker_fail("risk_alert.node_name is not set");
 	if (config.hosts[0] == '\0')
@@ -465,6 +497,11 @@ serve_queue(void)
 
 		LWLockAcquire(partition, LW_EXCLUSIVE);
 		entry->queued = false;
+		if (entry->state == RA_ENTRY_HELD && entry->look)
+		{
+			entry->look = false;
+			ops->look(provider, ((Request *) entry->request)->handle);
+		}
 		if (entry->state == RA_ENTRY_HELD && entry->users == 0 && entry->waiters == 0 &&
 			!entry->give_up)
 		{
@@ -481,6 +518,15 @@ serve_queue(void)
 	}
 }
 
+/* Under the partition's lock: can what was granted be given to those who wait? */
+static bool
+of_use(const RaLockEntry *entry)
+{
+	return (entry->exclusive || !entry->wants_exclusive) &&
+		entry->sequence < RA_TOKEN_SEQUENCE_MAX &&
+		entry->epoch == pg_atomic_read_u64(&ra_cluster->epoch);
+}
+
 /*
  * Under the partition's lock: make what is asked of the service what the
  * sessions need.
@@ -492,23 +538,14 @@ serve_entry(RaLockEntry *entry)
 		(entry->waiters == 0 || (entry->wants_exclusive && !entry->exclusive)))
 		give_up(entry);
 	if (entry->state == RA_ENTRY_HELD && entry->users == 0 &&
-		(entry->give_up || (entry->waiters > 0 && entry->wants_exclusive && !entry->exclusive)))
-	{
-		give_up(entry);
-		if (entry->waiters > 0)
-			ConditionVariableBroadcast(&entry->changed);
-	}
-	if (entry->state == RA_ENTRY_HELD && entry->look)
-	{
-		entry->look = false;
-		ops->look(provider, ((Request *) entry->request)->handle);
-	}
+		(entry->give_up || (entry->waiters > 0 && !of_use(entry))))
+		give_up(entry);			/* nothing that waiters wait for: it is asked for anew below */
 	if (entry->state == RA_ENTRY_IDLE && entry->waiters > 0)
 	{
 		Request    *request = malloc(sizeof(Request));
 
 		if (request == NULL)
-			return;				/* they wait until they give up */
+			return;				/* see recheck() */
 		request->entry = entry;
 		request->leader = false;
 		entry->request = request;
@@ -584,11 +621,15 @@ ask_for_leadership(void)
 								   RA_PROVIDER_EXCLUSIVE, false);
 }
 
-/* Kept for a session that was about to get it, as it seems for a while now */
+/*
+ * Kept for a session that was about to get it, as it seems for a while now; or
+ * there was no memory to ask for it
+ */
 static void
 recheck(RaLockEntry *entry, void *arg)
 {
-	if (entry->state == RA_ENTRY_HELD && entry->users == 0 && entry->waiters == 0)
+	if ((entry->state == RA_ENTRY_HELD && entry->users == 0) ||
+		(entry->state == RA_ENTRY_IDLE && entry->waiters > 0))
 		ra_entry_queue(entry);
 }
 
@@ -607,6 +648,8 @@ tell_member(TimestampTz now)
 	ra_entries_visit(recheck, NULL);
 	if (leader_request == NULL)
 		ask_for_leadership();
+	if (leading)
+		ra_decisions_sweep(ops, provider);
 
 	pgstat_clear_backend_activity_snapshot();
 	n = pgstat_fetch_stat_numbackends();
@@ -654,8 +697,11 @@ serve_list(void)
 static void
 on_session(void *arg, const char *description, uint64_t generation, int timeout_ms)
 {
+	MemoryContext context = CurrentMemoryContext;
+
 	write_session(description);
-	pg_atomic_write_u64(&ra_cluster->generation, generation);
+	if (ra_lock_provider != RA_LOCK_PROVIDER_LOCAL)
+		pg_atomic_write_u64(&ra_cluster->generation, generation);
 	PG_TRY();
 	{
 		ra_generation_note(generation);
@@ -663,11 +709,20 @@ on_session(void *arg, const char *description, uint64_t generation, int timeout_
 	PG_CATCH();
 	{
 		/* the next one that is seen will be noted; time keeps it growing too */
+		MemoryContextSwitchTo(context);
 		EmitErrorReport();
 		FlushErrorState();
 	}
 	PG_END_TRY();
+
+	/* a generation that was raised within the session leaves its locks as they are */
+	if (pg_atomic_read_u64(&ra_cluster->epoch) & 1)
+		return;
 	new_epoch(true);
+
+	/* A session may be announced again, with a new generation: it leads as before */
+	if (leading)
+		pg_atomic_write_u64(&ra_cluster->leader_epoch, pg_atomic_read_u64(&ra_cluster->epoch));
 	set_state(RA_BROKER_CONNECTED, NULL);
 	ereport(LOG,
 			(errmsg("risk_alert: session at %s begun, timeout %d ms", ops->name, timeout_ms)));
@@ -718,6 +773,7 @@ on_granted(void *arg, void *owner, uint64_t token)
 	RaLockEntry *entry = request->entry;
 	LWLock	   *partition;
 	bool		mine;
+	bool		wake;
 
 	if (request->leader)
 	{
@@ -743,12 +799,18 @@ on_granted(void *arg, void *owner, uint64_t token)
 	entry->contended = false;
 	entry->look = false;
 	entry->give_up = entry->waiters == 0;
+	wake = !entry->give_up;
 	if (entry->give_up)
 		ra_entry_queue(entry);
-	else
-		ConditionVariableBroadcast(&entry->changed);
 	if (!mine)
 		LWLockRelease(partition);
+
+	/*
+	 * Not sooner, as who wakes up wants the partition's lock.  The entry is still there: only
+	 * this process can make it idle.
+	 */
+	if (wake)
+		ConditionVariableBroadcast(&entry->changed);
 }
 
 /* The request is over, other than by the user's wish: the entry is as if never asked for */
@@ -758,7 +820,12 @@ request_ended(Request *request, bool refused)
 	RaLockEntry *entry = request->entry;
 
 	if (request->leader)
-		leader_request = NULL;	/* asked for again with the next report to the members */
+	{
+		/* asked for again with the next report to the members */
+		leader_request = NULL;
+		leading = false;
+		pg_atomic_write_u64(&ra_cluster->leader_epoch, 0);
+	}
 	else if (entry)
 	{
 		LWLock	   *partition = ra_lock_partition(&entry->key);
@@ -771,8 +838,7 @@ request_ended(Request *request, bool refused)
 		entry->give_up = false;
 		entry->look = false;
 		/* if it was lost, its users have it no longer */
-		entry->users = 0;
-		entry->resets++;
+		ra_entry_disown(entry);
 		if (refused)
 			entry->refusals++;
 		if (entry->waiters > 0)
@@ -824,7 +890,12 @@ on_contended(void *arg, void *owner, bool contended)
 		LWLockAcquire(partition, LW_EXCLUSIVE);
 	entry->contended = contended;
 	if (!contended)
+	{
+		/* readers may have been kept waiting in case it were */
 		entry->handovers = 0;
+		if (entry->waiters > 0)
+			ConditionVariableBroadcast(&entry->changed);
+	}
 	if (!mine)
 		LWLockRelease(partition);
 }
@@ -907,6 +978,7 @@ publish_list(void)
 {
 	Size		size = offsetof(RaListing, entries) + list_found->n * sizeof(RaListedEntry);
 	dsm_segment *volatile segment = NULL;
+	MemoryContext context = CurrentMemoryContext;
 
 	PG_TRY();
 	{
@@ -914,6 +986,7 @@ publish_list(void)
 	}
 	PG_CATCH();
 	{
+		MemoryContextSwitchTo(context);
 		EmitErrorReport();
 		FlushErrorState();
 	}

@@ -7,8 +7,11 @@
 
 #include "postgres.h"
 
-/* Have the postmaster start it, unless the provider of locks is "local" */
+/* Have the postmaster start it, if locks or global transactions need a coordination service */
 extern void ra_broker_register(void);
+
+/* Is that ZooKeeper?  By the settings at server start. */
+extern bool ra_broker_serves_zookeeper(void);
 
 extern PGDLLEXPORT void ra_broker_main(Datum main_arg);
 

@@ -63,7 +63,7 @@ typedef struct Held
 	bool		exclusive;		/* the strongest mode that we have locally */
 
 	/* of the grant */
-	uint32		resets;			/* of the entry then */
+	uint64		users_id;		/* of the entry then */
 	uint64		epoch;
 	uint64		generation;
 	uint64		token;
@@ -99,9 +99,12 @@ static void end_wait(void);
 static void check_broker(const Held *held, bool nowait);
 static void report_timeout(const Held *held) pg_attribute_noreturn();
 static bool can_have(const RaLockEntry *entry, bool exclusive);
+static bool is_taken(const RaLockEntry *entry);
 static void take(RaLockEntry *entry, Held *held);
 static void leave(Held *held);
 static void leave_without_local(Held *held);
+static void leave_lost(RaLockEntry *entry);
+static bool still_valid(const Held *held);
 static void not_wanted(const Held *held);
 static void forget(Held *held);
 static void release_session(Held *held);
@@ -225,7 +228,7 @@ unlock_function(FunctionCallInfo fcinfo, bool text_key, bool exclusive)
 						ra_lock_name_display(&name), exclusive ? "exclusive" : "shared")));
 		PG_RETURN_BOOL(false);
 	}
-	lost = !ra_epoch_valid(held->epoch);
+	lost = !still_valid(held);
 	if (lost)
 		ereport(WARNING,
 				(errcode(ERRCODE_WARNING),
@@ -289,7 +292,7 @@ acquire(const RaLockName *name, const RaLockKey *key, const Wanted *wanted, Nume
 	}
 	else
 	{
-		if (!ra_epoch_valid(held->epoch))
+		if (!still_valid(held))
 			report_lost(held);
 		if (wanted->exclusive && !held->exclusive)
 			ereport(ERROR,
@@ -406,6 +409,11 @@ lock_locally(Held *held, LOCKMODE mode, const Wanted *wanted)
 			result = LockAcquire(&held->tag, mode, wanted->session, wanted->nowait);
 		}
 		LockTimeout = saved_timeout;
+		if (result == LOCKACQUIRE_NOT_AVAIL && !wanted->nowait)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("could not obtain advisory lock \"%s\" at once",
+							ra_lock_name_display(&held->name))));
 	}
 	PG_CATCH();
 	{
@@ -425,10 +433,6 @@ lock_locally(Held *held, LOCKMODE mode, const Wanted *wanted)
 	}
 	PG_END_TRY();
 	acquiring = NULL;
-	if (result == LOCKACQUIRE_NOT_AVAIL && !wanted->nowait)
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("could not obtain advisory lock \"%s\" at once", ra_lock_name_display(&held->name))));
 	return result != LOCKACQUIRE_NOT_AVAIL;
 }
 
@@ -459,10 +463,10 @@ enter(Held *held, const Wanted *wanted)
 	 * session whose local lock went away behind our back
 	 * (pg_advisory_unlock_all()) has not noticed yet.
 	 */
-	if (wanted->exclusive && entry->users > 0)
+	if (wanted->exclusive && entry->users + entry->lost_users > 0)
 	{
-		entry->users = 0;
-		entry->resets++;
+		ra_entry_disown(entry);
+		entry->lost_users = 0;
 	}
 
 	if (ra_lock_provider == RA_LOCK_PROVIDER_LOCAL)
@@ -482,8 +486,8 @@ enter(Held *held, const Wanted *wanted)
 		return true;
 	}
 
-	/* What a try_ function can't have at once it need not ask for: it is taken */
-	if (wanted->nowait && entry->state == RA_ENTRY_WAITING && !entry->nowait)
+	/* What a try_ function can't have at once it need not ask for */
+	if (wanted->nowait && is_taken(entry))
 	{
 		LWLockRelease(partition);
 		return false;
@@ -501,7 +505,11 @@ enter(Held *held, const Wanted *wanted)
 	}
 	PG_CATCH();
 	{
-		/* by cancel or time-out, which come while the partition is not locked */
+		/*
+		 * By cancel or time-out, which come while the partition is not locked.
+		 * Out of the list of sleepers first: the entry may go away afterwards.
+		 */
+		ConditionVariableCancelSleep();
 		LWLockAcquire(partition, LW_EXCLUSIVE);
 		end_wait();
 		LWLockRelease(partition);
@@ -523,19 +531,23 @@ wait_for_service(RaLockEntry *entry, Held *held, const Wanted *wanted)
 	static uint32 wait_event = 0;
 	LWLock	   *partition = ra_lock_partition(&held->key);
 	uint32		refusals = entry->refusals;
+	bool		woken = false;
 
-	ra_entry_queue(entry);
+	ra_entry_enqueue(entry);
 	ConditionVariablePrepareToSleep(&entry->changed);
 	while (!can_have(entry, wanted->exclusive))
 	{
 		long		left = -1;
 
-		if (wanted->nowait && entry->refusals != refusals)
+		if (wanted->nowait && (entry->refusals != refusals || is_taken(entry)))
 		{
 			ConditionVariableCancelSleep();
 			return false;
 		}
 		LWLockRelease(partition);
+		if (!woken)
+			ra_broker_wake();
+		woken = true;
 		check_broker(held, wanted->nowait);
 		if (wanted->deadline != 0)
 		{
@@ -616,17 +628,30 @@ can_have(const RaLockEntry *entry, bool exclusive)
 {
 	if (entry->state != RA_ENTRY_HELD || entry->give_up || (exclusive && !entry->exclusive))
 		return false;
-	if (entry->sequence >= RA_TOKEN_SEQUENCE_MAX || !ra_epoch_valid(entry->epoch))
+	if (!ra_epoch_valid(entry->epoch))
 		return false;
+	if (entry->users == 0)
+		return entry->sequence < RA_TOKEN_SEQUENCE_MAX;
 	/* readers that join readers must not keep a writer elsewhere out for ever */
-	return entry->users == 0 || !entry->contended || entry->handovers < ra_lock_cohort_limit;
+	return !entry->contended || entry->handovers < ra_lock_cohort_limit;
+}
+
+/*
+ * Under the partition's lock, when can_have() says no: would it mean to wait for
+ * other sessions, here or elsewhere?
+ */
+static bool
+is_taken(const RaLockEntry *entry)
+{
+	return (entry->state == RA_ENTRY_WAITING && !entry->nowait) ||
+		(entry->state == RA_ENTRY_HELD && entry->users > 0);
 }
 
 /* Under the partition's lock: the session gets it */
 static void
 take(RaLockEntry *entry, Held *held)
 {
-	if (entry->sequence++ > 0)
+	if (entry->sequence > 0)
 	{
 		pg_atomic_fetch_add_u64(&ra_cluster->handovers, 1);
 
@@ -634,7 +659,7 @@ take(RaLockEntry *entry, Held *held)
 		 * Half way to the limit, ask whether anybody else queues; until the
 		 * answer is there, take it that they do.
 		 */
-		if (++entry->handovers == (ra_lock_cohort_limit + 1) / 2)
+		if (++entry->handovers >= (ra_lock_cohort_limit + 1) / 2 && !entry->contended)
 		{
 			entry->contended = true;
 			entry->look = true;
@@ -642,8 +667,12 @@ take(RaLockEntry *entry, Held *held)
 		}
 	}
 	pg_atomic_fetch_add_u64(&ra_cluster->grants, 1);
+	/* readers that join others may have the same token */
+	if (entry->sequence < RA_TOKEN_SEQUENCE_MAX)
+		entry->sequence++;
 	entry->users++;
-	held->resets = entry->resets;
+	entry->used_exclusive = held->exclusive;
+	held->users_id = entry->users_id;
 	held->epoch = entry->epoch;
 	held->generation = entry->generation;
 	held->token = entry->token;
@@ -662,25 +691,40 @@ leave(Held *held)
 {
 	LWLock	   *partition = ra_lock_partition(&held->key);
 	RaLockEntry *entry;
+	bool		wake = false;
 
 	LWLockAcquire(partition, LW_EXCLUSIVE);
 	entry = ra_entry_find(&held->key);
-	if (entry && entry->resets == held->resets && entry->users > 0)
+	if (entry && entry->users_id == held->users_id && entry->users > 0)
 	{
 		entry->users--;
 		if (entry->users == 0 && entry->state == RA_ENTRY_HELD &&
-			!(entry->waiters == 0 && !entry->give_up &&
+			!(entry->waiters == 0 && !entry->give_up && entry->sequence < RA_TOKEN_SEQUENCE_MAX &&
 			  entry->handovers < (entry->contended ? ra_lock_cohort_limit : INT_MAX) &&
 			  ra_lock_cohort_limit > 0 &&
 			  LockHasWaiters(&held->tag, held->exclusive ? ExclusiveLock : ShareLock, false)))
 		{
 			entry->give_up = true;
-			ra_entry_queue(entry);
+			ra_entry_enqueue(entry);
+			wake = true;
 		}
 		ra_entry_tidy(entry);
 	}
+	else if (entry)
+		leave_lost(entry);
 	LWLockRelease(partition);
+	if (wake)
+		ra_broker_wake();
 	forget(held);
+}
+
+/* Under the partition's lock: one who had it when it was lost knows now */
+static void
+leave_lost(RaLockEntry *entry)
+{
+	if (entry->lost_users > 0)
+		entry->lost_users--;
+	ra_entry_tidy(entry);
 }
 
 /* This session waited for the local lock in vain; the lock may have been left for it */
@@ -760,7 +804,7 @@ leave_without_local(Held *held)
 
 	LWLockAcquire(partition, LW_EXCLUSIVE);
 	entry = ra_entry_find(&held->key);
-	if (entry && entry->resets == held->resets && entry->users > 0)
+	if (entry && entry->users_id == held->users_id && entry->users > 0)
 	{
 		entry->users--;
 		if (entry->users == 0)
@@ -768,11 +812,30 @@ leave_without_local(Held *held)
 		if (ra_lock_provider == RA_LOCK_PROVIDER_LOCAL)
 			ra_entry_tidy(entry);
 	}
+	else if (entry)
+		leave_lost(entry);
 	LWLockRelease(partition);
 	forget(held);
 }
 
 /* ---------------------------------------------------------------- what a session has */
+
+/* Is the lock still this session's?  It may be lost alone, or with the coordination session. */
+static bool
+still_valid(const Held *held)
+{
+	LWLock	   *partition = ra_lock_partition(&held->key);
+	RaLockEntry *entry;
+	bool		valid;
+
+	if (ra_lock_provider == RA_LOCK_PROVIDER_LOCAL)
+		return true;
+	LWLockAcquire(partition, LW_SHARED);
+	entry = ra_entry_find(&held->key);
+	valid = entry && entry->users_id == held->users_id;
+	LWLockRelease(partition);
+	return valid && ra_epoch_valid(held->epoch);
+}
 
 bool
 ra_lock_held(const RaLockKey *key, RaHeldInfo *info)
@@ -785,7 +848,7 @@ ra_lock_held(const RaLockKey *key, RaHeldInfo *info)
 	if (held == NULL)
 		return false;
 	info->exclusive = held->exclusive;
-	info->lost = !ra_epoch_valid(held->epoch);
+	info->lost = !still_valid(held);
 	info->generation = held->generation;
 	info->token = held->token;
 	info->sequence = held->sequence;
@@ -797,7 +860,9 @@ lost_detail(const Held *held)
 {
 	if (held->epoch != pg_atomic_read_u64(&ra_cluster->epoch))
 		return "The session of this node at the coordination service has ended since the lock was granted.";
-	return "The coordination service has not confirmed this node's session in time, so the lock may be granted to others.";
+	if (!ra_epoch_valid(held->epoch))
+		return "The coordination service has not confirmed this node's session in time, so the lock may be granted to others.";
+	return "The coordination service has it no longer: somebody has removed it there.";
 }
 
 static void
@@ -856,7 +921,7 @@ ra_lock_check_xact(void)
 	hash_seq_init(&scan, held_locks);
 	while ((held = hash_seq_search(&scan)) != NULL)
 	{
-		if (held->xact && !ra_epoch_valid(held->epoch))
+		if (held->xact && !still_valid(held))
 		{
 			hash_seq_term(&scan);
 			report_lost(held);
@@ -932,6 +997,7 @@ end_of_session(int code, Datum arg)
 	Held	   *held;
 
 	LWLockReleaseAll();
+	ConditionVariableCancelSleep();
 	hash_seq_init(&scan, held_locks);
 	while ((held = hash_seq_search(&scan)) != NULL)
 	{

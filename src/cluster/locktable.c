@@ -14,6 +14,8 @@
 #include "storage/shmem.h"
 #include "utils/hsearch.h"
 
+#include "cluster/broker.h"
+#include "cluster/decision.h"
 #include "cluster/fence.h"
 #include "cluster/locktable.h"
 #include "guc.h"
@@ -47,7 +49,7 @@ ra_lock_partition(const RaLockKey *key)
 Size
 ra_locktable_shmem_size(void)
 {
-	return add_size(MAXALIGN(sizeof(RaCluster)),
+	return add_size(add_size(MAXALIGN(sizeof(RaCluster)), ra_decisions_shmem_size()),
 					hash_estimate_size(ra_max_locks, sizeof(RaLockEntry)));
 }
 
@@ -55,7 +57,7 @@ void
 ra_locktable_shmem_request(void)
 {
 	RequestAddinShmemSpace(ra_locktable_shmem_size());
-	RequestNamedLWLockTranche(TRANCHE, RA_LOCK_PARTITIONS + 1);
+	RequestNamedLWLockTranche(TRANCHE, RA_LOCK_PARTITIONS + 2);
 }
 
 /* The caller holds AddinShmemInitLock */
@@ -78,10 +80,12 @@ ra_locktable_shmem_startup(void)
 		pg_atomic_init_u64(&ra_cluster->leader_epoch, 0);
 		pg_atomic_init_u64(&ra_cluster->generation, 0);
 		pg_atomic_init_u64(&ra_cluster->local_token, 0);
+		pg_atomic_init_u64(&ra_cluster->users_id, 0);
 		pg_atomic_init_u64(&ra_cluster->grants, 0);
 		pg_atomic_init_u64(&ra_cluster->handovers, 0);
 		pg_atomic_init_u64(&ra_cluster->requests, 0);
 		pg_atomic_init_u64(&ra_cluster->losses, 0);
+		ra_cluster->zookeeper = ra_broker_serves_zookeeper();
 		ConditionVariableInit(&ra_cluster->list_changed);
 		ra_cluster->list_segment = DSM_HANDLE_INVALID;
 
@@ -92,6 +96,8 @@ ra_locktable_shmem_startup(void)
 		if (ra_lock_provider == RA_LOCK_PROVIDER_LOCAL)
 			pg_atomic_write_u64(&ra_cluster->generation, ra_generation_raise());
 	}
+
+	ra_decisions_shmem_startup(&ra_cluster->partitions[RA_LOCK_PARTITIONS + 1].lock);
 
 	memset(&info, 0, sizeof(info));
 	info.keysize = sizeof(RaLockKey);
@@ -130,6 +136,7 @@ ra_entry_make(const RaLockKey *key, const RaLockName *name)
 		memset((char *) entry + sizeof(RaLockKey), 0, sizeof(RaLockEntry) - sizeof(RaLockKey));
 		memcpy(&entry->name, name, offsetof(RaLockName, data) + name->len);
 		entry->state = RA_ENTRY_IDLE;
+		entry->users_id = pg_atomic_add_fetch_u64(&ra_cluster->users_id, 1);
 		ConditionVariableInit(&entry->changed);
 	}
 	return entry;
@@ -138,24 +145,43 @@ ra_entry_make(const RaLockKey *key, const RaLockName *name)
 void
 ra_entry_tidy(RaLockEntry *entry)
 {
-	if (entry->state == RA_ENTRY_IDLE && entry->users == 0 && entry->waiters == 0 && !entry->queued)
+	if (entry->state == RA_ENTRY_IDLE && entry->users == 0 && entry->lost_users == 0 &&
+		entry->waiters == 0 && !entry->queued)
 		hash_search_with_hash_value(entries, &entry->key, key_hash(&entry->key, sizeof(RaLockKey)),
 									HASH_REMOVE, NULL);
 }
 
 void
+ra_entry_disown(RaLockEntry *entry)
+{
+	entry->lost_users += entry->users;
+	entry->users = 0;
+	entry->users_id = pg_atomic_add_fetch_u64(&ra_cluster->users_id, 1);
+}
+
+void
 ra_entry_queue(RaLockEntry *entry)
 {
-	Latch	   *latch;
+	ra_entry_enqueue(entry);
+	ra_broker_wake();
+}
 
-	if (!entry->queued)
-	{
-		entry->queued = true;
-		SpinLockAcquire(&ra_cluster->queue_lock);
-		dlist_push_tail(&ra_cluster->queue, &entry->node);
-		SpinLockRelease(&ra_cluster->queue_lock);
-	}
-	latch = ra_cluster->broker_latch;
+void
+ra_entry_enqueue(RaLockEntry *entry)
+{
+	if (entry->queued)
+		return;
+	entry->queued = true;
+	SpinLockAcquire(&ra_cluster->queue_lock);
+	dlist_push_tail(&ra_cluster->queue, &entry->node);
+	SpinLockRelease(&ra_cluster->queue_lock);
+}
+
+void
+ra_broker_wake(void)
+{
+	Latch	   *latch = ra_cluster->broker_latch;
+
 	if (latch)
 		SetLatch(latch);
 }
@@ -204,11 +230,18 @@ ra_lock_tag(LOCKTAG *tag, const RaLockKey *key)
 						 RA_LOCK_CLASS);
 }
 
+/*
+ * A lease that is seen may be the next session's, which began after the epoch was
+ * read; then the epoch has changed before the lease, and is seen to have.
+ */
 bool
 ra_epoch_valid(uint64 epoch)
 {
+	uint64		valid_until;
+
 	if (ra_lock_provider == RA_LOCK_PROVIDER_LOCAL)
 		return true;
-	return epoch == pg_atomic_read_u64(&ra_cluster->epoch) &&
-		ra_boottime() < pg_atomic_read_u64(&ra_cluster->valid_until);
+	valid_until = pg_atomic_read_u64(&ra_cluster->valid_until);
+	pg_read_barrier();
+	return epoch == pg_atomic_read_u64(&ra_cluster->epoch) && ra_boottime() < valid_until;
 }

@@ -63,7 +63,8 @@ typedef enum RaEntryState
 
 /*
  * All but the key under the entry's partition lock.  An entry is removed by whoever finds
- * it idle, unused and not queued.
+ * it idle, unused and not queued.  One that was lost stays until those who had it
+ * know, so that a view can tell.
  */
 typedef struct RaLockEntry
 {
@@ -78,9 +79,11 @@ typedef struct RaLockEntry
 	bool		look;			/* the broker shall look for contenders */
 	bool		contended;		/* other nodes queue for it, as last seen */
 	int			users;			/* sessions that have it */
+	int			lost_users;		/* sessions that had it when it was lost, and have not let go yet */
+	bool		used_exclusive; /* by the latest user */
 	int			waiters;		/* sessions that have the local lock and wait for the service */
 	int			nowait_waiters; /* of these, by try_ functions */
-	uint32		resets;			/* how often users was set anew, see lock.c */
+	uint64		users_id;		/* of those that users counts: another one whenever it starts anew */
 	uint32		refusals;		/* how often an attempt without queueing failed */
 	int			handovers;		/* grants since the service granted it */
 	int			sequence;		/* grants since then, part of the token */
@@ -144,6 +147,7 @@ typedef struct RaCluster
 
 	LWLockPadded *partitions;
 
+	bool		zookeeper;		/* the broker's service is that; immutable */
 	pid_t		broker_pid;
 	Latch	   *volatile broker_latch;	/* NULL: none runs; read without a lock */
 	slock_t		queue_lock;
@@ -160,6 +164,7 @@ typedef struct RaCluster
 	pg_atomic_uint64 generation;
 
 	pg_atomic_uint64 local_token;	/* last one given, provider local */
+	pg_atomic_uint64 users_id;	/* last one given to an entry */
 
 	/* counted since the server was started */
 	pg_atomic_uint64 grants;	/* locks that sessions got */
@@ -196,8 +201,18 @@ extern RaLockEntry *ra_entry_make(const RaLockKey *key, const RaLockName *name);
 /* Under the partition's lock: remove the entry if nobody needs it */
 extern void ra_entry_tidy(RaLockEntry *entry);
 
+/* Under the partition's lock: none of those that have had it has it any longer */
+extern void ra_entry_disown(RaLockEntry *entry);
+
 /* Under the partition's lock: have the broker look at the entry */
 extern void ra_entry_queue(RaLockEntry *entry);
+
+/*
+ * The same in two steps, for who is in a hurry: woken while the partition is still
+ * locked, the broker would run into that lock.
+ */
+extern void ra_entry_enqueue(RaLockEntry *entry);
+extern void ra_broker_wake(void);	/* after the partition's lock was released */
 
 /* The broker's side: next entry of the queue, no longer queued; NULL: none */
 extern RaLockEntry *ra_entry_dequeue(void);

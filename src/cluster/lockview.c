@@ -20,6 +20,9 @@
 /* how long a view waits for the coordination service */
 #define LIST_TIMEOUT_MS 5000
 
+/* a hash table may hold a few more than it was made for */
+#define SPARE_ENTRIES 64
+
 #define ENTRY_COLUMNS 7
 #define LISTED_COLUMNS 6
 #define STATUS_COLUMNS 11
@@ -69,7 +72,7 @@ ra_lock_entries(PG_FUNCTION_ARGS)
 
 	/* copied first: nothing may throw while the table is locked */
 	copies.n = 0;
-	copies.size = ra_max_locks;
+	copies.size = ra_max_locks + SPARE_ENTRIES;
 	copies.entries = MemoryContextAllocHuge(CurrentMemoryContext,
 											(Size) copies.size * sizeof(RaLockEntry));
 	ra_entries_visit(copy_entry, &copies);
@@ -86,7 +89,7 @@ ra_lock_entries(PG_FUNCTION_ARGS)
 		values[2] = Int64GetDatum((int64) entry->key.high);
 		values[3] = CStringGetTextDatum(held ? "held" : entry->state == RA_ENTRY_WAITING ? "waiting" : "idle");
 		values[4] = BoolGetDatum(entry->exclusive);
-		values[5] = BoolGetDatum(held && !local && !ra_epoch_valid(entry->epoch));
+		values[5] = BoolGetDatum(!local && (held ? !ra_epoch_valid(entry->epoch) : entry->lost_users > 0));
 		if (held)
 			values[6] = NumericGetDatum(ra_token_numeric(entry->generation, entry->token,
 														 Max(0, entry->sequence - 1)));
@@ -149,6 +152,7 @@ ra_lock_list(PG_FUNCTION_ARGS)
 				}
 				PG_CATCH();
 				{
+					HOLD_INTERRUPTS();	/* LWLockRelease() will resume them */
 					LWLockRelease(ra_cluster->lock);
 					PG_RE_THROW();
 				}
@@ -262,7 +266,7 @@ check_token(FunctionCallInfo fcinfo, const RaLockName *name, const RaLockKey *ke
 	if (found)
 		entry = *found;
 	LWLockRelease(partition);
-	if (entry.users > 0 && entry.exclusive && entry.sequence > 0)
+	if (entry.users > 0 && entry.used_exclusive && entry.sequence > 0)
 	{
 		newest = ra_token_numeric(entry.generation, entry.token, entry.sequence - 1);
 		if (DatumGetBool(DirectFunctionCall2(numeric_lt, NumericGetDatum(token), NumericGetDatum(newest))))

@@ -9,8 +9,8 @@
 /* by kind; NULL: not in this build */
 static const RaRegister *const registers[] = {
 	[RA_REGISTER_LOCAL] = &ra_register_local,
-	[RA_REGISTER_ZOOKEEPER] = NULL,
-	[RA_REGISTER_PAXOS] = NULL,
+	[RA_REGISTER_ZOOKEEPER] = &ra_register_zookeeper,
+	[RA_REGISTER_PAXOS] = &ra_register_paxos,
 };
 
 static const char *const names[] = {

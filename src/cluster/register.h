@@ -62,6 +62,9 @@ typedef struct RaRegister
 /* By its kind; ERROR with a hint if this server is not set up for it */
 extern const RaRegister *ra_register(RaRegisterKind kind);
 
+extern const RaRegister ra_register_zookeeper;
+extern const RaRegister ra_register_paxos;
+
 /* How gids name the kind; false: no kind has that letter */
 extern const char *ra_register_name(RaRegisterKind kind);
 extern char ra_register_letter(RaRegisterKind kind);

@@ -21,10 +21,8 @@
 #include "window.h"
 #include "window_columns.h"
 
-/* Sixteen bytes of a column */
-typedef uint16_t Lanes16 __attribute__((vector_size(16)));
-
 static void window_restart(Window *w, const RaWindowSpec *spec);
+static void forget_hints(Window *w, const RaWindowSpec *spec, uint32_t p);
 static void window_move(Window *to, const Window *from, const RaWindowSpec *spec);
 static bool window_sums_fit(const Window *w, const RaWindowSpec *spec, const RaEvent *event,
 							int64_t replaced);
@@ -32,6 +30,8 @@ static bool window_holds(const Window *w, const RaWindowSpec *spec, uint32_t p,
 						 const RaEvent *event);
 static void window_insert(Window *w, const RaWindowSpec *spec, uint32_t p, const RaEvent *event);
 static void window_delete(Window *w, const RaWindowSpec *spec, uint32_t p);
+static void special_insert(Window *w, const RaWindowSpec *spec, int m, int nth, uint32_t p,
+						   uint8_t state);
 static void int_insert(Window *w, const RaWindowSpec *spec, int m, uint32_t p,
 					   const RaValue *value);
 static void int_delete(Window *w, const RaWindowSpec *spec, int m, uint32_t p);
@@ -46,8 +46,6 @@ static void blocks_rebuild(Window *w, const RaWindowSpec *spec, int m, uint32_t 
 static void bits_insert(Bits bits, uint32_t p, uint32_t end, bool bit);
 static void bits_delete(Bits bits, uint32_t p, uint32_t end);
 static void bits_move(Bits to, Bits from, uint32_t start, uint32_t end);
-static int64_t window_find_key(const Window *w, uint32_t hi, uint64_t key);
-static uint32_t hashes_find_last(Hashes hashes, uint32_t p, uint32_t q, uint64_t hash);
 static uint64_t window_layout(const RaWindowSpec *spec, uint32_t capacity,
 							  uint32_t bytes_capacity, Window *w);
 static uint64_t group_size(const RaMeasureSpec *measure, uint64_t capacity);
@@ -71,6 +69,8 @@ ra_window_init(void *mem, const RaWindowSpec *spec, uint32_t capacity, uint32_t 
 	w->head.capacity = capacity;
 	w->head.bytes_capacity = bytes_capacity;
 	w->head.complete_from = complete_from;
+	if (hinted(capacity))
+		memset(window_edges(w, spec), 0, NEDGES * sizeof(uint32_t));
 	window_restart(w, spec);
 	return &w->head;
 }
@@ -100,7 +100,9 @@ group_size(const RaMeasureSpec *measure, uint64_t capacity)
 		case RA_MEASURE_COUNT:
 			break;
 		case RA_MEASURE_INT:
-			size += 8 + 8 * (capacity + 1) + nblocks * sizeof(IntBlock);
+			size += sizeof(IntHead) + 8 * (capacity + 1) + nblocks * sizeof(IntBlock);
+			if (measure->minmax && hinted((uint32_t) capacity))
+				size += NEXTREMA * sizeof(Extremum);
 			if (measure->sumsq)
 				size += 16 * (capacity + 1);
 			break;
@@ -109,6 +111,8 @@ group_size(const RaMeasureSpec *measure, uint64_t capacity)
 			break;
 		case RA_MEASURE_HASH:
 			size += (8 + (distances_narrow((uint32_t) capacity) ? 2 : 4)) * capacity;
+			if (hinted((uint32_t) capacity))
+				size += NDISTINCT * sizeof(Distinct);
 			break;
 		case RA_MEASURE_WORD:
 			size += 8 * capacity;
@@ -124,8 +128,11 @@ group_size(const RaMeasureSpec *measure, uint64_t capacity)
 static uint64_t
 window_layout(const RaWindowSpec *spec, uint32_t capacity, uint32_t bytes_capacity, Window *w)
 {
-	uint64_t	size = align8(offsetof(Window, groups) + spec->nmeasures * sizeof(uint32_t));
+	uint64_t	size = offsetof(Window, groups) + spec->nmeasures * sizeof(uint32_t);
 
+	if (hinted(capacity))
+		size += NEDGES * sizeof(uint32_t);
+	size = align8(size);
 	if (w)
 		w->times = (uint32_t) size;
 	size += (uint64_t) capacity * sizeof(int64_t);
@@ -157,7 +164,7 @@ ra_window_add(RaWindow *window, const RaWindowSpec *spec, const RaEvent *event)
 
 	i = ra_window_bound(window, event->time);
 	if (i > 0 && window_times(w)[w->start + i - 1] == event->time)
-		replaced = window_find_key(w, i, event->key);
+		replaced = ra_window_find_key(w, i, event->key);
 
 	if (!window_sums_fit(w, spec, event, replaced))
 		return RA_WINDOW_RANGE;
@@ -249,10 +256,34 @@ window_restart(Window *w, const RaWindowSpec *spec)
 		}
 		if (spec->measures[m].kind == RA_MEASURE_INT)
 		{
-			*int_magnitude(w, spec, m) = 0;
+			memset(int_head(w, spec, m), 0, sizeof(IntHead));
 			int_sums(w, spec, m)[0] = 0;
 			if (spec->measures[m].sumsq)
 				store128(int_squares(w, spec, m), 0);
+		}
+	}
+	forget_hints(w, spec, 0);
+}
+
+/* Slots from p on are about to change, or to be used for something else */
+static void
+forget_hints(Window *w, const RaWindowSpec *spec, uint32_t p)
+{
+	if (!hinted(w->head.capacity))
+		return;
+	for (int m = 0; m < spec->nmeasures; m++)
+	{
+		if (spec->measures[m].kind == RA_MEASURE_INT && spec->measures[m].minmax)
+		{
+			for (int k = 0; k < NEXTREMA; k++)
+				if (int_extrema(w, spec, m)[k].to > p)
+					int_extrema(w, spec, m)[k].to = 0;
+		}
+		else if (spec->measures[m].kind == RA_MEASURE_HASH)
+		{
+			for (int k = 0; k < NDISTINCT; k++)
+				if (hash_distinct(w, spec, m)[k].to > p)
+					hash_distinct(w, spec, m)[k].to = 0;
 		}
 	}
 }
@@ -275,6 +306,7 @@ window_move(Window *to, const Window *from, const RaWindowSpec *spec)
 	memmove(to_keys.low, keys.low + start, n * sizeof(uint16_t));
 	to->start = 0;
 	to->head.count = (uint32_t) n;
+	ra_window_shift_hints(to, from, spec, start);
 
 	for (int m = 0; m < spec->nmeasures; m++)
 	{
@@ -282,7 +314,7 @@ window_move(Window *to, const Window *from, const RaWindowSpec *spec)
 		void	   *columns = group_columns(from, spec, m);
 		void	   *to_columns = group_columns(to, spec, m);
 
-		for (int k = 0; k < group_nbits(measure); k++)
+		for (int k = 0; k < group_nbits_kept(from, spec, m); k++)
 			bits_move(group_bits(to, m, k), group_bits(from, m, k), start, end);
 
 		switch ((RaMeasureKind) measure->kind)
@@ -290,7 +322,7 @@ window_move(Window *to, const Window *from, const RaWindowSpec *spec)
 			case RA_MEASURE_COUNT:
 				break;
 			case RA_MEASURE_INT:
-				*int_magnitude(to, spec, m) = *int_magnitude(from, spec, m);
+				*int_head(to, spec, m) = *int_head(from, spec, m);
 				memmove(int_sums(to, spec, m), int_sums(from, spec, m) + start,
 						(n + 1) * sizeof(uint64_t));
 				if (measure->sumsq)
@@ -363,7 +395,7 @@ window_sums_fit(const Window *w, const RaWindowSpec *spec, const RaEvent *event,
 		if (measure->kind != RA_MEASURE_INT || !(measure->sum || measure->sumsq) ||
 			event->values[m].state != RA_VALUE_FINITE)
 			continue;
-		held = *int_magnitude(w, spec, m);
+		held = int_head(w, spec, m)->magnitude;
 		if (replaced >= 0)
 			held -= magnitude(int_value(int_sums(w, spec, m), w->start + (uint32_t) replaced));
 		if (held + magnitude(event->values[m].v.i) >= MAX_SUM)
@@ -439,6 +471,7 @@ window_insert(Window *w, const RaWindowSpec *spec, uint32_t p, const RaEvent *ev
 	uint32_t	end = window_end(w);
 	Hashes		keys = window_keys(w);
 
+	forget_hints(w, spec, p);
 	column_open(window_times(w), sizeof(int64_t), p, end);
 	column_open(keys.middle, sizeof(uint32_t), p, end);
 	column_open(keys.low, sizeof(uint16_t), p, end);
@@ -464,8 +497,7 @@ window_insert(Window *w, const RaWindowSpec *spec, uint32_t p, const RaEvent *ev
 				break;
 			case RA_MEASURE_INT:
 				if (measure->special)
-					for (uint8_t state = RA_VALUE_NAN; state <= RA_VALUE_NINF; state++)
-						bits_insert(group_bits(w, m, nth++), p, end, value->state == state);
+					special_insert(w, spec, m, nth, p, value->state);
 				int_insert(w, spec, m, p, value);
 				break;
 			case RA_MEASURE_FLOAT:
@@ -497,6 +529,7 @@ window_delete(Window *w, const RaWindowSpec *spec, uint32_t p)
 	uint32_t	end = window_end(w);
 	Hashes		keys = window_keys(w);
 
+	forget_hints(w, spec, p);
 	window_forget(w, spec, 1, p);
 	column_close(window_times(w), sizeof(int64_t), p, end);
 	column_close(keys.middle, sizeof(uint32_t), p, end);
@@ -524,7 +557,7 @@ window_delete(Window *w, const RaWindowSpec *spec, uint32_t p)
 				column_close(group_columns(w, spec, m), sizeof(uint32_t), p, end);
 				break;
 		}
-		for (int k = 0; k < group_nbits(measure); k++)
+		for (int k = 0; k < group_nbits_kept(w, spec, m); k++)
 			bits_delete(group_bits(w, m, k), p, end);
 	}
 
@@ -551,10 +584,13 @@ window_forget(Window *w, const RaWindowSpec *spec, uint32_t n, uint32_t p)
 		if (measure->kind == RA_MEASURE_INT)
 		{
 			const uint64_t *sums = int_sums(w, spec, m);
-			uint64_t   *held = int_magnitude(w, spec, m);
+			IntHead    *head = int_head(w, spec, m);
+			States		states = group_states(w, spec, m);
 
 			for (uint32_t q = p; q < p + n; q++)
-				*held -= magnitude(int_value(sums, q));
+				head->magnitude -= magnitude(int_value(sums, q));
+			for (int k = 0; k < 3 && states.special[0].words; k++)
+				head->nspecial -= bits_count(states.special[k], p, p + n);
 		}
 		else if (measure->kind == RA_MEASURE_BYTES)
 		{
@@ -580,6 +616,30 @@ window_forget(Window *w, const RaWindowSpec *spec, uint32_t n, uint32_t p)
  * the event inserted, or still the one deleted.
  */
 
+/* Which slots have NaN or infinity is kept only while any has; that is seldom */
+static void
+special_insert(Window *w, const RaWindowSpec *spec, int m, int nth, uint32_t p, uint8_t state)
+{
+	IntHead    *head = int_head(w, spec, m);
+	uint32_t	end = window_end(w) - 1;
+	bool		special = state >= RA_VALUE_NAN;
+
+	if (head->nspecial == 0 && !special)
+		return;
+	for (int k = 0; k < 3; k++)
+	{
+		Bits		bits = group_bits(w, m, nth + k);
+
+		if (head->nspecial == 0)
+		{
+			memset(bits.words, 0, (end / BLOCK + 1) * sizeof(uint64_t));
+			memset(bits.ranks, 0, (end / BLOCK + 1) * sizeof(uint32_t));
+		}
+		bits_insert(bits, p, end, state == RA_VALUE_NAN + k);
+	}
+	head->nspecial += special;
+}
+
 static void
 int_insert(Window *w, const RaWindowSpec *spec, int m, uint32_t p, const RaValue *value)
 {
@@ -587,7 +647,7 @@ int_insert(Window *w, const RaWindowSpec *spec, int m, uint32_t p, const RaValue
 	uint64_t   *sums = int_sums(w, spec, m);
 	int64_t		i = value->state == RA_VALUE_FINITE ? value->v.i : 0;
 
-	*int_magnitude(w, spec, m) += magnitude(i);
+	int_head(w, spec, m)->magnitude += magnitude(i);
 	column_open(sums, sizeof(uint64_t), p + 1, end);
 	sums[p + 1] = sums[p];
 	for (uint32_t q = p + 1; q <= end; q++)
@@ -632,10 +692,18 @@ hash_insert(Window *w, const RaWindowSpec *spec, int m, uint32_t p, const RaValu
 	uint32_t	distance = 0;
 	bool		counts = value->state != RA_VALUE_NONE;
 	uint64_t	hash = counts ? value->v.h : 0;
+	int64_t		value_time = window_times(w)[p];
 
 	if (counts)
 	{
-		uint32_t	previous = ra_window_find_hash(w, spec, m, w->start, p, hash);
+		uint32_t	first = w->start;
+		uint32_t	previous;
+
+		/* further back than any range reaches is as good as nowhere */
+		if (spec->measures[m].span > 0 && value_time > INT64_MIN + spec->measures[m].span)
+			first += ra_window_begin(&w->head, spec, spec->measures[m].begin,
+									 value_time - spec->measures[m].span - 1);
+		previous = ra_window_find_hash(w, spec, m, first, p, hash);
 
 		distance = previous == NOWHERE ? UINT32_MAX : p - previous;
 	}
@@ -827,8 +895,6 @@ bits_move(Bits to, Bits from, uint32_t start, uint32_t end)
 	}
 }
 
-/* Bytes and hashes */
-
 /* Append a value to the byte area; returns its place */
 static uint32_t
 bytes_append(Window *w, const void *data, uint32_t len)
@@ -846,126 +912,4 @@ bytes_append(Window *w, const void *data, uint32_t len)
 	w->head.bytes_used = used + len;
 	w->head.bytes_live += used + len - place;
 	return place;
-}
-
-/* The last slot in [p, q) with that hash, or NOWHERE */
-static uint32_t
-hashes_find_last(Hashes hashes, uint32_t p, uint32_t q, uint64_t hash)
-{
-	Lanes16		wanted = (Lanes16) {0} + (uint16_t) hash;
-
-	/* 32 at a time, then 8; what matches in 16 bits is nearly always it */
-	while (q - p >= 8)
-	{
-		uint32_t	n = q - p >= 32 ? 32 : 8;
-		Lanes16		match;
-		uint64_t	any[2];
-
-		if (n == 32)
-		{
-			Lanes16		a[4];
-
-			memcpy(a, hashes.low + q - 32, sizeof(a));
-			match = (Lanes16) (a[0] == wanted) | (Lanes16) (a[1] == wanted) |
-				(Lanes16) (a[2] == wanted) | (Lanes16) (a[3] == wanted);
-		}
-		else
-		{
-			memcpy(&match, hashes.low + q - 8, sizeof(match));
-			match = (Lanes16) (match == wanted);
-		}
-		memcpy(any, &match, sizeof(any));
-		if (any[0] | any[1])
-		{
-			for (uint32_t r = q; r-- > q - n;)
-				if (hashes.low[r] == (uint16_t) hash && hashes_get(hashes, r) == hash)
-					return r;
-		}
-		q -= n;
-	}
-	while (q-- > p)
-		if (hashes.low[q] == (uint16_t) hash && hashes_get(hashes, q) == hash)
-			return q;
-	return NOWHERE;
-}
-
-/* The last slot in [p, q) that counts and has that hash, or NOWHERE */
-uint32_t
-ra_window_find_hash(const Window *w, const RaWindowSpec *spec, int m, uint32_t p, uint32_t q,
-					uint64_t hash)
-{
-	Hashes		hashes = hash_values(w, spec, m);
-	Distances	distances = hash_distances(w, spec, m);
-
-	while ((q = hashes_find_last(hashes, p, q, hash)) != NOWHERE)
-		if (distances_get(distances, q) != 0)
-			return q;
-	return NOWHERE;
-}
-
-/*
- * Looking up
- */
-
-/* Index of the first event later than time; or, if !after, not earlier */
-static inline uint32_t
-window_search(const Window *w, int64_t time, bool after)
-{
-	const int64_t *times = window_times(w) + w->start;
-	uint32_t	lo = 0;
-	uint32_t	n = w->head.count;
-
-	while (n > 0)
-	{
-		uint32_t	half = n / 2;
-		bool		behind = after ? times[lo + half] <= time : times[lo + half] < time;
-
-		lo += behind ? half + 1 : 0;
-		n = behind ? n - half - 1 : half;
-	}
-	return lo;
-}
-
-uint32_t
-ra_window_bound(const RaWindow *window, int64_t time)
-{
-	const Window *w = (const Window *) window;
-
-	/* mostly asked for the time of the latest event */
-	if (window->count > 0 && window_times(w)[window_end(w) - 1] <= time)
-		return window->count;
-	return window_search(w, time, true);
-}
-
-int64_t
-ra_window_find(const RaWindow *window, int64_t time, uint64_t key)
-{
-	const Window *w = (const Window *) window;
-	uint32_t	hi = ra_window_bound(window, time);
-
-	if (hi == 0 || window_times(w)[w->start + hi - 1] != time)
-		return -1;
-	return window_find_key(w, hi, key);
-}
-
-/* Index of the event with that key and the time of event hi - 1, or -1 */
-static int64_t
-window_find_key(const Window *w, uint32_t hi, uint64_t key)
-{
-	int64_t		time = window_times(w)[w->start + hi - 1];
-	uint32_t	lo = hi - 1;
-	uint32_t	p;
-
-	if (lo > 0 && window_times(w)[w->start + lo - 1] == time)
-		lo = window_search(w, time, false);
-	p = hashes_find_last(window_keys(w), w->start + lo, w->start + hi, fold_key(key));
-	return p == NOWHERE ? -1 : (int64_t) (p - w->start);
-}
-
-int64_t
-ra_window_time(const RaWindow *window, uint32_t i)
-{
-	const Window *w = (const Window *) window;
-
-	return window_times(w)[w->start + i];
 }

@@ -53,6 +53,9 @@ typedef struct RaMeasureSpec
 	bool		sumsq;			/* INT: stddev or variance wanted (implies sum) */
 	bool		minmax;			/* INT, FLOAT: min or max wanted */
 	bool		special;		/* INT: NaN and infinities can occur */
+	int64_t		span;			/* HASH: > 0: ranges end less than this after they
+								 * begin, see ra_window_distinct() ... */
+	int			begin;			/* ... and the number of the longest one's begin */
 } RaMeasureSpec;
 
 /* The columns of a window; the same for all entities of one definition */
@@ -159,7 +162,7 @@ extern void ra_window_copy(RaWindow *dst, const RaWindow *src, const RaWindowSpe
 
 /*
  * Add an event, or replace the one with its key (at the same time).  Appending
- * costs O(1) per measure (HASH: a look back for the same value), a late event
+ * costs O(1) per measure (HASH: a look back for the same value within the span), a late event
  * O(events behind it).  BYTES must not point into the window itself.
  */
 extern RaWindowResult ra_window_add(RaWindow *w, const RaWindowSpec *spec, const RaEvent *event);
@@ -179,8 +182,38 @@ extern uint32_t ra_window_trim(RaWindow *w, const RaWindowSpec *spec, int64_t ho
 /* Index of the first event later than time (= number of events up to time) */
 extern uint32_t ra_window_bound(const RaWindow *w, int64_t time);
 
+/*
+ * The same, with a hint where the nth such index was; if somebody leaves one:
+ * by time it moves little, so that it is found near.  RA_WINDOW_NOW instead of
+ * n: that of the event being scored, where ranges end.
+ */
+#define RA_WINDOW_NOW	(-1)
+extern uint32_t ra_window_begin(const RaWindow *w, const RaWindowSpec *spec, int nth, int64_t time);
+extern void ra_window_note_begin(RaWindow *w, const RaWindowSpec *spec, int nth, uint32_t lo);
+
+/*
+ * Note the extremum of the range for ra_window_aggregate(), which then finds it
+ * in O(1), as well for ranges that begin and end a little later.  INT only; nth
+ * tells apart what is noted of one measure.
+ */
+extern void ra_window_note_extremum(RaWindow *w, const RaWindowSpec *spec, int m, int nth,
+									uint32_t lo, uint32_t hi, bool max);
+
+/* Note the number of distinct values for ra_window_distinct(), likewise */
+extern void ra_window_note_distinct(RaWindow *w, const RaWindowSpec *spec, int m, int nth,
+									uint32_t lo, uint32_t hi);
+
+/*
+ * Ask the processor for the memory that an event's arrival, or its ranges, will
+ * touch.  The window may change, or become another's, meanwhile.
+ */
+extern void ra_window_prefetch(const RaWindow *w, const RaWindowSpec *spec, bool ranges);
+
 /* Index of the event with that time and key, or -1 */
 extern int64_t ra_window_find(const RaWindow *w, int64_t time, uint64_t key);
+
+/* The same, if it is known that ra_window_bound() of the time is hi */
+extern int64_t ra_window_find_before(const RaWindow *w, uint32_t hi, int64_t time, uint64_t key);
 
 /* Time of the event at index i */
 extern int64_t ra_window_time(const RaWindow *w, uint32_t i);
@@ -188,15 +221,21 @@ extern int64_t ra_window_time(const RaWindow *w, uint32_t i);
 /*
  * Aggregate measure m over the events [lo, hi) and, if self is not NULL, one
  * more value behind them.  O(1) for counts and integer sums; O(block + n /
- * block) for min and max; O(n) for doubles.
+ * block) for min and max, unless noted; O(n) for doubles.
  */
 extern void ra_window_aggregate(const RaWindow *w, const RaWindowSpec *spec, int m,
 								uint32_t lo, uint32_t hi, const RaValue *self,
 								int want, RaAggregate *result);
 
-/* count(DISTINCT value) over [lo, hi) and self: O(n) with a small constant */
+/*
+ * count(DISTINCT value) over [lo, hi) and self: O(n) with a small constant,
+ * less if a similar range was noted.
+ * self_next: self is the event at index hi, if that is held.  If the measure
+ * has a span, times within the range, and self's, must not differ by more.
+ */
 extern uint64_t ra_window_distinct(const RaWindow *w, const RaWindowSpec *spec, int m,
-								   uint32_t lo, uint32_t hi, const RaValue *self);
+								   uint32_t lo, uint32_t hi, const RaValue *self,
+								   bool self_next);
 
 /*
  * The last (or first) value that counts among [lo, hi): true and *value, whose

@@ -12,6 +12,9 @@
 #include "window.h"
 #include "window_columns.h"
 
+/* To count anew is cheaper than to find out whether so many events come again */
+#define DISTINCT_GONE 3
+
 /* Sixteen bytes of a column */
 typedef uint16_t Lanes16 __attribute__((vector_size(16)));
 typedef uint32_t Lanes32 __attribute__((vector_size(16)));
@@ -26,8 +29,12 @@ typedef struct FloatState
 
 static void aggregate_int(const Window *w, const RaWindowSpec *spec, int m, uint32_t p,
 						  uint32_t q, const RaValue *self, int want, RaAggregate *result);
+static void extremum_int(const Window *w, const RaWindowSpec *spec, int m, const States *states,
+						 uint32_t p, uint32_t q, bool max, IntBlock *all);
 static void aggregate_float(const Window *w, const RaWindowSpec *spec, int m, uint32_t p,
 							uint32_t q, const RaValue *self, int want, RaAggregate *result);
+static uint32_t count_distinct(const Window *w, const RaWindowSpec *spec, int m, uint32_t p,
+							   uint32_t q);
 static uint32_t count_reaching(Distances distances, uint32_t p, uint32_t q);
 
 /* member by member, since gcc clears a struct of this size with "rep stos" */
@@ -48,10 +55,9 @@ ra_window_aggregate(const RaWindow *window, const RaWindowSpec *spec, int m, uin
 	const Window *w = (const Window *) window;
 	uint32_t	p = w->start + lo;
 	uint32_t	q = w->start + hi;
-	States		states = group_states(w, spec, m);
 
 	aggregate_clear(result);
-	result->n = states_count(&states, p, q);
+	result->n = spec->measures[m].always ? q - p : bits_count(group_bits(w, m, 0), p, q);
 	if (self && self->state != RA_VALUE_NONE)
 		result->n++;
 	else
@@ -68,10 +74,11 @@ aggregate_int(const Window *w, const RaWindowSpec *spec, int m, uint32_t p, uint
 			  const RaValue *self, int want, RaAggregate *result)
 {
 	const uint64_t *sums = int_sums(w, spec, m);
-	States		states = group_states(w, spec, m);
 
-	if (states.special[0].words)
+	if (int_head(w, spec, m)->nspecial > 0)
 	{
+		States		states = group_states(w, spec, m);
+
 		result->nan = bits_count(states.special[0], p, q);
 		result->pinf = bits_count(states.special[1], p, q);
 		result->ninf = bits_count(states.special[2], p, q);
@@ -100,26 +107,51 @@ aggregate_int(const Window *w, const RaWindowSpec *spec, int m, uint32_t p, uint
 	}
 	if (want & (RA_WANT_MIN | RA_WANT_MAX))
 	{
-		const IntBlock *blocks = int_blocks(w, spec, m);
-		IntBlock	all;
+		States		states = group_states(w, spec, m);
+		IntBlock	min;
+		IntBlock	max;
 
-		int_block_clear(&all);
-		for (uint32_t k = p / BLOCK; k * BLOCK < q && p < q; k++)
-		{
-			uint64_t	members = word_range(k, p, q);
-
-			if (members == ALL)
-			{
-				int_block_add(&all, blocks[k].min);
-				int_block_add(&all, blocks[k].max);
-			}
-			else
-				int_block_add_slots(&all, sums, k, members & states_finite(&states, k));
-		}
+		int_block_clear(&min);
+		int_block_clear(&max);
+		if (want & RA_WANT_MIN)
+			extremum_int(w, spec, m, &states, p, q, false, &min);
+		if (want & RA_WANT_MAX)
+			extremum_int(w, spec, m, &states, p, q, true, &max);
 		if (self)
-			int_block_add(&all, self->v.i);
-		result->min = all.min;
-		result->max = all.max;
+		{
+			int_block_add(&min, self->v.i);
+			int_block_add(&max, self->v.i);
+		}
+		result->min = min.min;
+		result->max = max.max;
+	}
+}
+
+/* Add the smallest or largest value of [p, q), and perhaps others of them */
+static void
+extremum_int(const Window *w, const RaWindowSpec *spec, int m, const States *states, uint32_t p,
+			 uint32_t q, bool max, IntBlock *all)
+{
+	const uint64_t *sums = int_sums(w, spec, m);
+	const IntBlock *blocks = int_blocks(w, spec, m);
+	const Extremum *known = ra_window_extremum(w, spec, m, max, p, q);
+
+	if (known)
+	{
+		int_block_add(all, known->value);
+		p = known->to;
+	}
+	for (uint32_t k = p / BLOCK; k * BLOCK < q && p < q; k++)
+	{
+		uint64_t	members = word_range(k, p, q);
+
+		if (members == ALL)
+		{
+			int_block_add(all, blocks[k].min);
+			int_block_add(all, blocks[k].max);
+		}
+		else
+			int_block_add_slots(all, sums, k, members & states_finite(states, k));
 	}
 }
 
@@ -221,17 +253,66 @@ aggregate_float(const Window *w, const RaWindowSpec *spec, int m, uint32_t p, ui
 
 uint64_t
 ra_window_distinct(const RaWindow *window, const RaWindowSpec *spec, int m, uint32_t lo,
-				   uint32_t hi, const RaValue *self)
+				   uint32_t hi, const RaValue *self, bool self_next)
 {
 	const Window *w = (const Window *) window;
+	Distances	distances = hash_distances(w, spec, m);
 	uint32_t	p = w->start + lo;
 	uint32_t	q = w->start + hi;
-	uint64_t	n = count_reaching(hash_distances(w, spec, m), p, q);
+	uint64_t	n = count_distinct(w, spec, m, p, q);
 
-	if (self && self->state != RA_VALUE_NONE &&
-		ra_window_find_hash(w, spec, m, p, q, self->v.h) == NOWHERE)
-		n++;
-	return n;
+	if (!self || self->state == RA_VALUE_NONE)
+		return n;
+	/* an event that is held knows where the one before it is */
+	if (self_next && q < window_end(w) && distances_get(distances, q) != 0 &&
+		hashes_get(hash_values(w, spec, m), q) == self->v.h)
+		return n + (distances_get(distances, q) > q - p);
+	return n + (ra_window_find_hash(w, spec, m, p, q, self->v.h) == NOWHERE);
+}
+
+void
+ra_window_note_distinct(RaWindow *window, const RaWindowSpec *spec, int m, int nth, uint32_t lo,
+						uint32_t hi)
+{
+	const Window *w = (const Window *) window;
+	Distinct   *known;
+
+	if (!hinted(window->capacity) || hi - lo < HINTED)
+		return;
+	known = hash_distinct(w, spec, m) + nth % NDISTINCT;
+	known->n = count_distinct(w, spec, m, w->start + lo, w->start + hi);
+	known->from = w->start + lo;
+	known->to = w->start + hi;
+}
+
+/* Distinct values in [p, q) */
+static uint32_t
+count_distinct(const Window *w, const RaWindowSpec *spec, int m, uint32_t p, uint32_t q)
+{
+	Distances	distances = hash_distances(w, spec, m);
+
+	if (hinted(w->head.capacity) && q - p >= HINTED)
+	{
+		for (int k = 0; k < NDISTINCT; k++)
+		{
+			Distinct	known = hash_distinct(w, spec, m)[k];
+
+			if (known.to == 0 || known.from > p || p - known.from > DISTINCT_GONE ||
+				known.to < p || known.to > q || q - known.to > HINTED)
+				continue;
+			/* without what has left in front, if it doesn't come again */
+			for (; known.from < p; known.from++)
+				if (distances_get(distances, known.from) != 0 &&
+					ra_window_find_hash_from(w, spec, m, known.from + 1, known.to,
+											 hashes_get(hash_values(w, spec, m), known.from)) == NOWHERE)
+					known.n--;
+			/* and with what has come behind, if it wasn't there */
+			for (; known.to < q; known.to++)
+				known.n += distances_get(distances, known.to) > known.to - p;
+			return known.n;
+		}
+	}
+	return count_reaching(distances, p, q);
 }
 
 /* How many distances in [p, q) lead before p */

@@ -1,7 +1,6 @@
 /*
  * window_columns.h
- *	  How a window's block of memory is laid out; for window.c and
- *	  window_aggregate.c only.
+ *	  How a window's block of memory is laid out; for window*.c only.
  *
  * The block is a header, then columns: arrays with one entry per slot, of
  * which there are "capacity".  The events held occupy the slots [start, end).
@@ -12,11 +11,12 @@
  * measure, whose place the header tells.  A group begins with its bitmaps, see
  * Bits, and goes on with what its kind needs:
  *
- *	INT		the sum of the absolute values held; prefix sums; if wanted, prefix
- *			sums of the squares; extrema per block.
+ *	INT		what is held, see IntHead; remembered extrema, see Extremum; prefix
+ *			sums; if wanted, prefix sums of the squares; extrema per block.
  *	FLOAT	the doubles; extrema per block.
- *	HASH	the hashes, and for each event the distance back to the previous
- *			one with the same hash, see Hashes and Distances.
+ *	HASH	remembered counts, see Distinct; the hashes, and for each event the
+ *			distance back to the previous one with the same hash, see Hashes
+ *			and Distances.
  *	WORD	the words.
  *	BYTES	where in the byte area, at the block's end, the value stands: its
  *			length in base 128, then the bytes.
@@ -27,6 +27,11 @@
  *
  * Extrema are kept for each block of 64 slots and used where a range covers
  * the whole block.
+ *
+ * Hints.  Most of a large window is not in the processor's cache, and its
+ * features read it at a few places that move by an event or so each time.  So
+ * a window of HINTED slots or more remembers where they were.  Hints are
+ * verified where they are used: a wrong one costs time only.
  *
  * Keys matter only among events of the same time, so 48 bits of them are kept.
  */
@@ -42,6 +47,10 @@
 #define ALL			(~UINT64_C(0))
 #define MAX_SUM		(UINT64_C(1) << 62)
 #define NOWHERE		UINT32_MAX
+#define HINTED		64			/* smaller windows fit few cache lines anyway */
+#define NEDGES		8			/* ends of ranges that are remembered */
+#define NEXTREMA	2			/* extrema that are, per measure */
+#define NDISTINCT	2			/* likewise numbers of distinct values */
 
 typedef struct Window
 {
@@ -50,7 +59,38 @@ typedef struct Window
 	uint32_t	times;			/* offsets from the beginning of the block: */
 	uint32_t	keys;
 	uint32_t	groups[];		/* one per measure */
+	/* if hinted: uint32_t edges[NEDGES], slots */
 } Window;
+
+/* What a measure of integers holds, in all */
+typedef struct IntHead
+{
+	uint64_t	magnitude;		/* sum of the absolute values */
+	uint32_t	nspecial;		/* NaN and infinities; 0: their bitmaps are not kept */
+	uint32_t	reserved;
+} IntHead;
+
+/*
+ * A remembered extremum: of the finite values in slots [from, to), "value" is
+ * the smallest or the largest one, and the last such stands in slot "at".  What
+ * is trimmed does not make this untrue.
+ */
+typedef struct Extremum
+{
+	uint32_t	from;
+	uint32_t	to;				/* 0: nothing is remembered */
+	uint32_t	at;
+	bool		max;
+	int64_t		value;
+} Extremum;
+
+/* A remembered number of distinct values in slots [from, to), likewise */
+typedef struct Distinct
+{
+	uint32_t	from;
+	uint32_t	to;				/* 0: nothing is remembered */
+	uint32_t	n;
+} Distinct;
 
 /*
  * A set of slots that can count its members in any range: one bit per slot,
@@ -68,7 +108,7 @@ typedef struct Bits
 typedef struct States
 {
 	Bits		counts;			/* words is NULL if all count */
-	Bits		special[3];		/* NaN, +Inf, -Inf; words is NULL if none can */
+	Bits		special[3];		/* NaN, +Inf, -Inf; words is NULL if there are none */
 } States;
 
 /*
@@ -84,7 +124,8 @@ typedef struct Hashes
 
 /*
  * Distances in events to the previous one with the same hash: 0 if the event
- * doesn't count, the maximum if there is no previous one.  A distance that
+ * doesn't count, the maximum if there is no previous one, or none within the
+ * measure's span.  A distance that
  * leads before the first event is stale and means the same.  So an event is
  * the first of its hash among [lo, ...) if and only if distance > i - lo.  16
  * bits are enough for windows of up to 65535 events.
@@ -134,6 +175,25 @@ window_times(const Window *w)
 	return at(w, w->times);
 }
 
+static inline bool
+hinted(uint32_t capacity)
+{
+	return capacity >= HINTED;
+}
+
+/* Where ranges began, and at last where they ended; if the window is hinted */
+static inline uint32_t *
+window_edges(const Window *w, const RaWindowSpec *spec)
+{
+	return (uint32_t *) (uintptr_t) w->groups + spec->nmeasures;
+}
+
+static inline int
+edge_number(int nth)
+{
+	return nth == RA_WINDOW_NOW ? NEDGES - 1 : nth % (NEDGES - 1);
+}
+
 static inline uint64_t
 bits_size(uint32_t capacity)
 {
@@ -171,6 +231,24 @@ group_bits(const Window *w, int m, int nth)
 	return bits;
 }
 
+static inline IntHead *
+int_head(const Window *w, const RaWindowSpec *spec, int m)
+{
+	return group_columns(w, spec, m);
+}
+
+/* How many of a measure's bitmaps are kept up to date: the first ones */
+static inline int
+group_nbits_kept(const Window *w, const RaWindowSpec *spec, int m)
+{
+	const RaMeasureSpec *measure = &spec->measures[m];
+
+	if (measure->kind == RA_MEASURE_INT && measure->special &&
+		int_head(w, spec, m)->nspecial == 0)
+		return measure->always ? 0 : 1;
+	return group_nbits(measure);
+}
+
 static inline States
 group_states(const Window *w, const RaWindowSpec *spec, int m)
 {
@@ -178,26 +256,30 @@ group_states(const Window *w, const RaWindowSpec *spec, int m)
 	int			nth = 0;
 	States		states;
 
-	memset(&states, 0, sizeof(states));
+	states.counts.words = states.special[0].words = NULL;
 	if (!measure->always)
 		states.counts = group_bits(w, m, nth++);
-	if (measure->kind == RA_MEASURE_INT && measure->special)
+	if (nth < group_nbits_kept(w, spec, m))
 		for (int k = 0; k < 3; k++)
 			states.special[k] = group_bits(w, m, nth++);
 	return states;
 }
 
-/* INT: the sum of the absolute values of the events held */
-static inline uint64_t *
-int_magnitude(const Window *w, const RaWindowSpec *spec, int m)
+/* NEXTREMA of them, if the window is hinted and the measure has extrema */
+static inline Extremum *
+int_extrema(const Window *w, const RaWindowSpec *spec, int m)
 {
-	return group_columns(w, spec, m);
+	return (Extremum *) (int_head(w, spec, m) + 1);
 }
 
 static inline uint64_t *
 int_sums(const Window *w, const RaWindowSpec *spec, int m)
 {
-	return int_magnitude(w, spec, m) + 1;
+	Extremum   *extrema = int_extrema(w, spec, m);
+
+	if (spec->measures[m].minmax && hinted(w->head.capacity))
+		extrema += NEXTREMA;
+	return (uint64_t *) extrema;
 }
 
 /* Squares take two words each, the lower one first */
@@ -229,13 +311,28 @@ float_blocks(const Window *w, const RaWindowSpec *spec, int m)
 	return (FloatBlock *) (float_values(w, spec, m) + w->head.capacity);
 }
 
+/* NDISTINCT of them, if the window is hinted */
+static inline Distinct *
+hash_distinct(const Window *w, const RaWindowSpec *spec, int m)
+{
+	return group_columns(w, spec, m);
+}
+
+static inline uint32_t *
+hash_columns(const Window *w, const RaWindowSpec *spec, int m)
+{
+	Distinct   *known = hash_distinct(w, spec, m);
+
+	return (uint32_t *) (known + (hinted(w->head.capacity) ? NDISTINCT : 0));
+}
+
 static inline Hashes
 hash_values(const Window *w, const RaWindowSpec *spec, int m)
 {
 	uint32_t	capacity = w->head.capacity;
 	Hashes		hashes;
 
-	hashes.middle = group_columns(w, spec, m);
+	hashes.middle = hash_columns(w, spec, m);
 	hashes.low = (uint16_t *) (hashes.middle + capacity);
 	hashes.high = hashes.low + capacity;
 	if (!distances_narrow(capacity))	/* wide distances stand between */
@@ -250,7 +347,7 @@ static inline Distances
 hash_distances(const Window *w, const RaWindowSpec *spec, int m)
 {
 	uint32_t	capacity = w->head.capacity;
-	uint32_t   *middle = group_columns(w, spec, m);
+	uint32_t   *middle = hash_columns(w, spec, m);
 	Distances	distances = {NULL, NULL};
 
 	if (distances_narrow(capacity))
@@ -347,13 +444,6 @@ states_get(const States *states, uint32_t p)
 				return RA_VALUE_NAN + k;
 	}
 	return RA_VALUE_FINITE;
-}
-
-/* How many of [p, q) count */
-static inline uint32_t
-states_count(const States *states, uint32_t p, uint32_t q)
-{
-	return states->counts.words ? bits_count(states->counts, p, q) : q - p;
 }
 
 /* Small arithmetic */
@@ -534,7 +624,15 @@ float_block_add_slots(FloatBlock *block, const double *values, uint32_t k, uint6
 
 extern void ra_window_fetch(const Window *w, const RaWindowSpec *spec, int m, uint32_t p,
 							RaValue *value);
+extern uint32_t ra_window_bound_from(const Window *w, uint32_t guess, int64_t time);
+extern int64_t ra_window_find_key(const Window *w, uint32_t hi, uint64_t key);
 extern uint32_t ra_window_find_hash(const Window *w, const RaWindowSpec *spec, int m, uint32_t p,
 									uint32_t q, uint64_t hash);
+extern uint32_t ra_window_find_hash_from(const Window *w, const RaWindowSpec *spec, int m,
+										 uint32_t p, uint32_t q, uint64_t hash);
+extern const Extremum *ra_window_extremum(const Window *w, const RaWindowSpec *spec, int m, bool max,
+										  uint32_t p, uint32_t q);
+extern void ra_window_shift_hints(Window *to, const Window *from, const RaWindowSpec *spec,
+								  uint32_t start);
 
 #endif							/* RA_CORE_WINDOW_COLUMNS_H */

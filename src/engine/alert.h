@@ -16,6 +16,10 @@ typedef enum RaAlertResult
 	RA_ALERT_KNOWN				/* the event has its alert already */
 } RaAlertResult;
 
+/* Around what a transaction raises; after an error there is no end */
+extern void ra_alert_begin(void);
+extern void ra_alert_end(void);
+
 /*
  * Raise an alert for the stored row, or fold it into an open one of the same
  * entity and lead rule within the stream's suppression window.

@@ -8,7 +8,9 @@
  * all at once, and the events are applied to them too.  Applying is idempotent (an event that
  * the rebuild has read already is found by its key), and puts an event behind
  * the others of its time; so afterwards each window is what the table holds as of the
- * snapshot, in order of arrival, whether it came from the cache or not.
+ * snapshot, in order of arrival, whether it came from the cache or not.  An UPDATE is
+ * put behind the others as well, but did not arrive: if there are any, the rows that
+ * did are put behind them once more.
  *
  * A window that doesn't fit the cache lives in the batch's memory.  One that was
  * evicted between applying and scoring is made again there.
@@ -27,6 +29,7 @@
 /* How many events ahead memory is fetched */
 #define PREFETCH_CHAIN 8
 #define PREFETCH_ENTRY 4
+#define PREFETCH_WINDOW 2
 
 /* A window of this batch, rebuilt */
 typedef struct LocalKey
@@ -66,6 +69,8 @@ static MemoryContext locals_cxt;
 static int64 oldest_scored;
 /* Events that the snapshot sees but that belong to a later batch of the tick */
 static RaSkipEvent skip_event;
+/* Does the batch change rows, so that new ones have to be put behind these again? */
+static bool any_update;
 
 static uint32 later_peers(int lookup, RaEntityId id, const RaWindow *window, bool own);
 static RaSkipVerdict skip_later_peer(int32 stream_id, uint64 key, TransactionId xmin);
@@ -75,12 +80,16 @@ static void note_foreign(RaStream *stream, RaBatchEvent *event);
 static bool rebuild_missing(RaStream *stream, Snapshot snapshot);
 static LocalWindow *local_find(RaStream *stream, int entity, RaEntityHash hash, bool create, bool *found);
 static LocalWindow *local_make(RaStream *stream, RaBatchEvent *event, int lookup, Snapshot snapshot);
-static void prefetch_entities(RaStream *stream, int e);
+static void prefetch_entities(RaStream *stream, int e, bool ranges);
 static void apply_event(RaStream *stream, RaBatchEvent *event, bool rebuilt_only);
+static bool is_update(const RaBatchEvent *event);
+static void apply_arrival(RaStream *stream, RaBatchEvent *event);
 static bool is_rebuilt(RaStream *stream, int n, RaEntityId id);
 static void apply_remove(RaStream *stream, int entity, RaEntityId id, const RaRow *row);
 static void apply_add(RaStream *stream, int entity, RaEntityId id, const RaRow *row,
 					  const RaValue *values, bool score);
+static void local_apply(RaStream *stream, LocalWindow *local, const RaBatchEvent *event);
+static bool is_local(const LocalWindow *local, RaEntityId id);
 static void local_add(RaStream *stream, LocalWindow *local, const RaEvent *event);
 static int64 needed_from(const RaEntity *entity, int64 time);
 
@@ -163,7 +172,7 @@ ra_apply(RaStream *stream, Snapshot snapshot, RaSkipEvent skip)
 			missing[stream->rs->lookups[e].entity].read_own = true;
 	for (e = 0; e < stream->nevents; e++)
 	{
-		prefetch_entities(stream, e);
+		prefetch_entities(stream, e, false);
 		apply_event(stream, &stream->events[e], false);
 		note_foreign(stream, &stream->events[e]);
 	}
@@ -173,12 +182,18 @@ ra_apply(RaStream *stream, Snapshot snapshot, RaSkipEvent skip)
 		for (e = 0; e < stream->nevents; e++)
 			apply_event(stream, &stream->events[e], true);
 	}
+
+	any_update = false;
+	for (e = 0; e < stream->nevents && !any_update; e++)
+		any_update = is_update(&stream->events[e]);
+	for (e = 0; e < stream->nevents && any_update; e++)
+		apply_arrival(stream, &stream->events[e]);
 }
 
 void
 ra_apply_prefetch(RaStream *stream, int e)
 {
-	prefetch_entities(stream, e);
+	prefetch_entities(stream, e, true);
 }
 
 void
@@ -205,7 +220,7 @@ ra_apply_features(RaStream *stream, RaBatchEvent *event, Snapshot snapshot, RaFe
 
 		if (!id.present)
 		{
-			ra_features_look(rs, l, NULL, &event->row, NULL, false, 0, lower, results);
+			ra_features_look(rs, l, NULL, false, &event->row, NULL, false, 0, lower, results);
 			continue;
 		}
 		if (own.present && own.hash.h[0] == id.hash.h[0] && own.hash.h[1] == id.hash.h[1])
@@ -221,13 +236,13 @@ ra_apply_features(RaStream *stream, RaBatchEvent *event, Snapshot snapshot, RaFe
 			RaWindow   *window;
 			bool		again = false;
 
-			window = ra_cache_lock(instance, id.hash, false, &is_wide);
+			window = ra_cache_lock(instance, id.hash, RA_CACHE_READ_NOTE, &is_wide);
 			if (window != NULL && is_wide)
 				wide[l] = true;
 			else if (window != NULL &&
 					 window->complete_from <= needed_from(entity, event->row.time))
 			{
-				ra_features_look(rs, l, window, &event->row, self, false,
+				ra_features_look(rs, l, window, true, &event->row, self, false,
 								 later_peers(l, id, window, self != NULL), lower, results);
 				done = true;
 			}
@@ -242,7 +257,7 @@ ra_apply_features(RaStream *stream, RaBatchEvent *event, Snapshot snapshot, RaFe
 					wide[l] = true;
 					break;
 				}
-				ra_features_look(rs, l, local->window, &event->row, self, false,
+				ra_features_look(rs, l, local->window, true, &event->row, self, false,
 								 later_peers(l, id, local->window, self != NULL), lower, results);
 				done = true;
 			}
@@ -286,8 +301,8 @@ ra_apply_features(RaStream *stream, RaBatchEvent *event, Snapshot snapshot, RaFe
 
 /*
  * How many of the batch's events behind the one at hand have its time and belong
- * to the entity that it looks up without being of it.  (Its own entity's window
- * holds it, so that its place tells.)
+ * to the entity that it looks up.  (A window that holds it needs no counting, its
+ * place tells; it does unless the event is of another entity, or deleted by now.)
  */
 static uint32
 later_peers(int lookup, RaEntityId id, const RaWindow *window, bool own)
@@ -297,14 +312,14 @@ later_peers(int lookup, RaEntityId id, const RaWindow *window, bool own)
 	uint32		n = 0;
 	RaBatchEvent *event;
 
-	if (own)
-		return 0;
 	hi = ra_window_bound(window, scored_event->row.time);
 	if (hi == 0 || ra_window_time(window, hi - 1) != scored_event->row.time)
 		return 0;
+	if (own && ra_window_find(window, scored_event->row.time, scored_event->row.key) >= 0)
+		return 0;
 	for (event = scored_event + 1; event < scored_stream->events + scored_stream->nevents; event++)
 	{
-		if (event->usable && event->op == RA_OP_INSERT && event->row.timed &&
+		if (event->usable && event->arrived && !event->gone && event->row.timed &&
 			event->row.time == scored_event->row.time && event->ids[entity].present &&
 			event->ids[entity].hash.h[0] == id.hash.h[0] &&
 			event->ids[entity].hash.h[1] == id.hash.h[1] &&
@@ -322,7 +337,7 @@ skip_later_peer(int32 stream_id, uint64 key, TransactionId xmin)
 
 	for (event = scored_event + 1; event < scored_stream->events + scored_stream->nevents; event++)
 	{
-		if (event->op == RA_OP_INSERT && event->row.key == key)
+		if (event->arrived && event->row.key == key)
 			return RA_SKIP;
 	}
 	return skip_event ? skip_event(stream_id, key, xmin) : RA_KEEP;
@@ -409,7 +424,7 @@ note_foreign(RaStream *stream, RaBatchEvent *event)
 
 		if (lookup->own || !id.present)
 			continue;
-		window = ra_cache_lock(stream->instances[lookup->entity], id.hash, false, &wide);
+		window = ra_cache_lock(stream->instances[lookup->entity], id.hash, RA_CACHE_READ, &wide);
 		present = window != NULL &&
 			(wide || window->complete_from <= needed_from(&rs->entities[lookup->entity],
 														  event->row.time));
@@ -457,6 +472,12 @@ local_find(RaStream *stream, int entity, RaEntityHash hash, bool create, bool *f
 {
 	LocalKey	key;
 
+	/* mostly nothing is rebuilt */
+	if (!create && hash_get_num_entries(locals) == 0)
+	{
+		*found = false;
+		return NULL;
+	}
 	memset(&key, 0, sizeof(key));
 	key.h[0] = hash.h[0];
 	key.h[1] = hash.h[1];
@@ -505,37 +526,11 @@ local_make(RaStream *stream, RaBatchEvent *event, int lookup_no, Snapshot snapsh
 	{
 		/* put the batch's own events in order of arrival */
 		for (e = stream->forgotten; e < stream->nevents && !local->wide; e++)
+			local_apply(stream, local, &stream->events[e]);
+		for (e = stream->forgotten; e < stream->nevents && !local->wide && any_update; e++)
 		{
-			RaBatchEvent *other = &stream->events[e];
-			RaEntityId	id;
-			RaEvent		add;
-
-			if (!other->usable)
-				continue;
-			if (other->op == RA_OP_UPDATE && other->old.timed)
-			{
-				id = other->old_ids[lookup->entity];
-				if (id.present && id.hash.h[0] == hash.h[0] && id.hash.h[1] == hash.h[1])
-					ra_window_remove(local->window, &entity->spec, other->old.time, other->old.key);
-			}
-			id = other->ids[lookup->entity];
-			if (!id.present || id.hash.h[0] != hash.h[0] || id.hash.h[1] != hash.h[1] ||
-				!other->row.timed)
-				continue;
-			if (other->op == RA_OP_DELETE)
-			{
-				ra_window_remove(local->window, &entity->spec, other->row.time, other->row.key);
-				continue;
-			}
-			if (other->measures[lookup->entity] == NULL)
-			{
-				local->wide = true;
-				break;
-			}
-			add.time = other->row.time;
-			add.key = other->row.key;
-			add.values = other->measures[lookup->entity];
-			local_add(stream, local, &add);
+			if (stream->events[e].arrived && !stream->events[e].gone)
+				local_apply(stream, local, &stream->events[e]);
 		}
 	}
 
@@ -545,9 +540,45 @@ local_make(RaStream *stream, RaBatchEvent *event, int lookup_no, Snapshot snapsh
 	return local;
 }
 
-/* Fetch ahead what the events behind event number e will need */
+/* Bring a window of this batch up to date */
 static void
-prefetch_entities(RaStream *stream, int e)
+local_apply(RaStream *stream, LocalWindow *local, const RaBatchEvent *event)
+{
+	int			n = local->key.entity;
+	RaWindowSpec *spec = &stream->rs->entities[n].spec;
+	RaEvent		add;
+
+	if (!event->usable)
+		return;
+	if (event->op == RA_OP_UPDATE && event->old.timed && is_local(local, event->old_ids[n]))
+		ra_window_remove(local->window, spec, event->old.time, event->old.key);
+	if (!event->row.timed || !is_local(local, event->ids[n]))
+		return;
+	if (event->op == RA_OP_DELETE)
+		ra_window_remove(local->window, spec, event->row.time, event->row.key);
+	else if (event->measures[n] == NULL)
+		local->wide = true;
+	else
+	{
+		add.time = event->row.time;
+		add.key = event->row.key;
+		add.values = event->measures[n];
+		local_add(stream, local, &add);
+	}
+}
+
+static bool
+is_local(const LocalWindow *local, RaEntityId id)
+{
+	return id.present && id.hash.h[0] == local->key.h[0] && id.hash.h[1] == local->key.h[1];
+}
+
+/*
+ * Fetch ahead what the events behind event number e will need to be applied, or
+ * (ranges) to be scored.
+ */
+static void
+prefetch_entities(RaStream *stream, int e, bool ranges)
 {
 	int			n;
 
@@ -566,6 +597,14 @@ prefetch_entities(RaStream *stream, int e)
 
 			if (id->present)
 				ra_cache_prefetch_entry(stream->instances[n], id->hash);
+		}
+		if (e + PREFETCH_WINDOW < stream->nevents)
+		{
+			RaEntityId *id = &stream->events[e + PREFETCH_WINDOW].ids[n];
+
+			if (id->present)
+				ra_cache_prefetch_window(stream->instances[n], id->hash,
+										 &stream->rs->entities[n].spec, ranges);
 		}
 	}
 }
@@ -594,6 +633,26 @@ apply_event(RaStream *stream, RaBatchEvent *event, bool rebuilt_only)
 }
 
 static bool
+is_update(const RaBatchEvent *event)
+{
+	return event->usable && (event->op == RA_OP_UPDATE ||
+							 (event->op == RA_OP_INSERT && !event->arrived));
+}
+
+/* A new row, as it is by now, goes behind all others of its time so far */
+static void
+apply_arrival(RaStream *stream, RaBatchEvent *event)
+{
+	int			n;
+
+	if (!event->usable || !event->arrived || event->gone || !event->row.timed ||
+		event - stream->events < stream->forgotten)
+		return;
+	for (n = 0; n < stream->nentities; n++)
+		apply_add(stream, n, event->ids[n], &event->row, event->measures[n], false);
+}
+
+static bool
 is_rebuilt(RaStream *stream, int n, RaEntityId id)
 {
 	bool		found;
@@ -612,7 +671,7 @@ apply_remove(RaStream *stream, int n, RaEntityId id, const RaRow *row)
 
 	if (!id.present)
 		return;
-	window = ra_cache_lock(stream->instances[n], id.hash, true, &wide);
+	window = ra_cache_lock(stream->instances[n], id.hash, RA_CACHE_WRITE, &wide);
 	if (window && !wide)
 		ra_window_remove(window, &entity->spec, row->time, row->key);
 	ra_cache_unlock(stream->instances[n], id.hash);
@@ -651,7 +710,7 @@ apply_add(RaStream *stream, int n, RaEntityId id, const RaRow *row, const RaValu
 		bool		incomplete;
 		bool		wide;
 
-		window = ra_cache_lock(instance, id.hash, true, &wide);
+		window = ra_cache_lock(instance, id.hash, RA_CACHE_WRITE, &wide);
 		if (window == NULL || wide)
 		{
 			ra_cache_unlock(instance, id.hash);

@@ -424,7 +424,7 @@ assess_features(RaRuleSet *rs, RaRow *row)
 
 		if (!id.present)
 		{
-			ra_features_look(rs, l, NULL, row, NULL, true, 0, lower, results);
+			ra_features_look(rs, l, NULL, false, row, NULL, true, 0, lower, results);
 			continue;
 		}
 		for (f = 0; f < rs->nfeatures; f++)
@@ -451,15 +451,15 @@ assess_features(RaRuleSet *rs, RaRow *row)
 				RaWindow   *window;
 				bool		is_wide;
 
-				window = ra_cache_lock(instance, id.hash, false, &is_wide);
+				window = ra_cache_lock(instance, id.hash, RA_CACHE_READ, &is_wide);
 				if (window && is_wide)
 					wide[l] = true;
 				else if (window && window->complete_from <= needed)
-					done = ra_features_look(rs, l, window, row, self, true, 0, lower, results);
+					done = ra_features_look(rs, l, window, false, row, self, true, 0, lower, results);
 				ra_cache_unlock(instance, id.hash);
 			}
 			else
-				done = ra_features_look(rs, l, local, row, self, true, 0, lower, results);
+				done = ra_features_look(rs, l, local, false, row, self, true, 0, lower, results);
 
 			if (!done && !wide[l])
 			{
@@ -541,8 +541,8 @@ assessment_record(FunctionCallInfo fcinfo, Assessment *a)
 		elog(ERROR, "return type must be a row type");
 	values[0] = Int32GetDatum(a->score.score);
 	values[1] = CStringGetTextDatum(ra_decision_names[a->score.decision]);
-	values[2] = DirectFunctionCall1(jsonb_in, CStringGetDatum(ra_score_reasons(a->rs, &a->score)));
-	values[3] = DirectFunctionCall1(jsonb_in, CStringGetDatum(ra_score_features(a->rs)));
+	values[2] = JsonbPGetDatum(ra_score_reasons(a->rs, &a->score));
+	values[3] = JsonbPGetDatum(ra_score_features(a->rs));
 	values[4] = Int64GetDatum(a->rs->version);
 	ra_settings_leave(level);
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));

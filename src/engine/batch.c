@@ -38,6 +38,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "engine/announce.h"
 #include "engine/alert.h"
 #include "engine/batch.h"
 #include "engine/capture.h"
@@ -86,7 +87,8 @@ static uint64 next_item;
 static uint64 batch_end;
 static HTAB *pending;			/* of PendingEvent; NULL: not needed so far */
 static uint64 tick_drain;		/* drain() calls that this tick answers */
-static bool dirty;				/* something to write */
+static bool dirty;				/* something to write ... */
+static TimestampTz dirty_since; /* ... since then */
 static TimestampTz last_flush;
 static TimestampTz last_rule_flush;
 static bool in_events;			/* events are being processed: an error may be theirs */
@@ -194,7 +196,8 @@ run_transaction(RaDatabase *db)
 	int			alerts = 0;
 	bool		tick_done;
 	bool		write;
-	bool		rules = false;
+	bool		rules;
+	TimestampTz now;
 
 	StartTransactionCommand();
 
@@ -210,6 +213,7 @@ run_transaction(RaDatabase *db)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	/* the copy that stays what it is: statements that write take further ones */
 	snapshot = GetActiveSnapshot();
+	ra_await_announcements(snapshot);
 	MemoryContextReset(batch_cxt);
 	MemoryContextSwitchTo(batch_cxt);
 
@@ -244,21 +248,33 @@ run_transaction(RaDatabase *db)
 			pending_build();
 		alerts = process_batch(snapshot);
 		in_events = false;
-		dirty = true;
 	}
 	tick_done = batch_end >= nitems;
 	ra_queue_release(reader);
 
-	write = alerts > 0 || (tick_done && ra_queue_rotation_due(reader));
-	if (dirty && !write)
-		write = (tick_done && draining) ||
-			TimestampDifferenceExceeds(last_flush, GetCurrentTimestamp(), FLUSH_INTERVAL_MS);
+	/*
+	 * Rules are many.  Somebody waits for an alert, so their counters are left to
+	 * a batch without any, if one comes soon.
+	 */
+	now = GetCurrentTimestamp();
+	if (events > 0 && !dirty)
+	{
+		dirty = true;
+		dirty_since = now;
+	}
+	if (tick_done && draining)
+		rules = true;
+	else if (alerts > 0)
+		rules = TimestampDifferenceExceeds(dirty_since, now, 2 * RULE_FLUSH_INTERVAL_MS);
+	else
+		rules = TimestampDifferenceExceeds(last_rule_flush, now, RULE_FLUSH_INTERVAL_MS);
+	write = alerts > 0 || (tick_done && ra_queue_rotation_due(reader)) ||
+		(dirty && (rules || TimestampDifferenceExceeds(last_flush, now, FLUSH_INTERVAL_MS)));
+	rules = rules && write;
 	if (write)
 	{
 		if (events > 0)
 			done_through = items[batch_end - 1].arrived;
-		rules = (tick_done && draining) ||
-			TimestampDifferenceExceeds(last_rule_flush, GetCurrentTimestamp(), RULE_FLUSH_INTERVAL_MS);
 		flush(tick_done, alerts > 0, rules);
 	}
 	PopActiveSnapshot();
@@ -576,12 +592,14 @@ process_batch(Snapshot snapshot)
 	}
 
 	ra_score_begin();
+	ra_alert_begin();
 	hash_seq_init(&seq, streams);
 	while ((stream = hash_seq_search(&seq)) != NULL)
 	{
 		if (stream->nevents > 0)
 			alerts += score_stream(stream, snapshot);
 	}
+	ra_alert_end();
 	ra_score_end();
 
 	/* a rule's function may have left advisory locks behind */

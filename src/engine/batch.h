@@ -65,6 +65,9 @@ typedef struct RaBatchEvent
 	char		op;
 	bool		score;			/* to be scored */
 	bool		usable;			/* row can be read */
+	bool		arrived;		/* an INSERT of a row that is new: here is its place
+								 * among those of its time */
+	bool		gone;			/* its row was deleted later in the batch */
 	uint64		xid;
 	RaRow		row;			/* the new row; of a DELETE: the old one */
 	RaRow		old;			/* of an UPDATE */

@@ -8,8 +8,8 @@
  *
  * Locking.  Chain i is protected by partition lock i % CACHE_PARTITIONS.  A
  * reader holds it shared while it aggregates; a writer exclusively while it
- * adds an event.  Between finding an entry and leaving the partition nothing
- * throws or allocates.  Only one process writes windows of an instance: its database's worker. So a
+ * adds an event, and while it aggregates, since that leaves hints.  Between
+ * finding an entry and leaving the partition nothing throws or allocates.  Only one process writes windows of an instance: its database's worker. So a
  * worker may leave the lock, allocate, and come back without anybody having
  * changed the window meanwhile; but any worker may evict any window, so a
  * pointer never outlives the lock.
@@ -103,7 +103,8 @@ static CacheEntry *entry_find(uint32 chain, RaInstance instance, RaEntityHash ha
 							  dsa_pointer *self, dsa_pointer *prev);
 static void entry_unlink(uint32 chain, CacheEntry *entry, dsa_pointer self, dsa_pointer prev);
 static dsa_pointer entry_alloc(Size size);
-static bool entry_put(RaInstance instance, RaEntityHash hash, const RaWindow *window, bool wide);
+static dsa_pointer entry_make(RaInstance instance, RaEntityHash hash, Size window_size, bool wide);
+static void entry_link(RaInstance instance, dsa_pointer made);
 static Size evict_some(Size want);
 static void reclaim(void);
 static void attach(void);
@@ -299,7 +300,7 @@ ra_cache_instance_live(RaInstance instance)
 }
 
 RaWindow *
-ra_cache_lock(RaInstance instance, RaEntityHash hash, bool exclusive, bool *wide)
+ra_cache_lock(RaInstance instance, RaEntityHash hash, RaCacheUse use, bool *wide)
 {
 	uint32		chain;
 	CacheEntry *entry;
@@ -309,7 +310,7 @@ ra_cache_lock(RaInstance instance, RaEntityHash hash, bool exclusive, bool *wide
 		return NULL;
 	attach();
 	chain = chain_of(instance, hash);
-	LWLockAcquire(chain_lock(chain), exclusive ? LW_EXCLUSIVE : LW_SHARED);
+	LWLockAcquire(chain_lock(chain), use == RA_CACHE_READ ? LW_SHARED : LW_EXCLUSIVE);
 
 	/* under the lock: an instance that has ended is not maintained any more */
 	if (pg_atomic_read_u32(&cache->instances[instance.slot].serial) != instance.serial)
@@ -319,7 +320,7 @@ ra_cache_lock(RaInstance instance, RaEntityHash hash, bool exclusive, bool *wide
 		return NULL;
 	entry->referenced = true;
 	*wide = entry->wide;
-	if (!exclusive)
+	if (use != RA_CACHE_WRITE)
 		pg_atomic_fetch_add_u64(&cache->instances[instance.slot].hits, 1);
 	return ENTRY_WINDOW(entry);
 }
@@ -359,34 +360,60 @@ ra_cache_prefetch_entry(RaInstance instance, RaEntityHash hash)
 	}
 }
 
+void
+ra_cache_prefetch_window(RaInstance instance, RaEntityHash hash, const RaWindowSpec *spec,
+						 bool ranges)
+{
+	dsa_pointer p;
+
+	if (instance.serial == 0)
+		return;
+	attach();
+
+	/*
+	 * Without the lock: if the entry is freed meanwhile, its memory remains, and
+	 * what is read there decides no more than what is prefetched.
+	 */
+	p = chains[chain_of(instance, hash)];
+	if (DsaPointerIsValid(p))
+	{
+		CacheEntry *entry = dsa_get_address(area, p);
+
+		if (entry->h[0] == hash.h[0] && entry->serial == instance.serial && !entry->wide)
+			ra_window_prefetch(ENTRY_WINDOW(entry), spec, ranges);
+	}
+}
+
 bool
 ra_cache_put(RaInstance instance, RaEntityHash hash, const RaWindow *window, bool wide)
 {
+	dsa_pointer made;
+
 	if (instance.serial == 0)
 		return false;
 	attach();
 	pg_atomic_fetch_add_u64(&cache->instances[instance.slot].rebuilds, 1);
-	return entry_put(instance, hash, window, wide);
-}
-
-/* The work of ra_cache_put() */
-static bool
-entry_put(RaInstance instance, RaEntityHash hash, const RaWindow *window, bool wide)
-{
-	Size		size = MAXALIGN(sizeof(CacheEntry)) + window->size;
-	InstanceSlot *slot = &cache->instances[instance.slot];
-	dsa_pointer made;
-	dsa_pointer self,
-				prev;
-	CacheEntry *entry;
-	CacheEntry *present;
-	uint32		chain;
-
-	if (size > ra_cache_max_window())
-		return false;
-	made = entry_alloc(size);
+	made = entry_make(instance, hash, window->size, wide);
 	if (!DsaPointerIsValid(made))
 		return false;
+	memcpy(ENTRY_WINDOW(dsa_get_address(area, made)), window, window->size);
+	entry_link(instance, made);
+	return true;
+}
+
+/* An entry for a window of that size, which nobody finds yet; invalid: no room */
+static dsa_pointer
+entry_make(RaInstance instance, RaEntityHash hash, Size window_size, bool wide)
+{
+	Size		size = MAXALIGN(sizeof(CacheEntry)) + window_size;
+	dsa_pointer made;
+	CacheEntry *entry;
+
+	if (size > ra_cache_max_window())
+		return InvalidDsaPointer;
+	made = entry_alloc(size);
+	if (!DsaPointerIsValid(made))
+		return made;
 	entry = dsa_get_address(area, made);
 	entry->h[0] = hash.h[0];
 	entry->h[1] = hash.h[1];
@@ -395,7 +422,20 @@ entry_put(RaInstance instance, RaEntityHash hash, const RaWindow *window, bool w
 	entry->wide = wide;
 	entry->referenced = true;
 	entry->size = size;
-	memcpy(ENTRY_WINDOW(entry), window, window->size);
+	return made;
+}
+
+/* Put the entry in the place of the entity's present one, if any */
+static void
+entry_link(RaInstance instance, dsa_pointer made)
+{
+	CacheEntry *entry = dsa_get_address(area, made);
+	RaEntityHash hash = {{entry->h[0], entry->h[1]}};
+	InstanceSlot *slot = &cache->instances[instance.slot];
+	dsa_pointer self,
+				prev;
+	CacheEntry *present;
+	uint32		chain;
 
 	chain = chain_of(instance, hash);
 	LWLockAcquire(chain_lock(chain), LW_EXCLUSIVE);
@@ -405,11 +445,10 @@ entry_put(RaInstance instance, RaEntityHash hash, const RaWindow *window, bool w
 	entry->next = chains[chain];
 	chains[chain] = made;
 	pg_atomic_fetch_add_u64(&slot->entities, 1);
-	pg_atomic_fetch_add_u64(&slot->bytes, size);
+	pg_atomic_fetch_add_u64(&slot->bytes, entry->size);
 	LWLockRelease(chain_lock(chain));
 	if (present)
 		dsa_free(area, self);
-	return true;
 }
 
 bool
@@ -424,11 +463,12 @@ ra_cache_grow(RaInstance instance, RaEntityHash hash, const RaWindowSpec *spec,
 	uint32		capacity;
 	uint32		bytes_capacity;
 	Size		window_size;
-	char	   *copy;
 
 	/*
-	 * Take a private copy with more room, then put it.  What is too old for
-	 * any feature makes room first.
+	 * Make an entry with more room, copy the window there while others may read
+	 * it, then exchange the two.  What is too old for any feature makes room
+	 * first.  A larger share of room to grow would save little time, but
+	 * memory of all windows.
 	 */
 	LWLockAcquire(chain_lock(chain), LW_EXCLUSIVE);
 	entry = entry_find(chain, instance, hash, NULL, NULL);
@@ -439,29 +479,35 @@ ra_cache_grow(RaInstance instance, RaEntityHash hash, const RaWindowSpec *spec,
 	}
 	window = ENTRY_WINDOW(entry);
 	ra_window_trim(window, spec, horizon);
-	capacity = window->count + Max(window->count / 4, 4);
+	capacity = window->count + Max(window->count / 8, 4);
 	bytes_capacity = window->bytes_used > 0 || bytes > 0
 		? window->bytes_used + Max(window->bytes_used / 4, 64) + bytes : 0;
 	LWLockRelease(chain_lock(chain));
 
 	window_size = ra_window_size(spec, capacity, bytes_capacity);
-	if (window_size > 0 && window_size + MAXALIGN(sizeof(CacheEntry)) <= ra_cache_max_window())
+	if (window_size > 0)
 	{
-		bool		done;
-		RaWindow   *bigger;
+		dsa_pointer made = entry_make(instance, hash, window_size, false);
 
-		copy = palloc(window_size);
-		bigger = ra_window_init(copy, spec, capacity, bytes_capacity, PG_INT64_MIN);
+		if (DsaPointerIsValid(made))
+		{
+			RaWindow   *bigger = ra_window_init(ENTRY_WINDOW(dsa_get_address(area, made)), spec,
+												capacity, bytes_capacity, PG_INT64_MIN);
 
-		LWLockAcquire(chain_lock(chain), LW_SHARED);
-		entry = entry_find(chain, instance, hash, NULL, NULL);
-		if (entry)
-			ra_window_copy(bigger, ENTRY_WINDOW(entry), spec);
-		LWLockRelease(chain_lock(chain));
-		done = entry != NULL && entry_put(instance, hash, bigger, false);
-		pfree(copy);
-		if (done)
-			return true;
+			/* to make room for it may have evicted the window itself */
+			LWLockAcquire(chain_lock(chain), LW_SHARED);
+			entry = entry_find(chain, instance, hash, NULL, NULL);
+			if (entry)
+				ra_window_copy(bigger, ENTRY_WINDOW(entry), spec);
+			LWLockRelease(chain_lock(chain));
+			if (entry)
+			{
+				entry_link(instance, made);
+				return true;
+			}
+			dsa_free(area, made);
+			return false;
+		}
 	}
 
 	LWLockAcquire(chain_lock(chain), LW_EXCLUSIVE);

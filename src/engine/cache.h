@@ -46,20 +46,30 @@ extern RaInstance ra_cache_find_instance(uint64 layout_hash);
 /* Is the instance still the one that is maintained? */
 extern bool ra_cache_instance_live(RaInstance instance);
 
+typedef enum RaCacheUse
+{
+	RA_CACHE_READ,				/* shared lock */
+	RA_CACHE_READ_NOTE,			/* exclusive: to leave hints in the window */
+	RA_CACHE_WRITE				/* exclusive */
+} RaCacheUse;
+
 /*
  * Lock the partition of hash and return the entity's window, or NULL (locked
  * all the same).  *wide: the entity's values exceed what a window can hold; the
  * window is empty.  Nothing that can throw may happen before ra_cache_unlock().
  */
-extern RaWindow *ra_cache_lock(RaInstance instance, RaEntityHash hash, bool exclusive, bool *wide);
+extern RaWindow *ra_cache_lock(RaInstance instance, RaEntityHash hash, RaCacheUse use, bool *wide);
 extern void ra_cache_unlock(RaInstance instance, RaEntityHash hash);
 
 /*
  * Hints that the entity will be looked up soon: first the chain's head, a few
- * events later the entry it leads to.  Both take memory that is seldom in the processor's cache.
+ * events later the entry it leads to, then what will be touched of its window.
+ * All of this is seldom in the processor's cache.
  */
 extern void ra_cache_prefetch_chain(RaInstance instance, RaEntityHash hash);
 extern void ra_cache_prefetch_entry(RaInstance instance, RaEntityHash hash);
+extern void ra_cache_prefetch_window(RaInstance instance, RaEntityHash hash,
+									 const RaWindowSpec *spec, bool ranges);
 
 /*
  * Only the worker calls what follows, without holding a lock of the cache.

@@ -42,6 +42,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 
 #include "capture.h"
 #include "engine/queue.h"
@@ -81,6 +82,8 @@ static CaptureTarget *capture_target(Oid relid);
 static void target_load(CaptureTarget *target);
 static void target_invalidate(Datum arg, Oid relid);
 static void capture_xact_callback(XactEvent event, void *arg);
+static void capture_release_callback(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
+									 void *arg);
 static bytea *image_pack(CaptureTarget *target, char op, TupleTableSlot *first,
 						 TupleTableSlot *second);
 static bool superseded(TupleTableSlot *slot);
@@ -286,6 +289,7 @@ capture_target(Oid relid)
 							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 		CacheRegisterRelcacheCallback(target_invalidate, (Datum) 0);
 		RegisterXactCallback(capture_xact_callback, NULL);
+		RegisterResourceReleaseCallback(capture_release_callback, NULL);
 	}
 
 	target = hash_search(targets, &relid, HASH_ENTER, &found);
@@ -386,26 +390,26 @@ target_invalidate(Datum arg, Oid relid)
 	}
 }
 
-/*
- * The worker is woken once, when the rows can be seen.  COMMIT PREPARED runs in
- * another session and wakes nobody; the worker's timed poll finds those rows.
- */
 static void
 capture_xact_callback(XactEvent event, void *arg)
 {
-	switch (event)
-	{
-		case XACT_EVENT_COMMIT:
-			if (wake_at_commit)
-				ra_wake_worker();
-			/* FALLTHROUGH */
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
-			wake_at_commit = false;
-			break;
-		default:
-			break;
-	}
+	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		wake_at_commit = false;
+}
+
+/*
+ * The worker is woken once, when the rows can be seen, and not before others have been
+ * told what else the transaction changed: a list, say, that its rows are
+ * to be judged by.  COMMIT PREPARED runs in another session and wakes nobody; the
+ * worker's timed poll finds those rows.
+ */
+static void
+capture_release_callback(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *arg)
+{
+	if (!wake_at_commit || phase != RESOURCE_RELEASE_AFTER_LOCKS || !is_commit || !is_top_level)
+		return;
+	wake_at_commit = false;
+	ra_wake_worker();
 }
 
 /* Pack one or two rows into a bytea */

@@ -46,6 +46,7 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
+#include "engine/announce.h"
 #include "engine/depend.h"
 #include "engine/load.h"
 #include "engine/queue.h"
@@ -173,6 +174,7 @@ ra_stream_invalidate(int32 stream_id)
 	if (stream != NULL && SearchSysCacheExists1(RELOID, ObjectIdGetDatum(stream->relid)))
 		CacheInvalidateRelcacheByRelid(stream->relid);
 	CacheInvalidateRelcacheByRelid(stream_table);
+	ra_announce_change();
 }
 
 static bool

@@ -116,7 +116,7 @@ ra_events_take(RaStream *stream, const RaQueueEvent *queued, Snapshot snapshot)
 	event->op = queued->op;
 	event->xid = queued->xid;
 	event->usable = true;
-	event->score = queued->op == RA_OP_INSERT;
+	event->score = event->arrived = queued->op == RA_OP_INSERT;
 
 	if (queued->op == RA_OP_UPDATE &&
 		unpack_row(stream, map, &data, end, &event->old) != RA_IMAGE_COMPLETE)
@@ -144,13 +144,14 @@ ra_events_take(RaStream *stream, const RaQueueEvent *queued, Snapshot snapshot)
  * What becomes of each inserted row within the batch: an UPDATE replaces the
  * values it is scored with, a DELETE in the same transaction means it never
  * existed, and DELETE and INSERT of a key in one transaction (a row that moves to
- * another partition) is an update, not a new event.
+ * another partition) is an update, not a new event, if the row was there before.
  */
 typedef struct Settled
 {
 	uint64		key;			/* hash key */
 	int			event;			/* last INSERT still alive, or -1 */
-	uint64		deleted_by;		/* transaction that deleted the key last */
+	uint64		deleted_by;		/* transaction that deleted the key last, if it had not inserted it */
+	int			deleted;		/* what was the event then */
 } Settled;
 
 void
@@ -192,10 +193,17 @@ ra_events_settle(RaStream *stream)
 		switch (event->op)
 		{
 			case RA_OP_INSERT:
+				at->event = e;
 				if (at->deleted_by == event->xid)
-					event->score = false;
-				else
-					at->event = e;
+				{
+					event->score = event->arrived = false;
+					at->event = at->deleted;
+					if (at->event >= 0)
+					{
+						stream->events[at->event].scored_row = &event->row;
+						stream->events[at->event].gone = false;
+					}
+				}
 				at->deleted_by = 0;
 				break;
 			case RA_OP_UPDATE:
@@ -212,10 +220,20 @@ ra_events_settle(RaStream *stream)
 				}
 				break;
 			case RA_OP_DELETE:
-				if (at->event >= 0 && stream->events[at->event].xid == event->xid)
-					stream->events[at->event].score = false;
-				at->event = -1;
+				at->deleted = at->event;
 				at->deleted_by = event->xid;
+				if (at->event >= 0)
+				{
+					RaBatchEvent *inserted_event = &stream->events[at->event];
+
+					inserted_event->gone = true;
+					if (inserted_event->xid == event->xid)
+					{
+						inserted_event->score = inserted_event->arrived = false;
+						at->deleted_by = 0;
+					}
+				}
+				at->event = -1;
 				break;
 		}
 	}
@@ -234,12 +252,24 @@ void
 ra_events_identify(RaStream *stream)
 {
 	RaRuleSet  *rs = stream->rs;
+	Size		ids_size = (2 * rs->nentities + rs->nlookups) * sizeof(RaEntityId);
+	Size		size = ids_size + rs->nentities * sizeof(RaValue *);
+	char	   *memory;
 	int			e,
 				i;
+
+	/*
+	 * One piece of memory for all: while events are applied and scored, it is
+	 * read from beginning to end.
+	 */
+	for (i = 0; i < rs->nentities; i++)
+		size += rs->entities[i].spec.nmeasures * sizeof(RaValue);
+	memory = MemoryContextAllocHuge(CurrentMemoryContext, Max(size * stream->nevents, 1));
 
 	for (e = 0; e < stream->nevents; e++)
 	{
 		RaBatchEvent *event = &stream->events[e];
+		RaValue    *values;
 
 		if (!event->row.timed && event->score)
 		{
@@ -247,10 +277,11 @@ ra_events_identify(RaStream *stream)
 			stream->batch.skipped++;
 			stream->last_skip = "the event time is null or infinite";
 		}
-		event->ids = palloc((2 * rs->nentities + rs->nlookups) * sizeof(RaEntityId) + 1);
+		event->ids = (RaEntityId *) (memory + e * size);
 		event->old_ids = event->ids + rs->nentities;
 		event->lookups = event->old_ids + rs->nentities;
-		event->measures = palloc(rs->nentities * sizeof(RaValue *) + 1);
+		event->measures = (RaValue **) ((char *) event->ids + ids_size);
+		values = (RaValue *) (event->measures + rs->nentities);
 		for (i = 0; i < rs->nentities; i++)
 			event->ids[i] = ra_entity_id(rs, &rs->entities[i].columns, &event->row);
 		if (event->op == RA_OP_UPDATE)
@@ -268,9 +299,8 @@ ra_events_identify(RaStream *stream)
 		{
 			RaEntity   *entity = &rs->entities[i];
 
-			event->measures[i] = palloc(Max(entity->spec.nmeasures, 1) * sizeof(RaValue));
-			if (!ra_measure_row(rs, entity, event->measures[i]))
-				event->measures[i] = NULL;
+			event->measures[i] = ra_measure_row(rs, entity, values) ? values : NULL;
+			values += entity->spec.nmeasures;
 		}
 	}
 }

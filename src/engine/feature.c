@@ -232,6 +232,48 @@ ra_features_bounds(const RaRuleSet *rs, int64 time, int64 *lower)
 	}
 }
 
+void
+ra_features_arrange(RaRuleSet *rs)
+{
+	int			f,
+				g;
+
+	for (f = 0; f < rs->nfeatures; f++)
+	{
+		RaFeature  *feature = &rs->features[f];
+		int			entity = rs->lookups[feature->lookup].entity;
+		RaEntity   *e = &rs->entities[entity];
+		RaMeasureSpec *spec = &e->spec.measures[feature->measure];
+		int64		span = feature->span + feature->span_months * (31 * USECS_PER_DAY);
+		bool		shared = false;
+
+		e->max_span = Max(e->max_span, span);
+		if (spec->kind == RA_MEASURE_HASH)
+			spec->span = Max(spec->span, span);
+
+		feature->begin = feature->noted = 0;
+		for (g = 0; g < f; g++)
+		{
+			RaFeature  *other = &rs->features[g];
+
+			if (rs->lookups[other->lookup].entity != entity)
+				continue;
+			if (other->span == feature->span && other->span_months == feature->span_months)
+			{
+				feature->begin = other->begin;
+				shared = true;
+			}
+			else if (!shared)
+				feature->begin = Max(feature->begin, other->begin + 1);
+			if (other->measure == feature->measure)
+				feature->noted += other->function == RA_AGG_MIN || other->function == RA_AGG_MAX ||
+					other->function == RA_AGG_COUNT_DISTINCT;
+		}
+		if (spec->kind == RA_MEASURE_HASH && span == spec->span)
+			spec->begin = feature->begin;
+	}
+}
+
 RaFeatureResult *
 ra_feature_results(const RaRuleSet *rs)
 {
@@ -252,23 +294,24 @@ ra_feature_results(const RaRuleSet *rs)
 }
 
 bool
-ra_features_look(const RaRuleSet *rs, int lookup, const RaWindow *window,
+ra_features_look(const RaRuleSet *rs, int lookup, RaWindow *window, bool note,
 				 const RaRow *row, const RaValue *self, bool all_peers,
 				 uint32 later, const int64 *lower, RaFeatureResult *results)
 {
 	const RaEntity *entity = &rs->entities[rs->lookups[lookup].entity];
 	const RaWindowSpec *spec = &entity->spec;
 	uint32		hi = 0;
-	uint32		lo = 0;
-	int64		lo_time = PG_INT64_MIN;
-	bool		lo_known = false;
+	uint32		begins[32];
+	uint32		known = 0;		/* which of them are */
+	int64		pos = -1;
 	int			f;
 
 	if (window)
 	{
-		int64		pos = self ? ra_window_find(window, row->time, row->key) : -1;
-
-		hi = ra_window_bound(window, row->time);
+		hi = ra_window_begin(window, spec, RA_WINDOW_NOW, row->time);
+		if (note)
+			ra_window_note_begin(window, spec, RA_WINDOW_NOW, hi);
+		pos = self ? ra_window_find_before(window, hi, row->time, row->key) : -1;
 		if (pos >= 0)
 		{
 			if (all_peers && pos != (int64) hi - 1)
@@ -284,6 +327,7 @@ ra_features_look(const RaRuleSet *rs, int lookup, const RaWindow *window,
 		const RaFeature *feature = &rs->features[f];
 		RaFeatureResult *result = &results[f];
 		const RaValue *own;
+		uint32		lo;
 
 		if (feature->lookup != lookup)
 			continue;
@@ -296,18 +340,28 @@ ra_features_look(const RaRuleSet *rs, int lookup, const RaWindow *window,
 			continue;
 
 		/* features often share a window: look its beginning up once */
-		if (!lo_known || lower[f] != lo_time)
+		if (feature->begin < (int) lengthof(begins) && (known & (1U << feature->begin)))
+			lo = begins[feature->begin];
+		else
 		{
-			lo_time = lower[f];
-			lo = ra_window_bound(window, lo_time);
+			lo = ra_window_begin(window, spec, feature->begin, lower[f]);
+			if (note)
+				ra_window_note_begin(window, spec, feature->begin, lo);
 			lo = Min(lo, hi);
-			lo_known = true;
+			if (feature->begin < (int) lengthof(begins))
+			{
+				begins[feature->begin] = lo;
+				known |= 1U << feature->begin;
+			}
 		}
 
 		switch (feature->function)
 		{
 			case RA_AGG_COUNT_DISTINCT:
-				result->distinct = ra_window_distinct(window, spec, feature->measure, lo, hi, own);
+				if (note)
+					ra_window_note_distinct(window, spec, feature->measure, feature->noted, lo, hi);
+				result->distinct = ra_window_distinct(window, spec, feature->measure, lo, hi, own,
+													  pos >= 0);
 				break;
 			case RA_AGG_LAG:
 			case RA_AGG_FIRST:
@@ -332,6 +386,12 @@ ra_features_look(const RaRuleSet *rs, int lookup, const RaWindow *window,
 						memcpy(result->bytes, result->value.v.p, result->value.len);
 				}
 				break;
+			case RA_AGG_MIN:
+			case RA_AGG_MAX:
+				if (note && spec->measures[feature->measure].kind == RA_MEASURE_INT)
+					ra_window_note_extremum(window, spec, feature->measure, feature->noted,
+											lo, hi, feature->function == RA_AGG_MAX);
+				/* FALLTHROUGH */
 			default:
 				ra_window_aggregate(window, spec, feature->measure, lo, hi, own,
 									feature_wants(feature), &result->aggregate);

@@ -30,6 +30,12 @@ typedef struct RaEntityId
 	RaEntityHash hash;
 } RaEntityId;
 
+/*
+ * What entities' windows need to know of the features, and features of each
+ * other; when all are loaded.
+ */
+extern void ra_features_arrange(RaRuleSet *rs);
+
 /* Fill timed, time and key from values */
 extern void ra_row_identify(const RaRuleSet *rs, RaRow *row);
 
@@ -78,12 +84,13 @@ typedef struct RaFeatureResult
  * stand before it (all of them if the row isn't in the window).  self: the row's own
  * measures, or NULL if it isn't the entity's event.  later: how many events of the row's
  * time stand in the window that arrived after the row, which are the last of
- * their time.  Does not throw.
+ * their time.  note: leave hints for the next time; the window is locked
+ * exclusively.  Does not throw.
  *
  * Returns false if the row stands between others of its time and all of these
  * are wanted (all_peers): see ra_window_move_last().
  */
-extern bool ra_features_look(const RaRuleSet *rs, int lookup, const RaWindow *window,
+extern bool ra_features_look(const RaRuleSet *rs, int lookup, RaWindow *window, bool note,
 							 const RaRow *row, const RaValue *self, bool all_peers,
 							 uint32 later, const int64 *lower, RaFeatureResult *results);
 

@@ -782,13 +782,7 @@ finish_entities(RaLoader *loader)
 	}
 	rs->nentities = kept;
 
-	for (int i = 0; i < rs->nfeatures; i++)
-	{
-		RaFeature  *f = &rs->features[i];
-		RaEntity   *e = &rs->entities[rs->lookups[f->lookup].entity];
-
-		e->max_span = Max(e->max_span, f->span + f->span_months * (31 * USECS_PER_DAY));
-	}
+	ra_features_arrange(rs);
 
 	/* all that windows' contents depend on */
 	initStringInfo(&buf);
@@ -812,9 +806,9 @@ finish_entities(RaLoader *loader)
 			RaMeasure  *m = &e->measures[foreach_current_index(lc)];
 			RaMeasureSpec *s = &e->spec.measures[foreach_current_index(lc)];
 
-			appendStringInfo(&buf, "; %s class %d %u %u %d %d %d%d%d%d%d", (char *) lfirst(lc),
+			appendStringInfo(&buf, "; %s class %d %u %u %d %d %d%d%d%d%d " INT64_FORMAT, (char *) lfirst(lc),
 							 (int) m->value_class, m->type, m->collation, m->scale, s->kind,
-							 s->always, s->sum, s->sumsq, s->minmax, s->special);
+							 s->always, s->sum, s->sumsq, s->minmax, s->special, s->span);
 		}
 		e->layout_hash = hash_bytes_extended((unsigned char *) buf.data, buf.len, 0);
 	}

@@ -117,6 +117,8 @@ typedef struct RaFeature
 	RaAggregateFunction function;
 	int64		span;			/* window: microseconds (days are 24 h) ... */
 	int32		span_months;	/* ... plus calendar months */
+	int			begin;			/* number of the window's length, among the entity's ... */
+	int			noted;			/* ... of the extremum or distinct values, the measure's */
 	bool		include_current;
 	Oid			result_type;
 	Oid			result_output;	/* its output function */

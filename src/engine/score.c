@@ -46,6 +46,7 @@
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/numeric.h"
 #include "utils/resowner.h"
 #include "utils/timeout.h"
 
@@ -101,7 +102,8 @@ static void give_up(void);
 static bool rule_evaluate(RaRuleSet *rs, RaRule *rule);
 static bool rule_evaluate_careful(RaRuleSet *rs, RaRule *rule);
 static void append_clipped(StringInfo buf, const char *text);
-static void append_json_value(StringInfo buf, Datum value, Oid type, Oid output);
+static void push_string(JsonbParseState **json, JsonbIteratorToken token, const char *text);
+static void push_value(JsonbParseState **json, Datum value, Oid type, Oid output);
 
 void
 ra_score_init(void)
@@ -531,14 +533,13 @@ rule_evaluate_careful(RaRuleSet *rs, RaRule *rule)
 	return fired;
 }
 
-char *
+Jsonb *
 ra_score_reasons(RaRuleSet *rs, const RaScore *score)
 {
-	StringInfoData buf;
+	JsonbParseState *json = NULL;
 	int			i;
 
-	initStringInfo(&buf);
-	appendStringInfoChar(&buf, '[');
+	pushJsonbValue(&json, WJB_BEGIN_ARRAY, NULL);
 	for (i = 0; i < score->nfired; i++)
 	{
 		RaRule	   *rule = &rs->rules[score->fired[i]];
@@ -560,15 +561,16 @@ ra_score_reasons(RaRuleSet *rs, const RaScore *score)
 			else
 				append_clipped(&text, OutputFunctionCall(&part->output, slot->tts_values[a]));
 		}
-		appendStringInfoString(&buf, i > 0 ? ", {\"rule\": " : "{\"rule\": ");
-		escape_json(&buf, rule->name);
-		appendStringInfo(&buf, ", \"points\": %d, \"text\": ", rule->points);
-		escape_json(&buf, text.data);
-		appendStringInfoChar(&buf, '}');
-		pfree(text.data);
+		pushJsonbValue(&json, WJB_BEGIN_OBJECT, NULL);
+		push_string(&json, WJB_KEY, "rule");
+		push_string(&json, WJB_VALUE, rule->name);
+		push_string(&json, WJB_KEY, "points");
+		push_value(&json, Int32GetDatum(rule->points), INT4OID, InvalidOid);
+		push_string(&json, WJB_KEY, "text");
+		push_string(&json, WJB_VALUE, text.data);
+		pushJsonbValue(&json, WJB_END_OBJECT, NULL);
 	}
-	appendStringInfoChar(&buf, ']');
-	return buf.data;
+	return JsonbValueToJsonb(pushJsonbValue(&json, WJB_END_ARRAY, NULL));
 }
 
 /* A reason is for people: a long value shows its beginning */
@@ -586,30 +588,28 @@ append_clipped(StringInfo buf, const char *text)
 	}
 }
 
-char *
+Jsonb *
 ra_score_features(RaRuleSet *rs)
 {
-	StringInfoData buf;
+	JsonbParseState *json = NULL;
 	int			f;
 
-	initStringInfo(&buf);
-	appendStringInfoChar(&buf, '{');
+	pushJsonbValue(&json, WJB_BEGIN_OBJECT, NULL);
 	for (f = 0; f < rs->nfeatures; f++)
 	{
 		RaFeature  *feature = &rs->features[f];
 
-		if (f > 0)
-			appendStringInfoString(&buf, ", ");
-		escape_json(&buf, feature->name);
-		appendStringInfoString(&buf, ": ");
+		push_string(&json, WJB_KEY, feature->name);
 		if (rs->values->tts_isnull[f])
-			appendStringInfoString(&buf, "null");
+		{
+			JsonbValue	null = {.type = jbvNull};
+
+			pushJsonbValue(&json, WJB_VALUE, &null);
+		}
 		else
-			append_json_value(&buf, rs->values->tts_values[f], feature->result_type,
-							  feature->result_output);
+			push_value(&json, rs->values->tts_values[f], feature->result_type, feature->result_output);
 	}
-	appendStringInfoChar(&buf, '}');
-	return buf.data;
+	return JsonbValueToJsonb(pushJsonbValue(&json, WJB_END_OBJECT, NULL));
 }
 
 char *
@@ -671,42 +671,69 @@ ra_key_text(RaRuleSet *rs, const RaRow *row)
 	return buf.data;
 }
 
+static void
+push_string(JsonbParseState **json, JsonbIteratorToken token, const char *text)
+{
+	JsonbValue	v = {.type = jbvString};
+
+	v.val.string.val = unconstify(char *, text);
+	v.val.string.len = strlen(text);
+	pushJsonbValue(json, token, &v);
+}
+
 /* As to_jsonb() writes it: numbers and booleans bare, all else a string */
 static void
-append_json_value(StringInfo buf, Datum value, Oid type, Oid output)
+push_value(JsonbParseState **json, Datum value, Oid type, Oid output)
 {
+	JsonbValue	v = {.type = jbvNumeric};
 	char		datetime[MAXDATELEN + 1];
 	char	   *text;
 
 	switch (type)
 	{
 		case BOOLOID:
-			appendStringInfoString(buf, DatumGetBool(value) ? "true" : "false");
-			return;
+			v.type = jbvBool;
+			v.val.boolean = DatumGetBool(value);
+			break;
+		case INT2OID:
+			v.val.numeric = int64_to_numeric(DatumGetInt16(value));
+			break;
+		case INT4OID:
+			v.val.numeric = int64_to_numeric(DatumGetInt32(value));
+			break;
+		case INT8OID:
+			v.val.numeric = int64_to_numeric(DatumGetInt64(value));
+			break;
+		case NUMERICOID:
+			v.val.numeric = DatumGetNumeric(value);
+			/* these are no JSON numbers */
+			if (numeric_is_nan(v.val.numeric) || numeric_is_inf(v.val.numeric))
+			{
+				push_string(json, WJB_VALUE, OidOutputFunctionCall(output, value));
+				return;
+			}
+			break;
+		case FLOAT4OID:
+		case FLOAT8OID:
+			text = OidOutputFunctionCall(output, value);
+			if (strpbrk(text, "NnIi") != NULL)
+			{
+				push_string(json, WJB_VALUE, text);
+				return;
+			}
+			v.val.numeric = DatumGetNumeric(DirectFunctionCall3(numeric_in, CStringGetDatum(text),
+																ObjectIdGetDatum(InvalidOid),
+																Int32GetDatum(-1)));
+			break;
 		case DATEOID:
 		case TIMESTAMPOID:
 		case TIMESTAMPTZOID:
 			JsonEncodeDateTime(datetime, value, type, NULL);
-			escape_json(buf, datetime);
-			return;
-		case INT2OID:
-		case INT4OID:
-		case INT8OID:
-		case NUMERICOID:
-		case FLOAT4OID:
-		case FLOAT8OID:
-			text = OidOutputFunctionCall(output, value);
-			/* NaN and infinity are no JSON numbers */
-			if (strpbrk(text, "NnIi") == NULL)
-				appendStringInfoString(buf, text);
-			else
-				escape_json(buf, text);
-			pfree(text);
+			push_string(json, WJB_VALUE, pstrdup(datetime));
 			return;
 		default:
-			text = OidOutputFunctionCall(output, value);
-			escape_json(buf, text);
-			pfree(text);
+			push_string(json, WJB_VALUE, OidOutputFunctionCall(output, value));
 			return;
 	}
+	pushJsonbValue(json, WJB_VALUE, &v);
 }

@@ -76,10 +76,10 @@ extern void ra_rule_failed(RaRuleSet *rs, RaRule *rule, const char *message);
 extern void ra_score_rules(RaRuleSet *rs, RaScore *result);
 
 /* [{"rule": ..., "points": ..., "text": ...}, ...], most points first */
-extern char *ra_score_reasons(RaRuleSet *rs, const RaScore *score);
+extern Jsonb *ra_score_reasons(RaRuleSet *rs, const RaScore *score);
 
 /* {"feature": value, ...} */
-extern char *ra_score_features(RaRuleSet *rs);
+extern Jsonb *ra_score_features(RaRuleSet *rs);
 
 /* 'card_id=7' for a lookup of the row, or NULL if a column is NULL */
 extern char *ra_entity_text(RaRuleSet *rs, int lookup, const RaRow *row);

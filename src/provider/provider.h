@@ -1,7 +1,8 @@
 /*
  * provider.h
  *	  What the broker asks of a coordination service (ZooKeeper, Redis): a
- *	  session that proves this node alive, queues for locks, and the list of members.
+ *	  session that proves this node alive, queues for locks, the list of members,
+ *	  and registers that are written once.
  *
  * Plain C without PostgreSQL, so that a provider can be tested and sanitised
  * on its own.  One process has one provider, all calls come from one thread, and all
@@ -29,6 +30,10 @@
  * next one.  The generation belongs to the data of the service: it is raised whenever
  * tokens could otherwise repeat (the service comes back empty or with older data), and
  * whenever it is below generation_seen of a node that connects.
+ *
+ * Registers.  decide() gives a name a value unless it has one, and tells which one it
+ * has; that never changes until forget().  What has no answer by its deadline
+ * ends with an error, and its outcome is unknown; it is not sent any more then.
  */
 #ifndef RA_PROVIDER_H
 #define RA_PROVIDER_H
@@ -37,11 +42,14 @@
 #include <stdint.h>
 
 /* of this interface; the broker refuses a library of another one */
-#define RA_PROVIDER_API 1
+#define RA_PROVIDER_API 2
 
 /* longest key of a lock and longest name of a node, in bytes */
 #define RA_KEY_MAX 512
 #define RA_NODE_MAX 63
+
+/* longest value of a register, with the ending zero */
+#define RA_VALUE_MAX 64
 
 /* longest text that describes a session, with the ending zero */
 #define RA_SESSION_MAX 128
@@ -130,6 +138,12 @@ typedef struct RaProviderCallbacks
 	void		(*listed) (void *arg, void *owner, const RaProviderEntry *entry, const char *error);
 
 	/*
+	 * Answer to decide(), exactly one for each: what stands, NULL if nothing does
+	 * (only to a look); or an error, and value means nothing.  Valid during the call
+	 */
+	void		(*decided) (void *arg, void *owner, const char *value, const char *error);
+
+	/*
 	 * For the server's log.  Never holds a secret.  The same trouble is told once, not at
 	 * each attempt.
 	 */
@@ -153,7 +167,9 @@ typedef struct RaProviderOps
 
 	/*
 	 * Ends the session, which frees all locks; gives up at deadline, and the
-	 * service then notices by the session's timeout.  No callback is made.
+	 * service then notices by the session's timeout.  No callback is made, and
+	 * close() must not be called from within one.  With a deadline that has passed, the
+	 * service is not told at all.
 	 */
 	void		(*close) (RaProvider *provider, int64_t deadline);
 
@@ -179,11 +195,31 @@ typedef struct RaProviderOps
 	/* Of a granted request: contended() follows, unless the request ends before */
 	void		(*look) (RaProvider *provider, RaProviderRequest *request);
 
-	/* This node's entry in the list of members; at most once a second is sent */
+	/*
+	 * This node's entry in the list of members, which it has from the first call
+	 * on; at most once a second is sent
+	 */
 	void		(*set_member) (RaProvider *provider, const char *data);
 
 	/* All entries of all keys, for people to look at: not a snapshot */
 	void		(*list) (RaProvider *provider, void *owner);
+
+	/*
+	 * NULL if the service has no registers.  value: a short text, or NULL to look only.  It
+	 * may be called at any time; without a session the request waits for one, until the deadline.
+	 * False: no memory, there will be no answer.
+	 */
+	bool		(*decide) (RaProvider *provider, void *owner, const char *name, int namelen,
+						   const char *value, int64_t deadline);
+
+	/* The name has no value any more.  Best effort, no answer. */
+	void		(*forget) (RaProvider *provider, const char *name, int namelen);
+
+	/*
+	 * Forgets names that have had this value since before that time (milliseconds since
+	 * 1970, by the service's clock).  Best effort; goes on by itself for a while.
+	 */
+	void		(*sweep) (RaProvider *provider, const char *value, int64_t before);
 } RaProviderOps;
 
 /* The one symbol that a provider's library exports */

@@ -680,8 +680,16 @@ static void no_granted(void *a, void *o, uint64_t t) { (void) a; (void) o; (void
 static void no_owner(void *a, void *o) { (void) a; (void) o; }
 static void no_contended(void *a, void *o, bool c) { (void) a; (void) o; (void) c; }
 static void no_members(void *a, const RaProviderMember *m, int n) { (void) a; (void) m; (void) n; }
-static void no_listed(void *a, void *o, const RaProviderEntry *e, const char *r) { (void) a; (void) o; (void) e; (void) r; }
-static void no_log(void *a, RaProviderLevel l, const char *m, const char *h) { (void) a; (void) l; (void) m; (void) h; }
+static void
+no_listed(void *a, void *o, const RaProviderEntry *e, const char *r)
+{
+	(void) a; (void) o; (void) e; (void) r;
+}
+static void
+no_log(void *a, RaProviderLevel l, const char *m, const char *h)
+{
+	(void) a; (void) l; (void) m; (void) h;
+}
 
 static const RaProviderCallbacks no_callbacks = {
 	.session = no_session, .connected = no_connected, .session_lost = no_session_lost,

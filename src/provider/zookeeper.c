@@ -155,6 +155,13 @@ heartbeat(RaProvider *p)
 
 /* ---- generation ---- */
 
+static void
+base_done(RaProvider *p, ZkCall *call)
+{
+	if (ra_zk_answered(call->rc) && call->rc != ZOK && call->rc != ZNODEEXISTS && call->rc != ZNONODE)
+		ra_zk_complain(p, call->rc, "create the cluster's nodes");
+}
+
 /* What all else lies in.  Exists already, but for the first node of a cluster */
 void
 ra_zk_create_base(RaProvider *p)
@@ -162,11 +169,13 @@ ra_zk_create_base(RaProvider *p)
 	char		path[ZK_PATH_MAX];
 
 	snprintf(path, sizeof(path), "/%s", p->cluster);
-	ra_zk_create(p, ra_zk_ignore, NULL, path, "", 0, ZOO_PERSISTENT);
+	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT);
 	snprintf(path, sizeof(path), "/%s/locks", p->cluster);
-	ra_zk_create(p, ra_zk_ignore, NULL, path, "", 0, ZOO_PERSISTENT);
+	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT);
 	snprintf(path, sizeof(path), "/%s/members", p->cluster);
-	ra_zk_create(p, ra_zk_ignore, NULL, path, "", 0, ZOO_PERSISTENT);
+	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT);
+	snprintf(path, sizeof(path), "/%s/decisions", p->cluster);
+	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT);
 }
 
 static void
@@ -181,6 +190,7 @@ access_refused(RaProvider *p)
 				  "The nodes were created with a user and password; set these here, too.",
 				  "ZooKeeper refuses access to \"/%s\"", p->cluster);
 	}
+	snprintf(p->detail, sizeof(p->detail), "access to \"/%s\" refused: check user and password", p->cluster);
 	session_over(p, "access refused", true);
 }
 
@@ -238,6 +248,7 @@ generation_settled(RaProvider *p)
 	if (first)
 		ra_zk_members_up(p);
 	ra_zk_queue_drive(p);
+	ra_zk_decide_drive(p);
 }
 
 static void
@@ -246,12 +257,18 @@ generation_set_done(RaProvider *p, ZkCall *call)
 	p->generation_flies = false;
 	if (call->rc == ZNOAUTH)
 		access_refused(p);
-	else if (ra_zk_answered(call->rc))
+	else if (call->rc == ZOK || call->rc == ZBADVERSION || call->rc == ZNODEEXISTS)
 	{
 		/* Done, or somebody else was faster: what does it say now? */
 		if (call->rc == ZOK)
 			p->generation_raise = false;
 		generation_check(p);
+	}
+	else
+	{
+		if (ra_zk_answered(call->rc))
+			ra_zk_complain(p, call->rc, "write the generation");
+		p->generation_at = ra_zk_now() + 1000 * NS_PER_MS;
 	}
 }
 
@@ -299,6 +316,12 @@ generation_got(RaProvider *p, ZkCall *call)
 		}
 		if (found != 0 && found >= p->generation_seen && !p->generation_raise)
 		{
+			/* its watch has fired while this answer was on its way */
+			if (ra_zk_watch_find(p, path) == NULL)
+			{
+				generation_check(p);
+				return;
+			}
 			p->generation = found;
 			generation_settled(p);
 			return;
@@ -505,6 +528,7 @@ session_over(RaProvider *p, const char *detail, bool access)
 	ra_zk_list_over(p, "session lost");
 	ra_zk_members_over(p);
 	ra_zk_queue_over(p);
+	ra_zk_decide_over(p);
 	if (announced)
 		p->cb.session_lost(p->arg, detail);
 	close_handle(p);
@@ -544,6 +568,7 @@ set_connected(RaProvider *p, unsigned connects, int timeout, const char *peer)
 			generation_check(p);
 		ra_zk_members_reconnected(p);
 		ra_zk_queue_reconnected(p);
+		ra_zk_decide_drive(p);
 	}
 }
 
@@ -593,7 +618,7 @@ handle_event(RaProvider *p)
 		p->phase = ZK_CONNECTING;
 		p->disconnected_at = ra_zk_now();
 		p->phase_until = p->disconnected_at +
-			(p->ending ? 3 : 6) * p->timeout_wish * NS_PER_MS + 5000 * NS_PER_MS;
+			NS_PER_MS * (p->ending ? 3 : 6) * p->timeout_wish + 5000 * NS_PER_MS;
 		if (p->credentials != NULL && !p->ending)
 			ra_zk_add_auth(p, auth_done);
 	}
@@ -659,7 +684,7 @@ earlier(int64_t a, int64_t b)
 static int64_t
 give_up_at(RaProvider *p)
 {
-	return p->disconnected_at + 2 * p->timeout * NS_PER_MS;
+	return p->disconnected_at + NS_PER_MS * 2 * p->timeout;
 }
 
 static void
@@ -694,6 +719,7 @@ tick(RaProvider *p)
 		now >= p->disconnected_at + TROUBLE_AFTER)
 		trouble(p, p->detail);
 
+	ra_zk_decide_tick(p, now);
 	if (!p->connected)
 		return;
 	if (p->generation_at <= now)
@@ -720,6 +746,7 @@ ra_zk_wait_for(RaProvider *p, bool *writable, int64_t *until)
 		next = earlier(next, p->disconnected_at + TROUBLE_AFTER);
 	if (p->connected)
 		next = earlier(next, p->generation_at);
+	next = earlier(next, ra_zk_decide_until(p));
 	if (ra_zk_ready(p))
 	{
 		if (!p->heartbeat_flies)

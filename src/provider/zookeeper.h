@@ -8,6 +8,7 @@
  * zookeeper_queue.c	requests: the entries in the lock queues
  * zookeeper_members.c	the list of members
  * zookeeper_list.c		list()
+ * zookeeper_decide.c	registers
  * zookeeper_names.c	names of entries, who holds a lock: pure functions
  *
  * What lies in ZooKeeper, below /<cluster>:
@@ -17,6 +18,9 @@
  *	locks/<bucket>/<key>;<x|s>;<node>;<session>;<request>;<sequence>
  *						ephemeral, sequential: one request's place in a queue
  *	members/<node>		ephemeral; data is what set_member() was given
+ *	decisions/<bucket>	persistent; as for locks
+ *	decisions/<bucket>/<name>
+ *						persistent; data is the register's value
  *
  * A queue has no node of its own, so nothing is left of a key nobody uses.
  * The sequence counts in the bucket; it has 32 bits and wraps around, so two
@@ -218,6 +222,8 @@ typedef struct ZkMember
 } ZkMember;
 
 typedef struct ZkListing ZkListing;
+typedef struct ZkDecision ZkDecision;
+typedef struct ZkSweep ZkSweep;
 
 struct RaProvider
 {
@@ -305,6 +311,10 @@ struct RaProvider
 	bool		members_complete;	/* was once, in this session */
 
 	ZkListing  *listings;
+
+	/* Registers */
+	ZkDecision *decisions;		/* not answered yet */
+	ZkSweep    *sweep;			/* under way, or NULL */
 
 	/* For tests: what was sent, and watches that fired */
 	struct
@@ -403,6 +413,17 @@ extern void ra_zk_members_free(RaProvider *p);
 extern void ra_zk_list(RaProvider *p, void *owner);
 extern void ra_zk_list_over(RaProvider *p, const char *error);
 extern void ra_zk_list_free(RaProvider *p);
+
+/* zookeeper_decide.c */
+extern bool ra_zk_decide(RaProvider *p, void *owner, const char *name, int namelen,
+						 const char *value, int64_t deadline);
+extern void ra_zk_forget(RaProvider *p, const char *name, int namelen);
+extern void ra_zk_sweep(RaProvider *p, const char *value, int64_t before);
+extern void ra_zk_decide_drive(RaProvider *p);
+extern void ra_zk_decide_tick(RaProvider *p, int64_t now);
+extern int64_t ra_zk_decide_until(const RaProvider *p);
+extern void ra_zk_decide_over(RaProvider *p);
+extern void ra_zk_decide_free(RaProvider *p);
 
 /* The provider, for zookeeper_module.c and tests */
 extern const RaProviderOps *ra_zookeeper_ops(void);

@@ -71,7 +71,7 @@ owner_got(RaProvider *p, ZkCall *call)
 	}
 	else if (p->member_blocked == 0)
 		p->member_blocked = ra_zk_now();
-	else if (!p->member_told && ra_zk_now() - p->member_blocked > 2 * p->timeout * NS_PER_MS)
+	else if (!p->member_told && ra_zk_now() - p->member_blocked > NS_PER_MS * 2 * p->timeout)
 	{
 		p->member_told = true;
 		ra_zk_log(p, RA_PROVIDER_WARNING, "Give each node a name of its own.",

@@ -93,6 +93,7 @@ ra_zk_provider_free(RaProvider *p)
 	ra_zk_queue_free(p);
 	ra_zk_members_free(p);
 	ra_zk_list_free(p);
+	ra_zk_decide_free(p);
 	while ((event = ra_zk_pop(p)) != NULL)
 		free(event);			/* lines: handles take theirs with them */
 	if (p->eventfd >= 0)
@@ -224,19 +225,15 @@ zk_close(RaProvider *p, int64_t deadline)
 	ra_zk_log_sink(p, false);
 	if (handle != NULL)
 	{
-		/* so that nothing is done but what follows */
-		handle->dead = true;
-		if (!handle->helper_runs)
-			handle->helper_runs = ra_zk_helper_start(handle, ZK_TASK_CLOSE);
-		else if (handle->task == ZK_TASK_OPEN && helper_wait(p, deadline))
-			handle->helper_runs = handle->zh != NULL && ra_zk_helper_start(handle, ZK_TASK_CLOSE);
-		if (p->abandoned || (handle->helper_runs && !helper_wait(p, deadline)))
-		{
-			/* the helper frees all of it, if this process lives so long */
+		/*
+		 * If the helper is not done in time it frees all of it, provided this
+		 * process lives so long: p is not ours any more.
+		 */
+		if (handle->helper_runs && !helper_wait(p, deadline))
 			return;
-		}
-		if (handle->zh != NULL)
-			return;				/* no thread to close it with: leak it */
+		if (handle->zh != NULL &&
+			(!ra_zk_helper_start(handle, ZK_TASK_CLOSE) || !helper_wait(p, deadline)))
+			return;				/* without a thread to close it, it leaks */
 		ra_zk_handle_free(handle);
 		p->handle = NULL;
 	}
@@ -255,6 +252,9 @@ static const RaProviderOps zookeeper_ops = {
 	.look = ra_zk_look,
 	.set_member = ra_zk_set_member,
 	.list = ra_zk_list,
+	.decide = ra_zk_decide,
+	.forget = ra_zk_forget,
+	.sweep = ra_zk_sweep,
 };
 
 const RaProviderOps *

@@ -2,6 +2,8 @@
  * harness.c
  *	  See harness.h.
  */
+#define _GNU_SOURCE
+
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -401,6 +403,18 @@ on_members(void *arg, const RaProviderMember *members, int n)
 }
 
 static void
+on_decided(void *arg, void *owner, const char *value, const char *error)
+{
+	Decision   *decision = owner;
+
+	(void) arg;
+	decision->answers++;
+	decision->nothing = value == NULL;
+	snprintf(decision->value, sizeof(decision->value), "%s", value != NULL ? value : "");
+	snprintf(decision->error, sizeof(decision->error), "%s", error != NULL ? error : "");
+}
+
+static void
 on_listed(void *arg, void *owner, const RaProviderEntry *entry, const char *error)
 {
 	Node	   *node = arg;
@@ -448,7 +462,7 @@ node_open_config(const RaProviderConfig *config)
 {
 	static const RaProviderCallbacks callbacks = {
 		on_session, on_connected, on_session_lost, on_lease, on_granted, on_refused, on_released,
-		on_lost, on_contended, on_members, on_listed, on_log
+		on_lost, on_contended, on_members, on_listed, on_decided, on_log
 	};
 	Node	   *node = calloc(1, sizeof(*node));
 	char		error[256] = "";

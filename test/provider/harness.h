@@ -49,6 +49,15 @@ typedef struct Lock
 	int			order;			/* of its grant, over all nodes */
 } Lock;
 
+/* A decide() and its answer */
+typedef struct Decision
+{
+	int			answers;
+	bool		nothing;
+	char		value[RA_VALUE_MAX];
+	char		error[128];		/* empty: none */
+} Decision;
+
 typedef struct Entry
 {
 	char		key[RA_KEY_MAX + 1];

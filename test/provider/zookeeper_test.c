@@ -3,7 +3,7 @@
  *	  The ZooKeeper provider against a real server.
  *
  * Environment: ZK_DIR is the server's directory, ZK_HOSTS where it listens,
- * ZK_SERVER the program that controls it; CYCLES, how often the endurance test locks.
+ * ZK_SERVER the program that controls it.
  */
 #include <dirent.h>
 #include <signal.h>
@@ -716,6 +716,118 @@ restored_server(void **state)
 	assert_true(again->generation > lock->generation);
 }
 
+/* ---- ensembles ---- */
+
+static char ensemble_dir[512];
+
+/* Runs the command on the three servers, or on one; gives its output */
+static const char *
+ensemble(const char *command, int which)
+{
+	static char output[256];
+	char		line[1024];
+	FILE	   *pipe;
+
+	snprintf(line, sizeof(line), "%s %s %s ", getenv("ZK_SERVER"), command, ensemble_dir);
+	if (which > 0)
+		snprintf(line + strlen(line), sizeof(line) - strlen(line), "%d", which);
+	pipe = popen(line, "r");
+	assert_non_null(pipe);
+	if (fgets(output, sizeof(output), pipe) == NULL)
+		output[0] = '\0';
+	assert_int_equal(pclose(pipe), 0);
+	output[strcspn(output, "\n")] = '\0';
+	return output;
+}
+
+/* Host list of the three */
+static int
+ensemble_hosts(char *hosts, size_t size)
+{
+	char		path[600];
+	FILE	   *file;
+	int			port;
+	int			n = 0;
+
+	snprintf(path, sizeof(path), "%s/ports", ensemble_dir);
+	file = fopen(path, "r");
+	assert_non_null(file);
+	hosts[0] = '\0';
+	while (fscanf(file, "%d", &port) == 1)
+		snprintf(hosts + strlen(hosts), size - strlen(hosts), "%s127.0.0.1:%d", n++ > 0 ? "," : "", port);
+	fclose(file);
+	return n;
+}
+
+static int
+start_ensemble(void **state)
+{
+	snprintf(ensemble_dir, sizeof(ensemble_dir), "%s/ensemble", getenv("ZK_DIR"));
+
+	/* the number is that of servers to make; later, of one to start */
+	ensemble("start", access(ensemble_dir, F_OK) == 0 ? 0 : 3);
+	return new_cluster(state);
+}
+
+static int
+stop_ensemble(void **state)
+{
+	end_test(state);
+	ensemble("stop", 0);
+	return 0;
+}
+
+/* A leader that dies costs no lock; a follower that is cut off renews no lease */
+static void
+three_servers(void **state)
+{
+	char		hosts[256];
+	char		host[64];
+	int			leader = atoi(ensemble("leader", 0));
+	int			follower = leader % 3 + 1;
+	int			other = follower % 3 + 1;
+	char	   *at;
+	Node	   *a;
+	Node	   *b;
+	Lock	   *lock;
+	Lock	   *waits;
+	int64_t		paused;
+
+	(void) state;
+	assert_int_equal(ensemble_hosts(hosts, sizeof(hosts)), 3);
+	at = hosts;
+	for (int i = 1; i < follower; i++)
+		at = strchr(at, ',') + 1;
+	snprintf(host, sizeof(host), "%.*s", (int) strcspn(at, ","), at);
+
+	a = node_open(host, "a", 4000);
+	lock = lock_acquire(a, "k", X, false);
+	UNTIL(lock->granted && a->leases > 1);
+	ensemble("pause", leader);
+	ensemble("pause", other);
+	paused = harness_now();
+	while (harness_now() < paused + 1500 * INT64_C(1000000))
+	{
+		pump(20);
+		assert_true(a->lease <= paused + a->timeout * INT64_C(700000));
+	}
+	ensemble("resume", leader);
+	ensemble("resume", other);
+	UNTIL(a->lease > harness_now() + a->timeout * INT64_C(600000));
+
+	b = node_open(hosts, "b", 4000);
+	waits = lock_acquire(b, "k", X, false);
+	UNTIL(node_list(b) == 2);
+	ensemble("kill", atoi(ensemble("leader", 0)));
+	UNTIL(a->connected && a->connects >= 2 && node_list(a) == 2);
+	assert_int_equal(a->sessions + b->sessions, 2);
+	assert_int_equal(lock->lost + waits->granted, 0);
+	assert_true(a->entries[0].token == lock->token);
+	lock_release(lock);
+	UNTIL(waits->granted);
+	assert_true(waits->token > lock->token);
+}
+
 /* ---- trouble ---- */
 
 static void
@@ -943,7 +1055,9 @@ member_stays(void **state)
 static int
 cycles(int most)
 {
-	int			wish = getenv("CYCLES") != NULL ? atoi(getenv("CYCLES")) : 100000;
+	const char *sanitizer = getenv("SANITIZER");
+	/* endurance is about memory; races show sooner, and that sanitizer is slow */
+	int			wish = sanitizer && strcmp(sanitizer, "thread") == 0 ? 5000 : 100000;
 
 	return wish < most ? wish : most;
 }
@@ -1181,6 +1295,7 @@ main(void)
 		TEST(signals_blocked),
 		TEST(wiped_server),
 		TEST(restored_server),
+		cmocka_unit_test_setup_teardown(three_servers, start_ensemble, stop_ensemble),
 	};
 
 	harness_ops = ra_zookeeper_ops();

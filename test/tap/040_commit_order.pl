@@ -195,5 +195,48 @@ INSERT INTO payments VALUES (9000003, 9003, 1, '2026-01-01Z');});
 	is($node->safe_psql('postgres', q{SELECT sum(skipped) FROM risk_alert.stat_streams}), 0, 'and none is skipped');
 }
 
+# Events of one time count in the order of their INSERTs, whatever becomes of them before
+# the worker has come to them
+sub seen_together
+{
+	my ($which, @transactions) = @_;
+	my $pid = stop_worker($node);
+
+	$node->safe_psql('postgres', $_) foreach @transactions;
+	kill('CONT', $pid);
+	drain($node);
+	return one_line($node->safe_psql('postgres', qq{
+SELECT event_key || ':' || (features->>'card_n') || ',' || (features->>'card_sum')::numeric(12,0) FROM risk_alert.alerts
+WHERE event_key::bigint $which ORDER BY event_key::bigint}));
+}
+
+is(seen_together('BETWEEN 9300001 AND 9300003',
+		q{INSERT INTO payments VALUES (9300001, 889301, 5000, '2026-01-01Z')},
+		q{INSERT INTO payments VALUES (9300002, 889301, 5000, '2026-01-01Z'), (9300003, 889301, 5000, '2026-01-01Z')},
+		'DELETE FROM payments WHERE payment_id = 9300001'),
+	'9300001:1,5000 9300002:1,5000 9300003:2,10000', 'a deleted event does not see those that arrived after it');
+
+$node->safe_psql('postgres', q{INSERT INTO payments VALUES (9310001, 889311, 100, '2026-01-01Z'), (9310002, 889311, 100, '2025-12-31Z')});
+drain($node);
+is(seen_together('BETWEEN 9310001 AND 9310004',
+		q{INSERT INTO payments VALUES (9310003, 889311, 5000, '2026-01-01Z'), (9310004, 889311, 5000, '2026-01-01Z')},
+		'UPDATE payments SET amount = 200 WHERE payment_id = 9310001',
+		q{UPDATE payments SET created_at = '2026-01-01Z' WHERE payment_id = 9310002},
+		'UPDATE payments SET amount = 6000 WHERE payment_id = 9310003'),
+	'9310003:3,6300 9310004:4,11300', 'an UPDATE does not make a row arrive anew');
+
+is(seen_together('= 9320001',
+		q{INSERT INTO payments VALUES (9320001, 889321, 5000, '2026-01-01Z')},
+		q{BEGIN; DELETE FROM payments WHERE payment_id = 9320001; INSERT INTO payments VALUES (9320001, 889321, 7000, '2026-01-01Z'); COMMIT}),
+	'9320001:1,7000', 'DELETE and INSERT of an event that is not scored yet: scored as updated');
+is(seen_together('= 9320002',
+		q{BEGIN; INSERT INTO payments VALUES (9320002, 889322, 5000, '2026-01-01Z'); DELETE FROM payments WHERE payment_id = 9320002;
+INSERT INTO payments VALUES (9320002, 889322, 7000, '2026-01-01Z'); COMMIT}),
+	'9320002:1,7000', 'INSERT, DELETE and INSERT in one transaction: a new event');
+is(seen_together('= 9320002',
+		q{BEGIN; DELETE FROM payments WHERE payment_id = 9320002; INSERT INTO payments VALUES (9320002, 889322, 1, '2026-01-01Z');
+DELETE FROM payments WHERE payment_id = 9320002; INSERT INTO payments VALUES (9320002, 889322, 9000, '2026-01-01Z'); COMMIT}),
+	'9320002:1,7000', 'DELETE and INSERT, twice, of one that is: an update');
+
 $node->stop;
 done_testing();

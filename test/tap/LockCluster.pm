@@ -20,7 +20,8 @@ use ZooKeeper;
 
 my @all;
 
-# name of the provider; nodes, servers (of ZooKeeper), timeout (ms), conf
+# name of the provider; nodes, servers (of ZooKeeper), timeout (ms), conf;
+# hosts: makes the list of hosts of node i with this service
 sub new
 {
 	my ($class, $provider, %option) = @_;
@@ -39,9 +40,11 @@ sub new
 		$self->{service} = ZooKeeper->new("$dir/zk", servers => $option{servers} // 1);
 		$self->{service}->start;
 	}
-	my $hosts = $provider eq 'local' ? '' : "risk_alert.${provider}_hosts = '" . $self->{service}->hosts . "'";
 	for my $i (0 .. ($option{nodes} // 1) - 1)
 	{
+		my $hosts = $provider eq 'local' ? '' : $self->{service}->hosts;
+		$hosts = $option{hosts}->($i, $self->{service}) if $option{hosts};
+		$hosts = "risk_alert.${provider}_hosts = '$hosts'" if $provider ne 'local';
 		push @{ $self->{nodes} }, new_node("${provider}_$i", conf => qq{
 risk_alert.node_name = 'node_$i'
 risk_alert.lock_provider = $provider

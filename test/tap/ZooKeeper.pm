@@ -18,6 +18,7 @@ use warnings;
 
 use Carp;
 use File::Path qw(make_path remove_tree);
+use IO::Select;
 use IO::Socket::INET;
 use POSIX ();
 use Time::HiRes qw(sleep time);
@@ -34,11 +35,12 @@ sub missing
 }
 
 # tick: milliseconds; sessions last 2 to 20 of them.  fsync: whether the log is
-# flushed to disk, as it must be where data counts.
+# flushed to disk, as it must be where data counts.  jvm: its options, in place of
+# those that start soon and take little.
 sub new
 {
 	my ($class, $dir, %opt) = @_;
-	my $self = bless { dir => $dir, ports => [] }, $class;
+	my $self = bless { dir => $dir, ports => [], jvm => $opt{jvm} // \@jvm }, $class;
 
 	if (-e "$dir/ports")
 	{
@@ -83,7 +85,12 @@ sub port { my ($self, $i) = @_; return $self->{ports}[ ($i // 1) - 1 ]; }
 
 sub hosts { my $self = shift; return join ',', map { "127.0.0.1:$_" } @{ $self->{ports} }; }
 
-sub which { my ($self, @which) = @_; return @which ? @which : 1 .. @{ $self->{ports} }; }
+sub which
+{
+	my ($self, @which) = @_;
+	@which = (1 .. @{ $self->{ports} }) unless @which;
+	return @which;
+}
 
 # Start, and wait until they serve
 sub start
@@ -94,7 +101,7 @@ sub start
 	{
 		croak "server $i runs already" if $self->pid($i);
 		my $dir = "$self->{dir}/$i";
-		my @command = ('java', @jvm,
+		my @command = ('java', @{ $self->{jvm} },
 			'-cp', join(':', map { "$jars/$_" } qw(zookeeper.jar slf4j-simple.jar)),
 			'-Dorg.slf4j.simpleLogger.defaultLogLevel=' . ($ENV{ZOOKEEPER_LOG} || 'error'),
 			'-Dzookeeper.forceSync=' . ($self->{fsync} ? 'yes' : 'no'),
@@ -141,16 +148,32 @@ sub wait_until_serving
 	return;
 }
 
-# standalone, leader, follower; or empty if it does not serve
+# standalone, leader, follower; or empty if it does not serve.  One that is just
+# starting may fail to close the connection: don't wait for that.
 sub mode
 {
 	my ($self, $i) = @_;
 	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->port($i), Timeout => 2)
 	  or return '';
 
-	print $socket 'srvr';
-	my $answer = do { local $/; <$socket> } // '';
+	# one that is just starting may take a connection and forget it
+	my $answer = '';
+	my $deadline = time + 2;
+	$socket->blocking(0);
+	$socket->syswrite('srvr');
+	while (time < $deadline && IO::Select->new($socket)->can_read($deadline - time))
+	{
+		last unless $socket->sysread($answer, 4096, length $answer);
+	}
 	return $answer =~ /^Mode: (\w+)/m ? $1 : '';
+}
+
+# Number of the leader
+sub leader
+{
+	my $self = shift;
+	my ($leader) = grep { $self->mode($_) eq 'leader' } $self->which;
+	return $leader;
 }
 
 # Only if that process is the server, and not a later one with its number

@@ -265,6 +265,150 @@ a_sliding_window_needs_little_room(void **state)
 	free(w);
 }
 
+/* Two ranges move on over descending and random values; now and then an event is late or goes */
+static void
+noted_extrema_follow_their_ranges(void **state)
+{
+	RaWindowSpec spec = one_measure(RA_MEASURE_INT);
+	RaWindow   *w = new_window(&spec, 700, 0);
+	uint64_t	random = 1;
+
+	(void) state;
+	for (int i = 0; i < 4000; i++)
+	{
+		int64_t		value = i < 1500 ? -i : (int64_t) ((random = random * 6364136223846793005 + 1) >> 50);
+		RaAggregate before;
+		RaAggregate after;
+
+		ra_window_trim(w, &spec, i - 600);
+		assert_int_equal(add_int(w, &spec, i, 1, value), RA_WINDOW_OK);
+		if (i % 97 == 96)
+			assert_int_equal(add_int(w, &spec, i - 50, 2, i % 2 ? 100000 : -100000), RA_WINDOW_OK);
+		if (i % 97 == 20 && i > 96)
+			assert_true(ra_window_remove(w, &spec, i - 71, 2));
+		for (int nth = 0; nth < 2; nth++)
+		{
+			uint32_t	lo = ra_window_begin(w, &spec, nth, i - (nth ? 100 : 500));
+
+			ra_window_note_begin(w, &spec, nth, lo);
+			assert_int_equal(lo, ra_window_bound(w, i - (nth ? 100 : 500)));
+			ra_window_aggregate(w, &spec, 0, lo, w->count, NULL, RA_WANT_MIN | RA_WANT_MAX, &before);
+			ra_window_note_extremum(w, &spec, 0, nth, lo, w->count, nth);
+			ra_window_aggregate(w, &spec, 0, lo, w->count, NULL, RA_WANT_MIN | RA_WANT_MAX, &after);
+			assert_true(before.min == after.min && before.max == after.max);
+			for (uint32_t k = lo; k < w->count; k++)
+				assert_true(before.min <= value_at(w, &spec, k) && value_at(w, &spec, k) <= before.max);
+		}
+	}
+	free(w);
+}
+
+/* The same of distinct values */
+static void
+noted_distinct_values_follow_their_ranges(void **state)
+{
+	RaWindowSpec spec = one_measure(RA_MEASURE_HASH);
+	RaWindow   *w = new_window(&spec, 700, 0);
+	RaWindow   *plain = new_window(&spec, 700, 0);	/* nobody notes anything there */
+	uint64_t	random = 1;
+
+	(void) state;
+	for (int i = 0; i < 4000; i++)
+	{
+		uint64_t	drawn = (random = random * 6364136223846793005 + 1) >> 50;
+		RaValue		value = {.state = i % 11 ? RA_VALUE_FINITE : RA_VALUE_NONE,
+		.v.h = drawn % (i < 1000 ? 5000 : 150) << (i % 3 ? 0 : 40)};
+		RaEvent		event = {i, 1, &value};
+
+		for (int k = 0; k < 2; k++)
+		{
+			RaWindow   *each = k ? w : plain;
+
+			event.time = i;
+			event.key = 1;
+			ra_window_trim(each, &spec, i - 600);
+			assert_int_equal(ra_window_add(each, &spec, &event), RA_WINDOW_OK);
+			event.time = i - 50;
+			event.key = 2;
+			if (i % 97 == 96)
+				assert_int_equal(ra_window_add(each, &spec, &event), RA_WINDOW_OK);
+			if (i % 97 == 20 && i > 96)
+				assert_true(ra_window_remove(each, &spec, i - 71, 2));
+		}
+		for (int nth = 0; nth < 2; nth++)
+		{
+			uint32_t	lo = ra_window_bound(w, i - (nth ? 150 : 500) - i % 5 / 4);
+			uint64_t	expected = ra_window_distinct(plain, &spec, 0, lo, w->count, NULL, false);
+
+			assert_int_equal(ra_window_distinct(w, &spec, 0, lo, w->count, NULL, false), expected);
+			ra_window_note_distinct(w, &spec, 0, nth, lo, w->count);
+			assert_int_equal(ra_window_distinct(w, &spec, 0, lo, w->count, NULL, false), expected);
+		}
+	}
+	free(w);
+	free(plain);
+}
+
+/* A look back that ends at the span finds all that a range can hold */
+static void
+a_span_bounds_how_far_values_are_looked_for(void **state)
+{
+	RaWindowSpec spec = one_measure(RA_MEASURE_HASH);
+	RaWindow   *w;
+	RaValue		value = {.state = RA_VALUE_FINITE,.v.h = 5};
+	RaEvent		event = {0, 1, &value};
+
+	(void) state;
+	spec.measures[0].span = 10;
+	w = new_window(&spec, 100, 0);
+	for (int64_t time = 0; time <= 60; time += 10)
+	{
+		event.time = time;
+		assert_int_equal(ra_window_add(w, &spec, &event), RA_WINDOW_OK);
+	}
+	event.time = 25;			/* between two */
+	assert_int_equal(ra_window_add(w, &spec, &event), RA_WINDOW_OK);
+	for (uint32_t lo = 0; lo + 2 <= w->count; lo++)
+	{
+		assert_int_equal(ra_window_distinct(w, &spec, 0, lo, lo + 1, &value, true), 1);
+		assert_int_equal(ra_window_distinct(w, &spec, 0, lo, lo + 2, NULL, false), 1);
+	}
+	assert_true(ra_window_remove(w, &spec, 25, 1));
+	assert_true(ra_window_remove(w, &spec, 30, 1));
+	assert_int_equal(ra_window_distinct(w, &spec, 0, 3, 5, NULL, false), 1);
+	free(w);
+}
+
+/* What is not kept while no special value is there is right as soon as one comes */
+static void
+special_values_come_and_go(void **state)
+{
+	RaWindowSpec spec = one_measure(RA_MEASURE_INT);
+	RaWindow   *w;
+	RaValue		nan = {.state = RA_VALUE_NAN};
+	RaEvent		event = {0, 1, &nan};
+	RaAggregate result;
+
+	(void) state;
+	spec.measures[0].special = true;
+	w = new_window(&spec, 1000, 0);
+	for (int i = 0; i < 300; i++)
+		add_int(w, &spec, i * 2, 1, i);
+	for (int round = 0; round < 300; round += 63)
+	{
+		event.time = round * 2 + 1;
+		assert_int_equal(ra_window_add(w, &spec, &event), RA_WINDOW_OK);
+		ra_window_aggregate(w, &spec, 0, 0, 301, NULL, RA_WANT_MAX, &result);
+		assert_true(result.n == 301 && result.nan == 1 && result.max == 299);
+		ra_window_aggregate(w, &spec, 0, (uint32_t) round + 2, 301, NULL, RA_WANT_MAX, &result);
+		assert_true(result.nan == 0);
+		assert_true(ra_window_remove(w, &spec, event.time, 1));
+		ra_window_aggregate(w, &spec, 0, 0, 300, NULL, RA_WANT_MAX, &result);
+		assert_true(result.n == 300 && result.nan == 0);
+	}
+	free(w);
+}
+
 static void
 windows_are_compact(void **state)
 {
@@ -279,7 +423,7 @@ windows_are_compact(void **state)
 	spec.measures[2].kind = RA_MEASURE_HASH;
 	for (int m = 0; m < 3; m++)
 		spec.measures[m].always = true;
-	assert_in_range(ra_window_size(&spec, 10000, 0), 0, 10000 * 32 + 100);
+	assert_in_range(ra_window_size(&spec, 10000, 0), 0, 10000 * 32 + 150);
 	assert_in_range(ra_window_size(&spec, 10, 0), 0, 10 * 32 + 100);
 
 	/* one with everything */
@@ -494,6 +638,10 @@ main(void)
 		cmocka_unit_test(events_before_the_window_are_refused),
 		cmocka_unit_test(a_full_window_grows_by_copying),
 		cmocka_unit_test(a_sliding_window_needs_little_room),
+		cmocka_unit_test(noted_extrema_follow_their_ranges),
+		cmocka_unit_test(noted_distinct_values_follow_their_ranges),
+		cmocka_unit_test(a_span_bounds_how_far_values_are_looked_for),
+		cmocka_unit_test(special_values_come_and_go),
 		cmocka_unit_test(windows_are_compact),
 		cmocka_unit_test(doubles_are_aggregated_as_postgresql_does),
 		cmocka_unit_test(overflow_of_doubles_is_told_from_infinity),

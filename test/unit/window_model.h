@@ -106,6 +106,8 @@ draw_spec(Source *source, RaWindowSpec *spec)
 		measure->sumsq = measure->sum && ((bits >> 2) & 1);
 		measure->minmax = (bits >> 3) & 1;
 		measure->special = (bits >> 4) & 1;
+		if (measure->kind == RA_MEASURE_HASH && bits & 0x60)
+			measure->span = (int64_t) (1 << (bits >> 5 & 7));
 	}
 }
 
@@ -513,16 +515,49 @@ check_float(const RaMeasureSpec *measure, const RaValue **values, uint32_t n,
 	}
 }
 
+/* How ranges come in practice: their ends move on, and are noted */
+static void
+check_noted(const Model *model, int m)
+{
+	const RaMeasureSpec *measure = &model->spec.measures[m];
+	RaWindow   *w = model->window;
+
+	for (int nth = 0; nth < 3; nth++)
+	{
+		int64_t		begin = model->now - (8 << 3 * nth);
+		uint32_t	lo = model_bound(model, begin);
+
+		CHECK(ra_window_begin(w, &model->spec, nth + 7 * m, begin) == lo);
+		ra_window_note_begin(w, &model->spec, nth + 7 * m, lo);
+		CHECK(ra_window_begin(w, &model->spec, RA_WINDOW_NOW, begin) == lo);
+		ra_window_note_begin(w, &model->spec, RA_WINDOW_NOW, lo);
+		ra_window_prefetch(w, &model->spec, nth > 0);
+		if (measure->kind == RA_MEASURE_INT && measure->minmax)
+			ra_window_note_extremum(w, &model->spec, m, nth, lo, w->count - (w->count > lo), nth % 2);
+		while (measure->span > 0 && lo < w->count && model->now - model->events[lo].time > measure->span)
+			lo++;
+		if (measure->kind == RA_MEASURE_HASH)
+			ra_window_note_distinct(w, &model->spec, m, nth, lo, w->count - (w->count > lo));
+	}
+}
+
 static void
 check_range(const Model *model, int m, uint32_t lo, uint32_t hi, const RaValue *self)
 {
 	const RaMeasureSpec *measure = &model->spec.measures[m];
 	const RaValue **values = malloc((hi - lo + 1) * sizeof(RaValue *));
-	uint32_t	n = model_values(model, m, lo, hi, self, values);
-	uint32_t	held = model_values(model, m, lo, hi, NULL, values);
+	uint32_t	n;
+	uint32_t	held;
 	int			want = RA_WANT_COUNT;
 	RaAggregate got;
 	RaValue		value;
+
+	/* no range is longer than the span allows */
+	while (measure->span > 0 && lo < hi &&
+		   model->events[hi - 1].time - model->events[lo].time > measure->span)
+		lo++;
+	n = model_values(model, m, lo, hi, self, values);
+	held = model_values(model, m, lo, hi, NULL, values);
 
 	if (measure->kind == RA_MEASURE_FLOAT)
 		want |= RA_WANT_SUM | RA_WANT_SUMSQ;
@@ -536,8 +571,11 @@ check_range(const Model *model, int m, uint32_t lo, uint32_t hi, const RaValue *
 
 	ra_window_aggregate(model->window, &model->spec, m, lo, hi, self, want, &got);
 	CHECK(got.n == n);
+	check_noted(model, m);
 	if (measure->kind == RA_MEASURE_INT)
+	{
 		check_int(measure, values, n, &got);
+	}
 	else if (measure->kind == RA_MEASURE_FLOAT)
 		check_float(measure, values, n, &got);
 	else if (measure->kind == RA_MEASURE_HASH)
@@ -551,7 +589,20 @@ check_range(const Model *model, int m, uint32_t lo, uint32_t hi, const RaValue *
 		for (uint32_t i = 0; i < n; i++)
 			distinct += i == 0 || hashes[i] != hashes[i - 1];
 		free(hashes);
-		CHECK(ra_window_distinct(model->window, &model->spec, m, lo, hi, self) == distinct);
+		CHECK(ra_window_distinct(model->window, &model->spec, m, lo, hi, self, false) == distinct);
+
+		/* the next event as self */
+		if (!self && hi < model->count &&
+			(measure->span == 0 || lo == hi ||
+			 model->events[hi].time - model->events[lo].time <= measure->span))
+		{
+			uint64_t	more = ra_window_distinct(model->window, &model->spec, m, lo, hi + 1, NULL,
+												  false);
+
+			self = &model->events[hi].values[m];
+			CHECK(ra_window_distinct(model->window, &model->spec, m, lo, hi, self, true) == more);
+			self = NULL;
+		}
 	}
 
 	CHECK(ra_window_first(model->window, &model->spec, m, lo, hi, &value) == (held > 0));
@@ -594,6 +645,7 @@ model_check(const Model *model, Source *source)
 
 		check_range(model, m, 0, model->count, NULL);
 		check_range(model, m, lo, hi, &self);
+		check_range(model, m, lo, hi, NULL);
 		check_range(model, m, lo, model->count, NULL);
 		if (model->spec.measures[m].kind == RA_MEASURE_BYTES && self.state != RA_VALUE_NONE)
 			free((void *) (uintptr_t) self.v.p);

@@ -1,0 +1,220 @@
+-- Decision registers of global transactions: the nodes' own (Paxos).
+
+CREATE TABLE risk_alert.paxos_acceptor (
+    gid         text PRIMARY KEY,
+    promised    bigint NOT NULL DEFAULT -1,
+    promised_by bigint NOT NULL DEFAULT 0,
+    accepted    bigint NOT NULL DEFAULT -1,
+    accepted_by bigint NOT NULL DEFAULT 0,
+    value       text CONSTRAINT paxos_acceptor_value CHECK (value IN ('commit', 'abort')),
+    decided     text CONSTRAINT paxos_acceptor_decided CHECK (decided IN ('commit', 'abort')),
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    changed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    forgotten_at timestamptz
+) WITH (fillfactor = 50);
+COMMENT ON TABLE risk_alert.paxos_acceptor IS
+    'votes of this node about global transactions; what is lost or changed here can break a transaction apart';
+COMMENT ON COLUMN risk_alert.paxos_acceptor.gid IS 'names the global transaction';
+COMMENT ON COLUMN risk_alert.paxos_acceptor.promised IS 'ballot below which nothing is accepted any more; -1: none';
+COMMENT ON COLUMN risk_alert.paxos_acceptor.promised_by IS 'whose ballot that is';
+COMMENT ON COLUMN risk_alert.paxos_acceptor.accepted IS 'highest ballot that was accepted; -1: none';
+COMMENT ON COLUMN risk_alert.paxos_acceptor.accepted_by IS 'whose ballot that is';
+COMMENT ON COLUMN risk_alert.paxos_acceptor.value IS 'what was accepted';
+COMMENT ON COLUMN risk_alert.paxos_acceptor.decided IS 'the outcome, if this node was told';
+COMMENT ON COLUMN risk_alert.paxos_acceptor.forgotten_at IS 'since when all branches are finished: the row goes after register_retention';
+COMMENT ON CONSTRAINT paxos_acceptor_pkey ON risk_alert.paxos_acceptor IS 'one row per global transaction';
+COMMENT ON INDEX risk_alert.paxos_acceptor_pkey IS 'one row per global transaction';
+CREATE INDEX paxos_acceptor_age ON risk_alert.paxos_acceptor (created_at);
+COMMENT ON INDEX risk_alert.paxos_acceptor_age IS 'for the removal of old rows';
+REVOKE ALL ON risk_alert.paxos_acceptor FROM PUBLIC;
+
+CREATE TABLE risk_alert.paxos_admission (
+    one               bool PRIMARY KEY DEFAULT true CONSTRAINT paxos_admission_one CHECK (one),
+    incarnation       text NOT NULL,
+    system_identifier numeric NOT NULL,
+    timeline          bigint NOT NULL,
+    acceptors         text NOT NULL,
+    admitted_at       timestamptz NOT NULL
+);
+COMMENT ON TABLE risk_alert.paxos_admission IS 'the server that may vote as this node, see paxos_admit()';
+COMMENT ON COLUMN risk_alert.paxos_admission.incarnation IS 'a random number; a file that backups leave out has the same';
+COMMENT ON COLUMN risk_alert.paxos_admission.acceptors IS 'the set of acceptors in which it votes';
+COMMENT ON INDEX risk_alert.paxos_admission_pkey IS 'one row';
+REVOKE ALL ON risk_alert.paxos_admission FROM PUBLIC;
+
+CREATE FUNCTION risk_alert._paxos_promise(acceptors text, node text, gid text, ballot bigint, proposer bigint,
+        OUT granted bool, OUT promised bigint, OUT promised_by bigint, OUT accepted bigint, OUT accepted_by bigint,
+        OUT value text, OUT decided text)
+    RETURNS record
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'ra_acceptor_promise';
+COMMENT ON FUNCTION risk_alert._paxos_promise(text, text, text, bigint, bigint) IS
+    'internal: other nodes ask this one to ignore lower ballots, and for what it has accepted';
+REVOKE ALL ON FUNCTION risk_alert._paxos_promise(text, text, text, bigint, bigint) FROM PUBLIC;
+
+CREATE FUNCTION risk_alert._paxos_accept(acceptors text, node text, gid text, ballot bigint, proposer bigint, decision text,
+        OUT granted bool, OUT promised bigint, OUT promised_by bigint, OUT accepted bigint, OUT accepted_by bigint,
+        OUT value text, OUT decided text)
+    RETURNS record
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'ra_acceptor_accept';
+COMMENT ON FUNCTION risk_alert._paxos_accept(text, text, text, bigint, bigint, text) IS
+    'internal: other nodes ask this one to accept a decision';
+REVOKE ALL ON FUNCTION risk_alert._paxos_accept(text, text, text, bigint, bigint, text) FROM PUBLIC;
+
+CREATE FUNCTION risk_alert._paxos_learn(acceptors text, node text, gid text,
+        OUT granted bool, OUT promised bigint, OUT promised_by bigint, OUT accepted bigint, OUT accepted_by bigint,
+        OUT value text, OUT decided text)
+    RETURNS record
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'ra_acceptor_learn';
+COMMENT ON FUNCTION risk_alert._paxos_learn(text, text, text) IS
+    'internal: other nodes ask this one for what it has accepted';
+REVOKE ALL ON FUNCTION risk_alert._paxos_learn(text, text, text) FROM PUBLIC;
+
+CREATE FUNCTION risk_alert._paxos_decided(acceptors text, node text, gid text, decision text,
+        OUT granted bool, OUT promised bigint, OUT promised_by bigint, OUT accepted bigint, OUT accepted_by bigint,
+        OUT value text, OUT decided text)
+    RETURNS record
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'ra_acceptor_decided';
+COMMENT ON FUNCTION risk_alert._paxos_decided(text, text, text, text) IS
+    'internal: another node tells the outcome';
+REVOKE ALL ON FUNCTION risk_alert._paxos_decided(text, text, text, text) FROM PUBLIC;
+
+CREATE FUNCTION risk_alert._paxos_forget(acceptors text, node text, gid text) RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'ra_acceptor_forget';
+COMMENT ON FUNCTION risk_alert._paxos_forget(text, text, text) IS
+    'internal: all branches are finished, so the entry may go after register_retention';
+REVOKE ALL ON FUNCTION risk_alert._paxos_forget(text, text, text) FROM PUBLIC;
+
+CREATE FUNCTION risk_alert._paxos_problem() RETURNS text
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'ra_acceptor_problem';
+COMMENT ON FUNCTION risk_alert._paxos_problem() IS 'internal: why this node has no vote in the Paxos register; NULL: it has one';
+REVOKE ALL ON FUNCTION risk_alert._paxos_problem() FROM PUBLIC;
+
+CREATE FUNCTION risk_alert._paxos_acceptors() RETURNS text[]
+    LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'ra_acceptor_names';
+COMMENT ON FUNCTION risk_alert._paxos_acceptors() IS 'internal: names of the nodes whose majority is the Paxos register';
+REVOKE ALL ON FUNCTION risk_alert._paxos_acceptors() FROM PUBLIC;
+
+CREATE FUNCTION risk_alert._paxos_identity() RETURNS text
+    LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'ra_acceptor_identity';
+COMMENT ON FUNCTION risk_alert._paxos_identity() IS 'internal: the set of acceptors, as all of them must know it';
+REVOKE ALL ON FUNCTION risk_alert._paxos_identity() FROM PUBLIC;
+
+CREATE FUNCTION risk_alert._paxos_admit(incarnation text) RETURNS text
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'ra_acceptor_admit';
+COMMENT ON FUNCTION risk_alert._paxos_admit(text) IS 'internal: lets this server vote, see paxos_admit()';
+REVOKE ALL ON FUNCTION risk_alert._paxos_admit(text) FROM PUBLIC;
+
+-- What this node has voted on and was not told the outcome of
+CREATE FUNCTION risk_alert._paxos_open(OUT rows_at_all bigint, OUT gids text[])
+    LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_catalog.count(*), pg_catalog.array_agg(a.gid ORDER BY a.gid) FILTER (WHERE a.decided IS NULL)
+      FROM risk_alert.paxos_acceptor a
+$$;
+COMMENT ON FUNCTION risk_alert._paxos_open() IS 'internal: how many transactions this node has voted on, and those without a known outcome';
+REVOKE ALL ON FUNCTION risk_alert._paxos_open() FROM PUBLIC;
+
+-- A server that lost votes (or never had any) may vote again when nothing is
+-- left that they could matter for: each transaction that another acceptor knows has its outcome,
+-- and all others know that outcome.  Proposals under way end within a minute.
+CREATE FUNCTION risk_alert.paxos_admit(force bool DEFAULT false) RETURNS text
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    self text := current_setting('risk_alert.node_name');
+    others text[];
+    other text;
+    open_gids text[] := '{}';
+    part text[];
+    seen bigint;
+    known bigint := 0;
+    open_gid text;
+    outcome text;
+BEGIN
+    IF risk_alert._paxos_problem() IS NULL
+       AND (SELECT a.acceptors = risk_alert._paxos_identity() FROM risk_alert._paxos_admission() a) THEN
+        RETURN risk_alert._paxos_identity();
+    END IF;
+    IF NOT force THEN
+        others := array_remove(risk_alert._paxos_acceptors(), self);
+        FOREACH other IN ARRAY others LOOP
+            BEGIN
+                SELECT n.rows_at_all, n.gids INTO seen, part
+                  FROM risk_alert.on_node(other, 'SELECT * FROM risk_alert._paxos_open()') AS n (rows_at_all bigint, gids text[]);
+            EXCEPTION WHEN OTHERS THEN
+                RAISE EXCEPTION 'acceptor "%" could not be asked what it knows', other
+                    USING ERRCODE = 'object_not_in_prerequisite_state',
+                          DETAIL = SQLERRM,
+                          HINT = 'With force => true it is not asked; do that only if no global transaction is in doubt on any node.';
+            END;
+            known := known + seen;
+            open_gids := open_gids || part;
+        END LOOP;
+        IF known > 0 AND clock_timestamp() < pg_postmaster_start_time() + interval '65 s' THEN
+            RAISE EXCEPTION 'this server has been started less than a minute ago'
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      DETAIL = 'Proposals that count on votes it may have lost can still be under way.',
+                      HINT = 'Wait, or say force => true if no global transaction is in doubt on any node.';
+        END IF;
+        FOR open_gid IN SELECT DISTINCT g FROM unnest(open_gids) g LOOP
+            outcome := risk_alert._register_propose('paxos', open_gid, 'abort', 10000);
+            IF outcome NOT IN ('commit', 'abort') THEN
+                RAISE EXCEPTION 'the outcome of global transaction "%" could not be found out', open_gid
+                    USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = outcome;
+            END IF;
+            FOREACH other IN ARRAY others LOOP
+                PERFORM FROM risk_alert.on_node(other, 'SELECT granted FROM risk_alert._paxos_decided($1, $2, $3, $4)',
+                        ARRAY[risk_alert._paxos_identity(), other, open_gid, outcome]) AS n (granted bool);
+            END LOOP;
+        END LOOP;
+    END IF;
+    RETURN risk_alert._paxos_admit(gen_random_uuid()::text);
+END
+$$;
+COMMENT ON FUNCTION risk_alert.paxos_admit(bool) IS
+    'gives this server its vote in the Paxos register: at first, after it was restored or promoted, and after the set of acceptors has changed; asks the others for transactions in doubt, unless forced';
+REVOKE ALL ON FUNCTION risk_alert.paxos_admit(bool) FROM PUBLIC;
+
+CREATE FUNCTION risk_alert._paxos_admission(OUT acceptors text, OUT admitted_at timestamptz)
+    RETURNS SETOF record
+    LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT a.acceptors, a.admitted_at FROM risk_alert.paxos_admission a
+$$;
+COMMENT ON FUNCTION risk_alert._paxos_admission() IS 'internal: the set of acceptors that this node was admitted to';
+REVOKE ALL ON FUNCTION risk_alert._paxos_admission() FROM PUBLIC;
+
+CREATE FUNCTION risk_alert._register_propose(kind text, gid text, decision text, timeout int DEFAULT 5000) RETURNS text
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ra_register_propose_fn';
+COMMENT ON FUNCTION risk_alert._register_propose(text, text, text, int) IS
+    'internal: proposes a decision to a register (zookeeper, paxos), and returns what stands: commit, abort, or unknown and why';
+REVOKE ALL ON FUNCTION risk_alert._register_propose(text, text, text, int) FROM PUBLIC;
+
+CREATE FUNCTION risk_alert._register_read(kind text, gid text, timeout int DEFAULT 5000) RETURNS text
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ra_register_read_fn';
+COMMENT ON FUNCTION risk_alert._register_read(text, text, int) IS
+    'internal: what stands in a register (zookeeper, paxos): commit, abort, none, or unknown and why';
+REVOKE ALL ON FUNCTION risk_alert._register_read(text, text, int) FROM PUBLIC;
+
+CREATE FUNCTION risk_alert._register_forget(kind text, gid text) RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ra_register_forget_fn';
+COMMENT ON FUNCTION risk_alert._register_forget(text, text) IS
+    'internal: tells a register (zookeeper, paxos) that all branches are finished';
+REVOKE ALL ON FUNCTION risk_alert._register_forget(text, text) FROM PUBLIC;

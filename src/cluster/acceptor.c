@@ -1,0 +1,683 @@
+/*
+ * acceptor.c
+ *	  This node's vote in the Paxos register: table paxos_acceptor, and the
+ *	  functions by which other nodes ask for it.
+ *
+ * Each request is a transaction of its own, in which src/core/paxos.c says
+ * what becomes of the row.  Its answer leaves after the commit, hence after the flush
+ * of its WAL: synchronous_commit is raised for it if need be, and within a
+ * transaction block requests are refused.  The row is locked, so requests for the
+ * same transaction come one after the other.
+ *
+ * Amnesia.  An acceptor that has forgotten a vote can make two majorities
+ * disagree.  So a node votes only if it is the very server that was admitted
+ * (paxos_admit()) and has been since.  Table paxos_admission and a file have the same
+ * random incarnation.  The file lies where base backups leave files out, and
+ * holds its own inode, so that a copy of the directory is told apart.  A restored
+ * backup or a promoted standby lacks the file or has another timeline, a
+ * dropped and restored database lacks the row.  What can't be told from here is a machine
+ * that is set back as a whole, to a snapshot of its disk.
+ *
+ * Membership.  Requests name the whole set of acceptors, and whom they are for.  A vote
+ * counts for the set that the node was admitted to; with another one, the same
+ * transaction might have majorities that do not meet.
+ */
+#include "postgres.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "foreign/foreign.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/rel.h"
+#include "utils/varlena.h"
+
+#include "cluster/acceptor.h"
+#include "cluster/options.h"
+#include "guc.h"
+#include "shmem.h"
+
+#define ADMISSION_FILE "pg_stat_tmp/risk_alert.acceptor"
+
+/* expired rows removed with each forget() */
+#define REMOVE_AT_ONCE 100
+
+/* Who this server is, as the file or the table has it */
+typedef struct Admission
+{
+	char		incarnation[48];
+	uint64		system;
+	uint32		timeline;
+	char	   *acceptors;		/* of the table only */
+} Admission;
+
+PG_FUNCTION_INFO_V1(ra_acceptor_promise);
+PG_FUNCTION_INFO_V1(ra_acceptor_accept);
+PG_FUNCTION_INFO_V1(ra_acceptor_learn);
+PG_FUNCTION_INFO_V1(ra_acceptor_decided);
+PG_FUNCTION_INFO_V1(ra_acceptor_forget);
+PG_FUNCTION_INFO_V1(ra_acceptor_problem);
+PG_FUNCTION_INFO_V1(ra_acceptor_names);
+PG_FUNCTION_INFO_V1(ra_acceptor_identity);
+PG_FUNCTION_INFO_V1(ra_acceptor_admit);
+
+static int	compare_names(const void *a, const void *b);
+static Datum serve(FunctionCallInfo fcinfo, const RaPaxosRequest *request);
+static void begin_request(FunctionCallInfo fcinfo);
+static void check_admission(const char *acceptors, const char *node);
+static char *problem(Admission *admission);
+static bool read_file(Admission *admission, bool *copied);
+static bool read_table(Admission *admission);
+static void write_file(const char *incarnation);
+static void load(const char *gid, bool make, RaPaxosAcceptor *state);
+static void store(const char *gid, const RaPaxosAcceptor *state);
+static void execute(SPIPlanPtr *plan, const char *sql, int nargs, Oid *types, Datum *values,
+					const char *nulls, bool read_only, int expected);
+
+/* ---- values and sets ---- */
+
+const char *
+ra_paxos_value_name(RaPaxosValue value)
+{
+	switch (value)
+	{
+		case RA_PAXOS_COMMIT:
+			return "commit";
+		case RA_PAXOS_ABORT:
+			return "abort";
+		case RA_PAXOS_NONE:
+			break;
+	}
+	return NULL;
+}
+
+RaPaxosValue
+ra_paxos_value(const char *name)
+{
+	if (name == NULL)
+		return RA_PAXOS_NONE;
+	if (strcmp(name, "commit") == 0)
+		return RA_PAXOS_COMMIT;
+	if (strcmp(name, "abort") == 0)
+		return RA_PAXOS_ABORT;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid decision: \"%s\"", name),
+			 errhint("A decision is commit or abort.")));
+}
+
+static int
+compare_names(const void *a, const void *b)
+{
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
+/* Names of all nodes that this database has a server for */
+static List *
+all_nodes(void)
+{
+	Oid			wrapper = get_foreign_data_wrapper_oid(RA_NODE_FDW, true);
+	Relation	rel = table_open(ForeignServerRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+	List	   *names = NIL;
+
+	while ((tuple = systable_getnext(scan)) != NULL)
+	{
+		Form_pg_foreign_server server = (Form_pg_foreign_server) GETSTRUCT(tuple);
+
+		if (server->srvfdw == wrapper)
+			names = lappend(names, pstrdup(NameStr(server->srvname)));
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return names;
+}
+
+int
+ra_acceptors(char ***names, char **identity, char **reason)
+{
+	List	   *list;
+	ListCell   *lc;
+	StringInfoData text;
+	int			n = 0;
+	int			i;
+
+	if (ra_paxos_acceptors[0] == '\0')
+		list = all_nodes();
+	else if (!SplitIdentifierString(pstrdup(ra_paxos_acceptors), ',', &list))
+	{
+		*reason = pstrdup("risk_alert.paxos_acceptors is not a list of names");
+		return -1;
+	}
+	if (list == NIL)
+	{
+		*reason = pstrdup("this database has no server for any node, so there are no acceptors");
+		return -1;
+	}
+	if (list_length(list) > RA_PAXOS_MAX)
+	{
+		*reason = psprintf("there are %d nodes, and at most %d can be acceptors: name them in risk_alert.paxos_acceptors",
+						   list_length(list), RA_PAXOS_MAX);
+		return -1;
+	}
+
+	*names = palloc(list_length(list) * sizeof(char *));
+	foreach(lc, list)
+		(*names)[n++] = lfirst(lc);
+	qsort(*names, n, sizeof(char *), compare_names);
+	initStringInfo(&text);
+	appendStringInfo(&text, "%s:", ra_cluster_name);
+	for (i = 0; i < n; i++)
+	{
+		if (i > 0 && strcmp((*names)[i - 1], (*names)[i]) == 0)
+		{
+			*reason = psprintf("risk_alert.paxos_acceptors names \"%s\" twice", (*names)[i]);
+			return -1;
+		}
+		appendStringInfo(&text, "%s%s", i > 0 ? "," : "", quote_identifier((*names)[i]));
+	}
+	*identity = text.data;
+	return n;
+}
+
+/* _paxos_acceptors(): names of the acceptors */
+Datum
+ra_acceptor_names(PG_FUNCTION_ARGS)
+{
+	char	  **names;
+	char	   *identity;
+	char	   *reason;
+	int			n = ra_acceptors(&names, &identity, &reason);
+	Datum	   *values;
+	int			i;
+
+	if (n < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("there is no Paxos register"),
+				 errdetail_internal("%s", reason)));
+	values = palloc(n * sizeof(Datum));
+	for (i = 0; i < n; i++)
+		values[i] = CStringGetTextDatum(names[i]);
+	PG_RETURN_ARRAYTYPE_P(construct_array(values, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/* _paxos_identity(): the set of acceptors as requests name it */
+Datum
+ra_acceptor_identity(PG_FUNCTION_ARGS)
+{
+	char	  **names;
+	char	   *identity;
+	char	   *reason;
+
+	if (ra_acceptors(&names, &identity, &reason) < 0)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(identity));
+}
+
+/* ---- requests ---- */
+
+/* _paxos_promise(acceptors, node, gid, ballot, proposer) */
+Datum
+ra_acceptor_promise(PG_FUNCTION_ARGS)
+{
+	RaPaxosRequest request = {
+		.kind = RA_PAXOS_PROMISE,
+		.ballot = {PG_GETARG_INT64(3), PG_GETARG_INT64(4)}
+	};
+
+	return serve(fcinfo, &request);
+}
+
+/* _paxos_accept(acceptors, node, gid, ballot, proposer, value) */
+Datum
+ra_acceptor_accept(PG_FUNCTION_ARGS)
+{
+	RaPaxosRequest request = {
+		.kind = RA_PAXOS_ACCEPT,
+		.ballot = {PG_GETARG_INT64(3), PG_GETARG_INT64(4)},
+		.value = ra_paxos_value(text_to_cstring(PG_GETARG_TEXT_PP(5)))
+	};
+
+	return serve(fcinfo, &request);
+}
+
+/* _paxos_learn(acceptors, node, gid): what this acceptor has accepted */
+Datum
+ra_acceptor_learn(PG_FUNCTION_ARGS)
+{
+	RaPaxosRequest request = {.kind = RA_PAXOS_READ};
+
+	return serve(fcinfo, &request);
+}
+
+/* _paxos_decided(acceptors, node, gid, value): the outcome, as a majority has accepted it */
+Datum
+ra_acceptor_decided(PG_FUNCTION_ARGS)
+{
+	RaPaxosRequest request = {
+		.kind = RA_PAXOS_DECIDED,
+		.value = ra_paxos_value(text_to_cstring(PG_GETARG_TEXT_PP(3)))
+	};
+
+	return serve(fcinfo, &request);
+}
+
+static Datum
+serve(FunctionCallInfo fcinfo, const RaPaxosRequest *request)
+{
+	char	   *gid = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	RaPaxosAcceptor state;
+	RaPaxosAnswer answer;
+	TupleDesc	desc;
+	Datum		values[RA_ACCEPTOR_COLUMNS];
+	bool		nulls[RA_ACCEPTOR_COLUMNS] = {0};
+	const char *value;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	desc = BlessTupleDesc(desc);
+	begin_request(fcinfo);
+	load(gid, request->kind != RA_PAXOS_READ, &state);
+	if (ra_paxos_acceptor(&state, request, &answer))
+		store(gid, &state);
+	SPI_finish();
+
+	values[RA_ACCEPTOR_GRANTED] = BoolGetDatum(answer.granted);
+	values[RA_ACCEPTOR_PROMISED] = Int64GetDatum(state.promised.counter);
+	values[RA_ACCEPTOR_PROMISED_BY] = Int64GetDatum(state.promised.proposer);
+	values[RA_ACCEPTOR_ACCEPTED] = Int64GetDatum(state.accepted.counter);
+	values[RA_ACCEPTOR_ACCEPTED_BY] = Int64GetDatum(state.accepted.proposer);
+	value = ra_paxos_value_name(state.value);
+	nulls[RA_ACCEPTOR_VALUE] = value == NULL;
+	values[RA_ACCEPTOR_VALUE] = value ? CStringGetTextDatum(value) : (Datum) 0;
+	value = ra_paxos_value_name(state.decided);
+	nulls[RA_ACCEPTOR_DECIDED] = value == NULL;
+	values[RA_ACCEPTOR_DECIDED] = value ? CStringGetTextDatum(value) : (Datum) 0;
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
+}
+
+/* _paxos_forget(acceptors, node, gid): the entry may go after register_retention */
+Datum
+ra_acceptor_forget(PG_FUNCTION_ARGS)
+{
+	static SPIPlanPtr mark = NULL;
+	static SPIPlanPtr remove = NULL;
+	Oid			types[2] = {TEXTOID, INT4OID};
+	Datum		values[2];
+
+	values[0] = PG_GETARG_DATUM(2);
+	values[1] = Int32GetDatum(ra_register_retention);
+	begin_request(fcinfo);
+	execute(&mark,
+			"UPDATE risk_alert.paxos_acceptor SET changed_at = clock_timestamp(), forgotten_at = clock_timestamp()"
+			" WHERE gid = $1 AND forgotten_at IS NULL",
+			1, types, values, NULL, false, SPI_OK_UPDATE);
+
+	/*
+	 * Commits stay until their coordinator says so.  What was not decided for
+	 * commit may go after a time: who finds nothing takes it for aborted.
+	 */
+	execute(&remove,
+			"DELETE FROM risk_alert.paxos_acceptor WHERE gid IN"
+			" (SELECT gid FROM risk_alert.paxos_acceptor"
+			"   WHERE created_at < now() - make_interval(secs => $2)"
+			"     AND changed_at < now() - make_interval(secs => $2)"
+			"     AND (forgotten_at IS NOT NULL OR"
+			"          (value IS DISTINCT FROM 'commit' AND decided IS DISTINCT FROM 'commit'))"
+			"   ORDER BY created_at LIMIT " CppAsString2(REMOVE_AT_ONCE) " FOR UPDATE SKIP LOCKED)",
+			2, types, values, NULL, false, SPI_OK_DELETE);
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/* Checks whether this node may answer, and prepares its transaction */
+static void
+begin_request(FunctionCallInfo fcinfo)
+{
+	char	   *acceptors = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	   *node = text_to_cstring(PG_GETARG_TEXT_PP(1));
+
+	ra_require_preload();
+	if (IsTransactionBlock() || IsSubTransaction())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("an acceptor can't answer within a transaction block"),
+				 errdetail("The answer would leave before what it says is durable.")));
+	SPI_connect();
+	check_admission(acceptors, node);
+
+	/* lasts until the end of the transaction: its commit must be flushed */
+	if (synchronous_commit < SYNCHRONOUS_COMMIT_LOCAL_FLUSH)
+		(void) set_config_option("synchronous_commit", "local", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_LOCAL, true, 0, false);
+}
+
+/* ---- admission ---- */
+
+static void
+check_admission(const char *acceptors, const char *node)
+{
+	Admission	admission;
+	char	   *why;
+
+	if (strcmp(node, ra_node_name) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a request to acceptor \"%s\" has reached node \"%s\"", node, ra_node_name),
+				 errhint("Correct the options of server \"%s\" on the node that has sent it.", node)));
+	why = problem(&admission);
+	if (why)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("node \"%s\" has no vote in the Paxos register", ra_node_name),
+				 errdetail_internal("%s", why),
+				 errhint("Run SELECT risk_alert.paxos_admit() there, after reading what it asks for.")));
+	if (strcmp(acceptors, admission.acceptors) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("node \"%s\" votes in another set of acceptors", ra_node_name),
+				 errdetail("It was admitted to %s, and is asked as one of %s.", admission.acceptors, acceptors),
+				 errhint("All nodes must know the same acceptors; after a change, finish all global transactions and run risk_alert.paxos_admit() on each.")));
+}
+
+/* Why this server may not vote, or NULL.  Within SPI. */
+static char *
+problem(Admission *admission)
+{
+	Admission	file;
+	bool		copied;
+
+	if (RecoveryInProgress())
+		return pstrdup("It is a standby.");
+	if (!read_table(admission))
+		return pstrdup("It was not admitted.");
+	if (!read_file(&file, &copied))
+		return pstrdup("It is a copy of the server that was admitted, restored from a backup or promoted.");
+	if (copied || file.system != GetSystemIdentifier() || admission->system != file.system ||
+		strcmp(admission->incarnation, file.incarnation) != 0)
+		return pstrdup("It is another server, or a copy of the one, that was admitted.");
+	if (file.timeline != GetWALInsertionTimeLine() || admission->timeline != file.timeline)
+		return pstrdup("It was restored or promoted since it was admitted.");
+	return NULL;
+}
+
+/* copied: it is not the file that was written here */
+static bool
+read_file(Admission *admission, bool *copied)
+{
+	char		text[256];
+	struct stat st;
+	unsigned long long system;
+	unsigned long long inode;
+	int			fd = OpenTransientFile(ADMISSION_FILE, O_RDONLY | PG_BINARY);
+	int			n;
+
+	if (fd < 0)
+	{
+		if (errno != ENOENT)
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not open file \"%s\": %m", ADMISSION_FILE)));
+		return false;
+	}
+	n = read(fd, text, sizeof(text) - 1);
+	if (n < 0 || fstat(fd, &st) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not read file \"%s\": %m", ADMISSION_FILE)));
+	CloseTransientFile(fd);
+	text[n] = '\0';
+	if (sscanf(text, "%47s %llu %u %llu", admission->incarnation, &system, &admission->timeline, &inode) != 4)
+		return false;
+	admission->system = system;
+	*copied = (unsigned long long) st.st_ino != inode;
+	return true;
+}
+
+static bool
+read_table(Admission *admission)
+{
+	static SPIPlanPtr plan = NULL;
+	HeapTuple	tuple;
+	TupleDesc	desc;
+	bool		isnull;
+
+	execute(&plan, "SELECT incarnation, system_identifier::text, timeline, acceptors FROM risk_alert.paxos_admission",
+			0, NULL, NULL, NULL, true, SPI_OK_SELECT);
+	if (SPI_processed == 0)
+		return false;
+	tuple = SPI_tuptable->vals[0];
+	desc = SPI_tuptable->tupdesc;
+	strlcpy(admission->incarnation, SPI_getvalue(tuple, desc, 1), sizeof(admission->incarnation));
+	admission->system = strtoull(SPI_getvalue(tuple, desc, 2), NULL, 10);
+	admission->timeline = (uint32) DatumGetInt64(SPI_getbinval(tuple, desc, 3, &isnull));
+	admission->acceptors = SPI_getvalue(tuple, desc, 4);
+	return true;
+}
+
+static void
+write_file(const char *incarnation)
+{
+	static const char *const temporary = ADMISSION_FILE ".tmp";
+	struct stat st;
+	char		text[256];
+	int			fd;
+	int			len;
+
+	if (unlink(temporary) != 0 && errno != ENOENT)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not remove file \"%s\": %m", temporary)));
+	fd = OpenTransientFile(temporary, O_WRONLY | O_CREAT | O_EXCL | PG_BINARY);
+	if (fd < 0 || fstat(fd, &st) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not create file \"%s\": %m", temporary)));
+	len = snprintf(text, sizeof(text), "%s %llu %u %llu\n", incarnation,
+				   (unsigned long long) GetSystemIdentifier(), GetWALInsertionTimeLine(),
+				   (unsigned long long) st.st_ino);
+	if (write(fd, text, len) != len)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not write file \"%s\": %m", temporary)));
+	if (CloseTransientFile(fd) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not close file \"%s\": %m", temporary)));
+	durable_rename(temporary, ADMISSION_FILE, ERROR);
+}
+
+/* _paxos_problem(): why this node has no vote; NULL: it has one */
+Datum
+ra_acceptor_problem(PG_FUNCTION_ARGS)
+{
+	Admission	admission;
+	MemoryContext context = CurrentMemoryContext;
+	char	   *why;
+	text	   *result = NULL;
+
+	ra_require_preload();
+	SPI_connect();
+	why = problem(&admission);
+	if (why)
+	{
+		MemoryContextSwitchTo(context);
+		result = cstring_to_text(why);
+	}
+	SPI_finish();
+	if (result == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(result);
+}
+
+/*
+ * _paxos_admit(incarnation): this server is the one that votes from now on, in
+ * the set of acceptors that it knows.  The file comes first: if the transaction does
+ * not commit, file and table differ, and the node has no vote.
+ */
+Datum
+ra_acceptor_admit(PG_FUNCTION_ARGS)
+{
+	char	  **names;
+	char	   *identity;
+	char	   *reason;
+	char	   *incarnation = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	SPIPlanPtr	plan = NULL;
+	Oid			types[4] = {TEXTOID, TEXTOID, INT8OID, TEXTOID};
+	Datum		values[4];
+	int			n = ra_acceptors(&names, &identity, &reason);
+	int			i;
+
+	ra_require_preload();
+	if (n < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("there is no Paxos register"),
+				 errdetail_internal("%s", reason)));
+	for (i = 0; i < n; i++)
+	{
+		if (strcmp(names[i], ra_node_name) == 0)
+			break;
+	}
+	if (i == n)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("node \"%s\" is none of the acceptors", ra_node_name),
+				 errdetail("These are %s.", identity),
+				 errhint("An acceptor needs a server for itself, under its risk_alert.node_name.")));
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("a standby can't be an acceptor")));
+	write_file(incarnation);
+	values[0] = CStringGetTextDatum(incarnation);
+	values[1] = CStringGetTextDatum(psprintf(UINT64_FORMAT, GetSystemIdentifier()));
+	values[2] = Int64GetDatum(GetWALInsertionTimeLine());
+	values[3] = CStringGetTextDatum(identity);
+	SPI_connect();
+	execute(&plan,
+			"INSERT INTO risk_alert.paxos_admission (incarnation, system_identifier, timeline, acceptors, admitted_at)"
+			" VALUES ($1, $2::numeric, $3, $4, now())"
+			" ON CONFLICT (one) DO UPDATE SET incarnation = EXCLUDED.incarnation,"
+			"  system_identifier = EXCLUDED.system_identifier, timeline = EXCLUDED.timeline,"
+			"  acceptors = EXCLUDED.acceptors, admitted_at = EXCLUDED.admitted_at",
+			4, types, values, NULL, false, SPI_OK_INSERT);
+	SPI_finish();
+	PG_RETURN_TEXT_P(cstring_to_text(identity));
+}
+
+/* ---- the table ---- */
+
+/* The row's state, locked; make: a row is made if there is none */
+static void
+load(const char *gid, bool make, RaPaxosAcceptor *state)
+{
+	static SPIPlanPtr lock = NULL;
+	static SPIPlanPtr look = NULL;
+	static SPIPlanPtr insert = NULL;
+	Oid			types[1] = {TEXTOID};
+	Datum		values[1] = {CStringGetTextDatum(gid)};
+	HeapTuple	tuple;
+	TupleDesc	desc;
+	bool		isnull;
+	int			turn;
+
+	ra_paxos_acceptor_init(state);
+	for (turn = 0; turn < 2; turn++)
+	{
+		if (make)
+			execute(&lock,
+					"SELECT promised, promised_by, accepted, accepted_by, value, decided"
+					" FROM risk_alert.paxos_acceptor WHERE gid = $1 FOR UPDATE",
+					1, types, values, NULL, false, SPI_OK_SELECT);
+		else
+			execute(&look,
+					"SELECT promised, promised_by, accepted, accepted_by, value, decided"
+					" FROM risk_alert.paxos_acceptor WHERE gid = $1",
+					1, types, values, NULL, true, SPI_OK_SELECT);
+		if (SPI_processed > 0 || !make)
+			break;
+		execute(&insert,
+				"INSERT INTO risk_alert.paxos_acceptor (gid) VALUES ($1) ON CONFLICT (gid) DO NOTHING",
+				1, types, values, NULL, false, SPI_OK_INSERT);
+	}
+	if (SPI_processed == 0)
+	{
+		/* removed in that very moment */
+		if (make)
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("the entry of \"%s\" was removed meanwhile", gid)));
+		return;
+	}
+	tuple = SPI_tuptable->vals[0];
+	desc = SPI_tuptable->tupdesc;
+	state->promised.counter = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
+	state->promised.proposer = DatumGetInt64(SPI_getbinval(tuple, desc, 2, &isnull));
+	state->accepted.counter = DatumGetInt64(SPI_getbinval(tuple, desc, 3, &isnull));
+	state->accepted.proposer = DatumGetInt64(SPI_getbinval(tuple, desc, 4, &isnull));
+	state->value = ra_paxos_value(SPI_getvalue(tuple, desc, 5));
+	state->decided = ra_paxos_value(SPI_getvalue(tuple, desc, 6));
+}
+
+static void
+store(const char *gid, const RaPaxosAcceptor *state)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[7] = {TEXTOID, INT8OID, INT8OID, INT8OID, INT8OID, TEXTOID, TEXTOID};
+	Datum		values[7];
+	char		nulls[7] = {' ', ' ', ' ', ' ', ' ', ' ', ' '};
+	const char *value = ra_paxos_value_name(state->value);
+	const char *decided = ra_paxos_value_name(state->decided);
+
+	values[0] = CStringGetTextDatum(gid);
+	values[1] = Int64GetDatum(state->promised.counter);
+	values[2] = Int64GetDatum(state->promised.proposer);
+	values[3] = Int64GetDatum(state->accepted.counter);
+	values[4] = Int64GetDatum(state->accepted.proposer);
+	values[5] = value ? CStringGetTextDatum(value) : (Datum) 0;
+	values[6] = decided ? CStringGetTextDatum(decided) : (Datum) 0;
+	if (value == NULL)
+		nulls[5] = 'n';
+	if (decided == NULL)
+		nulls[6] = 'n';
+	execute(&plan,
+			"UPDATE risk_alert.paxos_acceptor SET promised = $2, promised_by = $3, accepted = $4, accepted_by = $5,"
+			" value = $6, decided = $7, changed_at = clock_timestamp() WHERE gid = $1",
+			7, types, values, nulls, false, SPI_OK_UPDATE);
+	if (SPI_processed != 1)
+		elog(ERROR, "the entry of \"%s\" is gone", gid);
+}
+
+static void
+execute(SPIPlanPtr *plan, const char *sql, int nargs, Oid *types, Datum *values,
+		const char *nulls, bool read_only, int expected)
+{
+	int			rc;
+
+	if (*plan == NULL)
+	{
+		*plan = SPI_prepare(sql, nargs, types);
+		if (*plan == NULL || SPI_keepplan(*plan) != 0)
+			elog(ERROR, "could not prepare a statement: %s", SPI_result_code_string(SPI_result));
+	}
+	rc = SPI_execute_plan(*plan, values, nulls, read_only, 0);
+	if (rc != expected)
+		elog(ERROR, "a statement has failed: %s", SPI_result_code_string(rc));
+}

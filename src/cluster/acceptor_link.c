@@ -1,0 +1,459 @@
+/*
+ * acceptor_link.c
+ *	  Requests to all acceptors of the Paxos register at once.
+ *
+ * Unlike a session's other connections (connection.c), these must not wait for
+ * each other: a majority is enough, and an acceptor that can't be reached must
+ * cost nothing.  So they connect, send and receive side by side, and each
+ * goes on by itself where the last request left it: an answer that nobody waits for any more
+ * is read and dropped before the next request is sent.  Requests may be
+ * repeated, so a connection that was lost is opened once more for the request at hand.
+ *
+ * They belong to the session, and are made with the user mappings of the
+ * extension's owner: whoever may run a global transaction can't tamper
+ * with its decision.  An interrupt or error leaves them as they are.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_user_mapping.h"
+#include "commands/dbcommands.h"
+#include "foreign/foreign.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+#include "cluster/acceptor_link.h"
+#include "cluster/locktable.h"
+#include "cluster/options.h"
+#include "compat.h"
+#include "core/paxos.h"
+#include "guc.h"
+#include "risk_alert.h"
+
+/* so long may connecting take, unless the server's connect_timeout says otherwise */
+#define CONNECT_SECONDS 10
+
+/* as long as an acceptor waits, say, for a lock of its table that somebody has */
+#define SETTINGS "-c lock_timeout=10s -c statement_timeout=60s -c default_transaction_isolation=read\\ committed"
+
+typedef enum LinkState
+{
+	LINK_CLOSED,
+	LINK_CONNECTING,
+	LINK_IDLE,
+	LINK_BUSY,					/* with the current request */
+	LINK_LATE					/* with an earlier one */
+} LinkState;
+
+typedef struct Link
+{
+	char		node[NAMEDATALEN];
+	LinkState	state;
+	PGconn	   *pg;
+	uint32		events;			/* to wait for */
+	uint64		connect_until;
+	bool		invalidated;	/* server or mapping has changed */
+	bool		trusted;
+
+	/* of the current request */
+	bool		wanted;			/* still to be sent, or answered */
+	bool		again;			/* was opened anew for it */
+} Link;
+
+static Link links[RA_PAXOS_MAX];	/* places are reused by other names */
+static int	order[RA_PAXOS_MAX];	/* acceptor: its place */
+static int	nacceptors = 0;
+static RaLinkRequest current;
+static uint32 wait_event = 0;
+
+static Link *find_link(const char *node);
+static void invalidate(Datum arg, int cacheid, uint32 hash);
+static void close_all(int code, Datum arg);
+static void close_link(Link *link);
+static Oid extension_owner(void);
+static char *open_link(Link *link);
+static char *advance(Link *link);
+static bool receive(Link *link, PGresult **result, char **reason);
+
+void
+ra_links_begin(char **names, int n)
+{
+	static bool initialized = false;
+	int			i;
+
+	if (!initialized)
+	{
+		CacheRegisterSyscacheCallback(FOREIGNSERVEROID, invalidate, (Datum) 0);
+		CacheRegisterSyscacheCallback(USERMAPPINGOID, invalidate, (Datum) 0);
+		on_proc_exit(close_all, (Datum) 0);
+		initialized = true;
+	}
+	nacceptors = 0;
+	for (i = 0; i < RA_PAXOS_MAX; i++)
+		links[i].wanted = false;
+	for (i = 0; i < n; i++)
+	{
+		Link	   *link = find_link(names[i]);
+
+		link->wanted = true;	/* keeps its place */
+		order[i] = link - links;
+	}
+	nacceptors = n;
+	for (i = 0; i < n; i++)
+		links[order[i]].wanted = false;
+}
+
+/* The link of that name, or one that nobody wants */
+static Link *
+find_link(const char *node)
+{
+	Link	   *unused = NULL;
+	int			i;
+
+	for (i = 0; i < RA_PAXOS_MAX; i++)
+	{
+		if (strcmp(links[i].node, node) == 0)
+			return &links[i];
+		if (!links[i].wanted && (unused == NULL || links[i].node[0] == '\0'))
+			unused = &links[i];
+	}
+	close_link(unused);
+	strlcpy(unused->node, node, NAMEDATALEN);
+	return unused;
+}
+
+static void
+invalidate(Datum arg, int cacheid, uint32 hash)
+{
+	int			i;
+
+	for (i = 0; i < RA_PAXOS_MAX; i++)
+		links[i].invalidated = true;
+}
+
+static void
+close_all(int code, Datum arg)
+{
+	int			i;
+
+	for (i = 0; i < RA_PAXOS_MAX; i++)
+		close_link(&links[i]);
+}
+
+static void
+close_link(Link *link)
+{
+	if (link->pg)
+	{
+		PQfinish(link->pg);
+		ReleaseExternalFD();
+	}
+	link->pg = NULL;
+	link->state = LINK_CLOSED;
+}
+
+void
+ra_links_send(const RaLinkRequest *request)
+{
+	int			i;
+
+	current = *request;
+	for (i = 0; i < nacceptors; i++)
+	{
+		Link	   *link = &links[order[i]];
+
+		if (link->state == LINK_BUSY)
+			link->state = LINK_LATE;
+		if (link->invalidated && link->state != LINK_CONNECTING)
+			close_link(link);
+		link->wanted = true;
+		link->again = false;
+	}
+}
+
+void
+ra_links_tell(const RaLinkRequest *request)
+{
+	int			i;
+
+	ra_links_send(request);
+	for (i = 0; i < nacceptors; i++)
+	{
+		Link	   *link = &links[order[i]];
+
+		if (link->state != LINK_CLOSED && link->state != LINK_CONNECTING)
+			(void) advance(link);
+		link->wanted = false;
+	}
+}
+
+int
+ra_links_wait(uint64 until, PGresult **result, char **reason)
+{
+	for (;;)
+	{
+		WaitEventSet *set;
+		WaitEvent	event;
+		uint64		now;
+		uint64		wake = until;
+		int			left = 0;
+		int			happened;
+		int			i;
+
+		*result = NULL;
+		*reason = NULL;
+		for (i = 0; i < nacceptors; i++)
+		{
+			Link	   *link = &links[order[i]];
+
+			if (!link->wanted)
+				continue;
+			*reason = advance(link);
+			if (*reason || (link->state == LINK_BUSY && receive(link, result, reason)))
+			{
+				if (*result == NULL && *reason == NULL)
+				{
+					i--;		/* it is opened anew */
+					continue;
+				}
+				link->wanted = false;
+				return i;
+			}
+			left++;
+			if (link->state == LINK_CONNECTING)
+				wake = Min(wake, link->connect_until);
+		}
+		now = ra_boottime();
+		if (left == 0 || now >= until)
+			return -1;
+
+		set = ra_create_wait_event_set(nacceptors + 2);
+		AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+		AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+		for (i = 0; i < nacceptors; i++)
+		{
+			Link	   *link = &links[order[i]];
+
+			if (link->wanted)
+				AddWaitEventToSet(set, link->events, PQsocket(link->pg), NULL, NULL);
+		}
+		happened = WaitEventSetWait(set, wake > now ? (long) ((wake - now) / 1000000 + 1) : 0, &event, 1,
+									ra_wait_event(&wait_event, "RiskAlertAcceptors"));
+		FreeWaitEventSet(set);
+		if (happened > 0 && (event.events & WL_LATCH_SET))
+		{
+			ResetLatch(MyLatch);
+			CHECK_FOR_INTERRUPTS();
+		}
+	}
+}
+
+static char *
+failure(Link *link, const char *otherwise)
+{
+	char	   *reason = pchomp(link->pg ? PQerrorMessage(link->pg) : "");
+
+	if (reason[0] == '\0')
+		reason = pstrdup(otherwise);
+	close_link(link);
+	return reason;
+}
+
+/*
+ * Does what can be done without waiting, until the request is sent.  Why it
+ * can't be, or NULL.
+ */
+static char *
+advance(Link *link)
+{
+	char	   *reason;
+
+	if (link->state == LINK_CLOSED && (reason = open_link(link)) != NULL)
+		return reason;
+
+	if (link->state == LINK_CONNECTING)
+	{
+		PostgresPollingStatusType status = PQconnectPoll(link->pg);
+
+		if (status == PGRES_POLLING_READING || status == PGRES_POLLING_WRITING)
+		{
+			link->events = status == PGRES_POLLING_READING ? WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE;
+			if (ra_boottime() < link->connect_until)
+				return NULL;
+			close_link(link);
+			return pstrdup("no answer to an attempt to connect");
+		}
+		if (status != PGRES_POLLING_OK)
+			return failure(link, "could not connect");
+		if (!link->trusted && !PQconnectionUsedPassword(link->pg))
+		{
+			close_link(link);
+			return pstrdup("the extension's owner is no superuser, so the node must ask for a password");
+		}
+		if (PQsetnonblocking(link->pg, 1) != 0)
+			return failure(link, "could not make the connection non-blocking");
+		link->state = LINK_IDLE;
+	}
+
+	/* what is left of an earlier request */
+	if (link->state == LINK_LATE || link->state == LINK_IDLE)
+	{
+		link->events = WL_SOCKET_READABLE;
+		while (PQconsumeInput(link->pg) && !PQisBusy(link->pg) && PQstatus(link->pg) == CONNECTION_OK)
+		{
+			PGresult   *res = PQgetResult(link->pg);
+
+			if (res == NULL)
+			{
+				link->state = LINK_IDLE;
+				break;
+			}
+			PQclear(res);
+		}
+		if (PQstatus(link->pg) != CONNECTION_OK)
+		{
+			/* it was lost since; nothing of this request has been sent */
+			if (link->again)
+				return failure(link, "connection lost");
+			link->again = true;
+			close_link(link);
+			return advance(link);
+		}
+	}
+
+	if (link->state == LINK_IDLE)
+	{
+		RaLinkRequest request = current;
+
+		request.params[1] = link->node;
+		if (!PQsendQueryParams(link->pg, request.sql, request.nparams, NULL, request.params, NULL, NULL, 0))
+			return failure(link, "could not send");
+		link->state = LINK_BUSY;
+	}
+	if (link->state == LINK_BUSY)
+		link->events = WL_SOCKET_READABLE | (PQflush(link->pg) > 0 ? WL_SOCKET_WRITEABLE : 0);
+	return NULL;
+}
+
+/* True: an answer is there, or the reason why there is none; neither: the link was closed */
+static bool
+receive(Link *link, PGresult **result, char **reason)
+{
+	PGresult   *res;
+
+	if (PQconsumeInput(link->pg) && PQisBusy(link->pg))
+		return false;
+	res = PQgetResult(link->pg);
+	if (res && PQresultStatus(res) == PGRES_TUPLES_OK)
+	{
+		/* the end of the statement follows, and is read before the next one */
+		link->state = LINK_LATE;
+		*result = res;
+		return true;
+	}
+	if (PQstatus(link->pg) != CONNECTION_OK)
+	{
+		PQclear(res);
+		if (link->again)
+			*reason = failure(link, "connection lost");
+		else
+		{
+			link->again = true;
+			close_link(link);
+		}
+		return true;
+	}
+	*reason = res ? pstrdup(PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY) ?
+							PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY) : "no answer") : pstrdup("no answer");
+	if (res && PQresultErrorField(res, PG_DIAG_MESSAGE_DETAIL))
+		*reason = psprintf("%s (%s)", *reason, PQresultErrorField(res, PG_DIAG_MESSAGE_DETAIL));
+	PQclear(res);
+	link->state = LINK_LATE;
+	return true;
+}
+
+static Oid
+extension_owner(void)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(ra_extension_marker()));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "extension \"%s\" is not complete", RA_EXTENSION);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+/* Begins to connect.  Why it can't, or NULL. */
+static char *
+open_link(Link *link)
+{
+	ForeignServer *server = ra_node_server(link->node, true);
+	UserMapping *mapping;
+	Oid			owner;
+	const char *password;
+	const char *options;
+	const char *timeout;
+	const char **keywords;
+	const char **values;
+	int			seconds;
+	int			n = 0;
+
+	if (server == NULL)
+		return pstrdup("this database has no server of that name");
+	owner = extension_owner();
+	if (!SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(owner), ObjectIdGetDatum(server->serverid)) &&
+		!SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid), ObjectIdGetDatum(server->serverid)))
+		return psprintf("role %s, which owns the extension, has no user mapping for it",
+						quote_identifier(GetUserNameFromId(owner, false)));
+	mapping = GetUserMapping(owner, server->serverid);
+	password = ra_option(mapping->options, "password");
+	link->trusted = superuser_arg(owner) || !ra_option_bool(mapping->options, "password_required", true);
+	if (!link->trusted && (password == NULL || password[0] == '\0'))
+		return pstrdup("the user mapping has no password");
+
+	keywords = palloc((list_length(server->options) + list_length(mapping->options) + 6) * sizeof(char *));
+	values = palloc((list_length(server->options) + list_length(mapping->options) + 6) * sizeof(char *));
+	keywords[n] = "user";
+	values[n++] = GetUserNameFromId(owner, false);
+	keywords[n] = "dbname";
+	values[n++] = get_database_name(MyDatabaseId);
+	keywords[n] = "application_name";
+	values[n++] = psprintf("risk_alert %s", ra_node_name);
+	n = ra_libpq_options(server->options, keywords, values, n);
+	n = ra_libpq_options(mapping->options, keywords, values, n);
+	options = ra_option(server->options, "options");
+	keywords[n] = "options";
+	values[n++] = options ? psprintf("%s %s", options, SETTINGS) : SETTINGS;
+	keywords[n] = "client_encoding";
+	values[n++] = GetDatabaseEncodingName();
+	keywords[n] = values[n] = NULL;
+
+	if (!AcquireExternalFD())
+		return pstrdup("too many open files on this server");
+	link->invalidated = false;
+	link->pg = PQconnectStartParams(keywords, values, 0);
+	if (link->pg == NULL)
+	{
+		ReleaseExternalFD();
+		return pstrdup("out of memory");
+	}
+	timeout = ra_option(server->options, "connect_timeout");
+	seconds = timeout && atoi(timeout) > 0 ? atoi(timeout) : CONNECT_SECONDS;
+	link->connect_until = ra_boottime() + (uint64) seconds * 1000000000;
+	link->state = LINK_CONNECTING;
+	link->events = WL_SOCKET_WRITEABLE;
+	if (PQstatus(link->pg) == CONNECTION_BAD)
+		return failure(link, "could not connect");
+	return NULL;
+}

@@ -1,0 +1,45 @@
+/*
+ * acceptor_link.h
+ *	  Requests to all acceptors of the Paxos register at once.
+ */
+#ifndef RA_ACCEPTOR_LINK_H
+#define RA_ACCEPTOR_LINK_H
+
+#include "postgres.h"
+
+#include "libpq-fe.h"
+
+#define RA_LINK_PARAMS 6
+
+/* One statement, the same for all but for the acceptor's name, which is $2 */
+typedef struct RaLinkRequest
+{
+	const char *sql;
+	int			nparams;
+	const char *params[RA_LINK_PARAMS];
+} RaLinkRequest;
+
+/*
+ * The acceptors to ask from now on, with the rights of the owner of the extension.
+ * In a transaction.
+ */
+extern void ra_links_begin(char **names, int n);
+
+/*
+ * Sends the request to all.  Whoever has not answered the one before does so
+ * first; that answer is dropped.
+ */
+extern void ra_links_send(const RaLinkRequest *request);
+
+/* The same, but only over connections that are there, and without waiting */
+extern void ra_links_tell(const RaLinkRequest *request);
+
+/*
+ * Waits for the next answer to the current request: whose it is, and *result, to be
+ * cleared by the caller; or NULL and *reason (palloc'd) if that acceptor can't answer.
+ * -1: nobody until then (nanoseconds of CLOCK_BOOTTIME), or nobody is left.
+ * Interruptible.
+ */
+extern int	ra_links_wait(uint64 until, PGresult **result, char **reason);
+
+#endif							/* RA_ACCEPTOR_LINK_H */

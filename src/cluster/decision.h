@@ -1,0 +1,31 @@
+/*
+ * decision.h
+ *	  How sessions reach the registers of the coordination service, through the
+ *	  broker.
+ */
+#ifndef RA_DECISION_H
+#define RA_DECISION_H
+
+#include "postgres.h"
+
+#include "storage/lwlock.h"
+
+#include "cluster/register.h"
+#include "provider/provider.h"
+
+/* In shared memory, with the lock table's */
+extern Size ra_decisions_shmem_size(void);
+extern void ra_decisions_shmem_startup(LWLock *lock);
+
+/*
+ * For the broker: what an earlier one has left is ended; what sessions ask for is
+ * passed on; an answer has come (RaProviderCallbacks).
+ */
+extern void ra_decisions_begin(void);
+extern void ra_decisions_serve(const RaProviderOps *ops, RaProvider *provider);
+extern void ra_decisions_answer(void *arg, void *owner, const char *value, const char *error);
+
+/* For the leader's broker: removes old aborts, once in a while */
+extern void ra_decisions_sweep(const RaProviderOps *ops, RaProvider *provider);
+
+#endif							/* RA_DECISION_H */

@@ -1,0 +1,302 @@
+/*
+ * register_paxos.c
+ *	  The register that a majority of the nodes keeps.
+ *
+ * This is the proposer's side: src/core/paxos.c decides what to ask and what
+ * the answers mean, acceptor_link.c carries them, acceptor.c answers.  Ballots
+ * are told apart by a random number that is drawn for each attempt, since
+ * several sessions of a node may propose at the same time.
+ *
+ * An attempt that somebody's higher ballot has ended is repeated after a random pause, which
+ * grows; so is one that found too few acceptors.  The time that
+ * the caller gives limits it all.  A decision may come to be even after that:
+ * the caller does not know it then, and asks again.
+ */
+#include "postgres.h"
+
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+#include "port.h"
+#include "storage/latch.h"
+
+#include "cluster/acceptor.h"
+#include "cluster/acceptor_link.h"
+#include "cluster/locktable.h"
+#include "cluster/register.h"
+#include "compat.h"
+#include "guc.h"
+
+/*
+ * No proposal lasts longer.  paxos_admit() counts on it: a promise that was
+ * given before an acceptor was lost is not used after that time.
+ */
+#define MAX_TIMEOUT_MS 60000
+
+#define PAUSE_FIRST_MS 4		/* up to so long after the first attempt, */
+#define PAUSE_MAX_MS 500		/* and at most */
+
+#define NS_PER_MS UINT64CONST(1000000)
+
+#define RESULT_COLUMNS "granted, promised, promised_by, accepted, accepted_by, value, decided"
+
+typedef struct Attempt
+{
+	RaPaxosProposer p;
+	RaPaxosRequest request;		/* the current one */
+	char	  **names;
+	char	   *identity;
+	const char *gid;
+	int			n;
+	char	   *reasons[RA_PAXOS_MAX];	/* of those that could not answer */
+	uint64		until;
+} Attempt;
+
+static RaDecision paxos_propose(const char *gid, RaDecision decision, int timeout, char **reason);
+static RaDecision paxos_read(const char *gid, int timeout, char **reason);
+static void paxos_forget(const char *gid);
+static RaDecision run(const char *gid, RaPaxosValue wish, int timeout, char **reason);
+static RaPaxosStep round_of(Attempt *a);
+static void send_request(Attempt *a);
+static bool parse_answer(const Attempt *a, PGresult *result, RaPaxosAnswer *answer);
+static RaPaxosValue value_of(PGresult *result, int column);
+static void pause_before(Attempt *a, int turn);
+static char *why_not(const Attempt *a, RaPaxosStep step);
+
+const RaRegister ra_register_paxos = {
+	.kind = RA_REGISTER_PAXOS,
+	.name = "paxos",
+	.with_caller = false,
+	.propose = paxos_propose,
+	.read = paxos_read,
+	.forget = paxos_forget,
+};
+
+static RaDecision
+paxos_propose(const char *gid, RaDecision decision, int timeout, char **reason)
+{
+	Assert(decision == RA_DECISION_COMMIT || decision == RA_DECISION_ABORT);
+	return run(gid, decision == RA_DECISION_COMMIT ? RA_PAXOS_COMMIT : RA_PAXOS_ABORT, timeout, reason);
+}
+
+static RaDecision
+paxos_read(const char *gid, int timeout, char **reason)
+{
+	return run(gid, RA_PAXOS_NONE, timeout, reason);
+}
+
+/*
+ * Over whatever connections are there, without waiting for an answer.  What an
+ * acceptor does not hear of is kept.
+ */
+static void
+paxos_forget(const char *gid)
+{
+	char	  **names;
+	char	   *identity;
+	char	   *reason;
+	int			n = ra_acceptors(&names, &identity, &reason);
+	RaLinkRequest message = {"SELECT risk_alert._paxos_forget($1, $2, $3)", 3, {identity, NULL, gid}};
+
+	if (n < 0)
+		return;
+	ra_links_begin(names, n);
+	ra_links_tell(&message);
+}
+
+static RaDecision
+run(const char *gid, RaPaxosValue wish, int timeout, char **reason)
+{
+	Attempt		a = {.gid = gid};
+	RaPaxosStep step;
+	int			turn;
+
+	*reason = NULL;
+	if (ra_node_name[0] == '\0')
+	{
+		*reason = pstrdup("risk_alert.node_name is not set");
+		return RA_DECISION_UNKNOWN;
+	}
+	a.n = ra_acceptors(&a.names, &a.identity, reason);
+	if (a.n < 0)
+		return RA_DECISION_UNKNOWN;
+	a.until = ra_boottime() + (uint64) Max(0, Min(timeout, MAX_TIMEOUT_MS)) * NS_PER_MS;
+	ra_links_begin(a.names, a.n);
+	ra_paxos_proposer_init(&a.p, a.n, wish);
+	for (turn = 0;; turn++)
+	{
+		int64		number;
+
+		if (!pg_strong_random(&number, sizeof(number)))
+		{
+			*reason = pstrdup("could not generate a random number");
+			return RA_DECISION_UNKNOWN;
+		}
+		if (wish == RA_PAXOS_NONE)
+			ra_paxos_read(&a.p, number, &a.request);
+		else
+			ra_paxos_attempt(&a.p, number, &a.request);
+		step = round_of(&a);
+		if (step == RA_PAXOS_DONE)
+			break;
+		if (ra_boottime() >= a.until)
+		{
+			*reason = why_not(&a, step);
+			return RA_DECISION_UNKNOWN;
+		}
+		pause_before(&a, turn);
+	}
+
+	switch (a.p.value)
+	{
+		case RA_PAXOS_COMMIT:
+			return RA_DECISION_COMMIT;
+		case RA_PAXOS_ABORT:
+			return RA_DECISION_ABORT;
+		case RA_PAXOS_NONE:
+			break;
+	}
+	return RA_DECISION_NONE;
+}
+
+/*
+ * From the request at hand to whatever ends the attempt.  Answers that are still
+ * missing when the time is over leave it as it stands (WAIT).
+ */
+static RaPaxosStep
+round_of(Attempt *a)
+{
+	RaPaxosStep step;
+
+	send_request(a);
+	for (;;)
+	{
+		PGresult   *result;
+		RaPaxosAnswer answer;
+		char	   *reason;
+		int			i = ra_links_wait(a->until, &result, &reason);
+
+		if (i < 0)
+			return RA_PAXOS_WAIT;
+		if (result && !parse_answer(a, result, &answer))
+			reason = pstrdup("it gives an answer of another form");
+		a->reasons[i] = reason;
+		PQclear(result);
+		step = reason ? ra_paxos_failed(&a->p, i) : ra_paxos_answer(&a->p, i, &answer, &a->request);
+		if (step == RA_PAXOS_SEND)
+			send_request(a);
+		else if (step != RA_PAXOS_WAIT)
+			return step;
+	}
+}
+
+static void
+send_request(Attempt *a)
+{
+	RaLinkRequest message = {.nparams = 3,.params = {a->identity, NULL, a->gid}};
+	char		ballot[32];
+	char		proposer[32];
+
+	snprintf(ballot, sizeof(ballot), INT64_FORMAT, a->request.ballot.counter);
+	snprintf(proposer, sizeof(proposer), INT64_FORMAT, a->request.ballot.proposer);
+	switch (a->request.kind)
+	{
+		case RA_PAXOS_PROMISE:
+			message.sql = "SELECT " RESULT_COLUMNS " FROM risk_alert._paxos_promise($1, $2, $3, $4, $5)";
+			message.nparams = 5;
+			break;
+		case RA_PAXOS_ACCEPT:
+			message.sql = "SELECT " RESULT_COLUMNS " FROM risk_alert._paxos_accept($1, $2, $3, $4, $5, $6)";
+			message.nparams = 6;
+			message.params[5] = ra_paxos_value_name(a->request.value);
+			break;
+		case RA_PAXOS_READ:
+			message.sql = "SELECT " RESULT_COLUMNS " FROM risk_alert._paxos_learn($1, $2, $3)";
+			break;
+		case RA_PAXOS_DECIDED:
+			elog(ERROR, "a proposer does not send that");
+	}
+	if (message.nparams > 3)
+	{
+		/* they must last until all have been sent */
+		message.params[3] = pstrdup(ballot);
+		message.params[4] = pstrdup(proposer);
+	}
+	ra_links_send(&message);
+}
+
+static bool
+parse_answer(const Attempt *a, PGresult *result, RaPaxosAnswer *answer)
+{
+	int			i;
+
+	if (PQntuples(result) != 1 || PQnfields(result) != RA_ACCEPTOR_COLUMNS)
+		return false;
+	for (i = 0; i < RA_ACCEPTOR_VALUE; i++)
+	{
+		if (PQgetisnull(result, 0, i))
+			return false;
+	}
+	/* links pair answers with requests */
+	answer->kind = a->request.kind;
+	answer->ballot = a->request.ballot;
+	answer->granted = PQgetvalue(result, 0, RA_ACCEPTOR_GRANTED)[0] == 't';
+	answer->state.promised.counter = strtoll(PQgetvalue(result, 0, RA_ACCEPTOR_PROMISED), NULL, 10);
+	answer->state.promised.proposer = strtoll(PQgetvalue(result, 0, RA_ACCEPTOR_PROMISED_BY), NULL, 10);
+	answer->state.accepted.counter = strtoll(PQgetvalue(result, 0, RA_ACCEPTOR_ACCEPTED), NULL, 10);
+	answer->state.accepted.proposer = strtoll(PQgetvalue(result, 0, RA_ACCEPTOR_ACCEPTED_BY), NULL, 10);
+	answer->state.value = value_of(result, RA_ACCEPTOR_VALUE);
+	answer->state.decided = value_of(result, RA_ACCEPTOR_DECIDED);
+	return true;
+}
+
+static RaPaxosValue
+value_of(PGresult *result, int column)
+{
+	const char *text = PQgetisnull(result, 0, column) ? "" : PQgetvalue(result, 0, column);
+
+	if (strcmp(text, "commit") == 0)
+		return RA_PAXOS_COMMIT;
+	return strcmp(text, "abort") == 0 ? RA_PAXOS_ABORT : RA_PAXOS_NONE;
+}
+
+/* Proposers that meet must not meet again: each waits a time of its own */
+static void
+pause_before(Attempt *a, int turn)
+{
+	uint64		now = ra_boottime();
+	uint64		most = Min(PAUSE_MAX_MS, PAUSE_FIRST_MS << Min(turn, 10)) * NS_PER_MS;
+	uint64		end = now + most / 4 +
+		(uint64) (pg_prng_double(&pg_global_prng_state) * (double) most * 3 / 4);
+
+	end = Min(end, a->until);
+	while (now < end)
+	{
+		static uint32 wait_event = 0;
+
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 (long) ((end - now) / NS_PER_MS + 1), ra_wait_event(&wait_event, "RiskAlertAcceptors"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		now = ra_boottime();
+	}
+}
+
+static char *
+why_not(const Attempt *a, RaPaxosStep step)
+{
+	StringInfoData text;
+	int			i;
+
+	if (step == RA_PAXOS_AGAIN)
+		return pstrdup(a->p.wish == RA_PAXOS_NONE ?
+					   "a proposal is under way, and not all acceptors can tell its outcome" :
+					   "other proposals have come between each time");
+	initStringInfo(&text);
+	appendStringInfo(&text, "no majority of the %d acceptors has answered in time", a->n);
+	for (i = 0; i < a->n; i++)
+	{
+		if (a->reasons[i])
+			appendStringInfo(&text, "; node \"%s\": %s", a->names[i], a->reasons[i]);
+	}
+	return text.data;
+}

@@ -1,0 +1,425 @@
+/*
+ * register_zookeeper.c
+ *	  The register that is an entry of ZooKeeper, created once.
+ *
+ * Sessions ask the broker, which has the connection.  A session takes one of a fixed
+ * number of slots in shared memory, fills it in, wakes the broker and sleeps.
+ * A slot goes FREE -> ASKED -> TAKEN -> ANSWERED -> FREE.  A session that goes
+ * away meanwhile frees it, or, while the broker is at it, leaves that to the
+ * broker (ABANDONED).  Each request has a deadline, after which it is not sent to the
+ * service any more: a proposal must not take effect long after its session
+ * has given up.
+ *
+ * All of a slot is protected by the one lock, but for its condition variable.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/condition_variable.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+#include "cluster/decision.h"
+#include "cluster/locktable.h"
+#include "cluster/register.h"
+#include "compat.h"
+#include "guc.h"
+
+/* requests at the same time; more wait */
+#define SLOTS 128
+
+/* longest gid: what PREPARE TRANSACTION takes */
+#define GID_MAX 200
+
+/* how long forget() waits for a slot */
+#define FORGET_WAIT_MS 100
+
+/* the broker ends requests at their deadline; a session waits a little longer */
+#define GRACE_MS 1000
+
+#define SWEEP_INTERVAL_MS (60 * 60 * 1000)
+
+#define NS_PER_MS INT64CONST(1000000)
+
+typedef enum SlotState
+{
+	SLOT_FREE,
+	SLOT_ASKED,
+	SLOT_TAKEN,					/* by the broker */
+	SLOT_ABANDONED,				/* taken, and nobody waits for it */
+	SLOT_ANSWERED
+} SlotState;
+
+typedef enum SlotKind
+{
+	SLOT_PROPOSE,
+	SLOT_READ,
+	SLOT_FORGET
+} SlotKind;
+
+typedef struct Slot
+{
+	SlotState	state;
+	SlotKind	kind;
+	char		gid[GID_MAX];
+	RaDecision	decision;		/* proposed, then what stands */
+	int64		deadline;		/* nanoseconds of CLOCK_BOOTTIME */
+	char		error[128];
+	ConditionVariable answered;
+} Slot;
+
+typedef struct Decisions
+{
+	LWLock	   *lock;
+	int			asked;			/* slots in that state */
+	ConditionVariable freed;
+	Slot		slots[SLOTS];
+} Decisions;
+
+static Decisions *decisions = NULL;
+
+static RaDecision zk_propose(const char *gid, RaDecision decision, int timeout, char **reason);
+static RaDecision zk_read(const char *gid, int timeout, char **reason);
+static void zk_forget(const char *gid);
+static RaDecision ask(SlotKind kind, const char *gid, RaDecision decision, int timeout, char **reason);
+static Slot *take_slot(SlotKind kind, const char *gid, RaDecision decision, int64 deadline, int64 until);
+static bool wait_for_answer(Slot *slot);
+static void leave_slot(int code, Datum arg);
+static void free_slot(Slot *slot);
+static bool no_service(char **reason);
+
+const RaRegister ra_register_zookeeper = {
+	.kind = RA_REGISTER_ZOOKEEPER,
+	.name = "zookeeper",
+	.with_caller = false,
+	.propose = zk_propose,
+	.read = zk_read,
+	.forget = zk_forget,
+};
+
+Size
+ra_decisions_shmem_size(void)
+{
+	return MAXALIGN(sizeof(Decisions));
+}
+
+/* The caller holds AddinShmemInitLock */
+void
+ra_decisions_shmem_startup(LWLock *lock)
+{
+	bool		found;
+	int			i;
+
+	decisions = ShmemInitStruct("risk_alert decisions", sizeof(Decisions), &found);
+	if (found)
+		return;
+	memset(decisions, 0, sizeof(Decisions));
+	decisions->lock = lock;
+	ConditionVariableInit(&decisions->freed);
+	for (i = 0; i < SLOTS; i++)
+		ConditionVariableInit(&decisions->slots[i].answered);
+}
+
+/* ---- sessions ---- */
+
+static RaDecision
+zk_propose(const char *gid, RaDecision decision, int timeout, char **reason)
+{
+	return ask(SLOT_PROPOSE, gid, decision, timeout, reason);
+}
+
+static RaDecision
+zk_read(const char *gid, int timeout, char **reason)
+{
+	return ask(SLOT_READ, gid, RA_DECISION_NONE, timeout, reason);
+}
+
+/* Nobody waits for its end */
+static void
+zk_forget(const char *gid)
+{
+	int64		until = (int64) ra_boottime() + FORGET_WAIT_MS * NS_PER_MS;
+	char	   *reason;
+
+	if (!no_service(&reason))
+		(void) take_slot(SLOT_FORGET, gid, RA_DECISION_NONE, until, until);
+}
+
+static RaDecision
+ask(SlotKind kind, const char *gid, RaDecision decision, int timeout, char **reason)
+{
+	int64		deadline = (int64) ra_boottime() + Max(timeout, 0) * NS_PER_MS;
+	Slot	   *slot;
+	RaDecision	found = RA_DECISION_UNKNOWN;
+	volatile bool answered = false;
+	char		error[sizeof(slot->error)];
+
+	*reason = NULL;
+	if (no_service(reason))
+		return RA_DECISION_UNKNOWN;
+	if (strlen(gid) >= GID_MAX)
+	{
+		*reason = pstrdup("the name of the transaction is too long");
+		return RA_DECISION_UNKNOWN;
+	}
+	slot = take_slot(kind, gid, decision, deadline, deadline);
+	if (slot == NULL)
+	{
+		*reason = pstrdup("too many other sessions ask the broker");
+		return RA_DECISION_UNKNOWN;
+	}
+
+	strlcpy(error, "the broker gives no answer", sizeof(error));
+	PG_ENSURE_ERROR_CLEANUP(leave_slot, PointerGetDatum(slot));
+	{
+		/* once it is answered, it is ours alone again */
+		answered = wait_for_answer(slot);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(leave_slot, PointerGetDatum(slot));
+	if (answered)
+	{
+		found = slot->decision;
+		strlcpy(error, slot->error, sizeof(error));
+	}
+	leave_slot(0, PointerGetDatum(slot));
+	if (found == RA_DECISION_UNKNOWN)
+		*reason = pstrdup(error);
+	return found;
+}
+
+/* Is there no hope that a broker answers? */
+static bool
+no_service(char **reason)
+{
+	bool		failed;
+	char		error[sizeof(ra_cluster->last_error)];
+
+	if (!ra_cluster->zookeeper)
+	{
+		*reason = pstrdup(ra_lock_provider == RA_LOCK_PROVIDER_REDIS ?
+						  "the broker of this server has a session at Redis, which has no registers" :
+						  "this server has no session at ZooKeeper: neither risk_alert.lock_provider nor "
+						  "risk_alert.commit_register was zookeeper when it was started");
+		return true;
+	}
+	LWLockAcquire(ra_cluster->lock, LW_SHARED);
+	failed = ra_cluster->state == RA_BROKER_FAILED;
+	strlcpy(error, ra_cluster->last_error, sizeof(error));
+	LWLockRelease(ra_cluster->lock);
+	if (failed)
+		*reason = pstrdup(error);
+	return failed;
+}
+
+/* NULL: there was none until then */
+static Slot *
+take_slot(SlotKind kind, const char *gid, RaDecision decision, int64 deadline, int64 until)
+{
+	static uint32 wait_event = 0;
+	Slot	   *slot = NULL;
+	Latch	   *latch;
+	int64		left;
+	int			i;
+
+	ConditionVariablePrepareToSleep(&decisions->freed);
+	for (;;)
+	{
+		LWLockAcquire(decisions->lock, LW_EXCLUSIVE);
+		for (i = 0; i < SLOTS && slot == NULL; i++)
+		{
+			if (decisions->slots[i].state == SLOT_FREE)
+				slot = &decisions->slots[i];
+		}
+		if (slot)
+		{
+			slot->state = SLOT_ASKED;
+			slot->kind = kind;
+			strlcpy(slot->gid, gid, GID_MAX);
+			slot->decision = decision;
+			slot->deadline = deadline;
+			slot->error[0] = '\0';
+			decisions->asked++;
+		}
+		LWLockRelease(decisions->lock);
+		left = (until - (int64) ra_boottime()) / NS_PER_MS;
+		if (slot || left <= 0)
+			break;
+		ConditionVariableTimedSleep(&decisions->freed, left, ra_wait_event(&wait_event, "RiskAlertDecision"));
+	}
+	ConditionVariableCancelSleep();
+	latch = ra_cluster->broker_latch;
+	if (slot && latch)
+		SetLatch(latch);
+	return slot;
+}
+
+static bool
+wait_for_answer(Slot *slot)
+{
+	static uint32 wait_event = 0;
+	int64		until = slot->deadline + GRACE_MS * NS_PER_MS;
+	bool		done;
+
+	ConditionVariablePrepareToSleep(&slot->answered);
+	for (;;)
+	{
+		int64		left = (until - (int64) ra_boottime()) / NS_PER_MS;
+		bool		waits;
+
+		LWLockAcquire(decisions->lock, LW_SHARED);
+		done = slot->state == SLOT_ANSWERED;
+		waits = slot->state == SLOT_ASKED;
+		LWLockRelease(decisions->lock);
+		/* what no broker has taken by its deadline, none will send */
+		if (done || left <= 0 || (waits && left <= GRACE_MS))
+			break;
+		ConditionVariableTimedSleep(&slot->answered, waits ? Max(left - GRACE_MS, 1) : left,
+									ra_wait_event(&wait_event, "RiskAlertDecision"));
+	}
+	ConditionVariableCancelSleep();
+	return done;
+}
+
+/* The session has its answer, or goes away without */
+static void
+leave_slot(int code, Datum arg)
+{
+	Slot	   *slot = (Slot *) DatumGetPointer(arg);
+
+	LWLockAcquire(decisions->lock, LW_EXCLUSIVE);
+	if (slot->state == SLOT_TAKEN)
+		slot->state = SLOT_ABANDONED;
+	else
+		free_slot(slot);
+	LWLockRelease(decisions->lock);
+}
+
+/* Under the lock */
+static void
+free_slot(Slot *slot)
+{
+	if (slot->state == SLOT_ASKED)
+		decisions->asked--;
+	slot->state = SLOT_FREE;
+	ConditionVariableSignal(&decisions->freed);
+}
+
+/* ---- the broker ---- */
+
+/* Under the lock */
+static void
+end_request(Slot *slot, RaDecision decision, const char *error)
+{
+	if (slot->state == SLOT_ABANDONED || slot->kind == SLOT_FORGET)
+	{
+		free_slot(slot);
+		return;
+	}
+	slot->decision = decision;
+	strlcpy(slot->error, error ? error : "", sizeof(slot->error));
+	slot->state = SLOT_ANSWERED;
+	ConditionVariableBroadcast(&slot->answered);
+}
+
+void
+ra_decisions_begin(void)
+{
+	int			i;
+
+	LWLockAcquire(decisions->lock, LW_EXCLUSIVE);
+	for (i = 0; i < SLOTS; i++)
+	{
+		Slot	   *slot = &decisions->slots[i];
+
+		if (slot->state == SLOT_TAKEN || slot->state == SLOT_ABANDONED)
+			end_request(slot, RA_DECISION_UNKNOWN, "the broker has ended");
+	}
+	LWLockRelease(decisions->lock);
+}
+
+void
+ra_decisions_serve(const RaProviderOps *ops, RaProvider *provider)
+{
+	int			i;
+
+	/* a session that asks in this very moment sets our latch after that */
+	if (*(volatile int *) &decisions->asked == 0)
+		return;
+	for (i = 0; i < SLOTS; i++)
+	{
+		Slot	   *slot = &decisions->slots[i];
+		bool		sent = true;
+		const char *error = "out of memory";
+
+		LWLockAcquire(decisions->lock, LW_EXCLUSIVE);
+		if (slot->state != SLOT_ASKED)
+		{
+			LWLockRelease(decisions->lock);
+			continue;
+		}
+		slot->state = SLOT_TAKEN;
+		decisions->asked--;
+		LWLockRelease(decisions->lock);
+
+		/* ours now; an answer may come from within the call */
+		if (ops->decide == NULL)
+		{
+			sent = false;
+			error = "this coordination service has no registers";
+		}
+		else if (slot->kind == SLOT_FORGET)
+		{
+			ops->forget(provider, slot->gid, strlen(slot->gid));
+			sent = false;
+		}
+		else
+			sent = ops->decide(provider, slot, slot->gid, strlen(slot->gid),
+							   slot->kind == SLOT_READ ? NULL :
+							   slot->decision == RA_DECISION_COMMIT ? "commit" : "abort",
+							   slot->deadline);
+		if (!sent)
+		{
+			LWLockAcquire(decisions->lock, LW_EXCLUSIVE);
+			end_request(slot, RA_DECISION_UNKNOWN, error);
+			LWLockRelease(decisions->lock);
+		}
+	}
+}
+
+void
+ra_decisions_answer(void *arg, void *owner, const char *value, const char *error)
+{
+	Slot	   *slot = owner;
+	RaDecision	decision = RA_DECISION_UNKNOWN;
+
+	if (error)
+		;
+	else if (value == NULL)
+		decision = RA_DECISION_NONE;
+	else if (strcmp(value, "commit") == 0)
+		decision = RA_DECISION_COMMIT;
+	else if (strcmp(value, "abort") == 0)
+		decision = RA_DECISION_ABORT;
+	else
+		error = "what stands in ZooKeeper is no decision";
+	LWLockAcquire(decisions->lock, LW_EXCLUSIVE);
+	end_request(slot, decision, error);
+	LWLockRelease(decisions->lock);
+}
+
+/* Who finds nothing takes it for aborted; commits stay until they are forgotten */
+void
+ra_decisions_sweep(const RaProviderOps *ops, RaProvider *provider)
+{
+	static TimestampTz last = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	int64		before;
+
+	if (ops->sweep == NULL || !TimestampDifferenceExceeds(last, now, SWEEP_INTERVAL_MS))
+		return;
+	last = now;
+	before = now / 1000 + (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * 1000;
+	ops->sweep(provider, "abort", before - (int64) ra_register_retention * 1000);
+}

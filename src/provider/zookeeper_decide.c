@@ -1,0 +1,378 @@
+/*
+ * zookeeper_decide.c
+ *	  Registers: persistent nodes that are created once.
+ *
+ * The first create of a path succeeds, all others find that it exists, and
+ * read it.  A create whose outcome is unknown (the connection was lost) is repeated:
+ * if it had succeeded, it finds its own value now.  Nothing else is needed, neither
+ * locks nor the session.
+ *
+ * A look asks for sync first, since a follower may lag behind.  That is not
+ * needed after a create that failed: its answer comes from the server that
+ * has seen the node by then.
+ *
+ * Requests that were not sent wait for a connection, those on their way for
+ * their answer; whichever comes first, that or the deadline, ends them.  A
+ * request that ends while a call of it is on its way stays in the list, without an owner.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "zookeeper.h"
+
+#define RETRY_AFTER		(200 * NS_PER_MS)
+#define PARENT_TRIES	4
+
+struct ZkDecision
+{
+	ZkDecision *next;
+	void	   *owner;
+	bool		over;			/* answered; waits for its call */
+	bool		flies;
+	int			parent_missing; /* how often it was found so */
+	int64_t		deadline;
+	int64_t		retry_at;		/* without a connection: as soon as there is one */
+	unsigned	bucket;
+	char		keyname[ZK_KEYNAME_MAX];
+	char		value[RA_VALUE_MAX];	/* empty: look */
+};
+
+/* A walk through all registers, one bucket after the other */
+struct ZkSweep
+{
+	char		value[RA_VALUE_MAX];
+	int64_t		before;			/* ms since 1970 */
+	unsigned	bucket;			/* being looked at */
+	int			calls;			/* on their way */
+	struct Candidate *candidates;	/* of this bucket */
+};
+
+typedef struct Candidate
+{
+	struct Candidate *next;
+	ZkSweep    *sweep;
+	char		path[ZK_PATH_MAX];
+} Candidate;
+
+static void send_decision(RaProvider *p, ZkDecision *d);
+static void sweep_bucket(RaProvider *p, ZkSweep *sweep);
+static void free_sweep(RaProvider *p);
+
+static void
+decision_path(RaProvider *p, const ZkDecision *d, char *path)
+{
+	snprintf(path, ZK_PATH_MAX, "/%s/decisions/%03x/%s", p->cluster, d->bucket, d->keyname);
+}
+
+static void
+unlink_decision(RaProvider *p, ZkDecision *d)
+{
+	ZkDecision **at = &p->decisions;
+
+	while (*at != d)
+		at = &(*at)->next;
+	*at = d->next;
+	free(d);
+}
+
+/* Answers; the request is gone then, or will be with its call */
+static void
+answer(RaProvider *p, ZkDecision *d, const char *value, const char *error)
+{
+	d->over = true;
+	p->cb.decided(p->arg, d->owner, value, error);
+	if (!d->flies)
+		unlink_decision(p, d);
+}
+
+/* A call has ended; true: nobody waits for it any more */
+static bool
+call_back(RaProvider *p, ZkDecision *d)
+{
+	d->flies = false;
+	if (!d->over)
+		return false;
+	unlink_decision(p, d);
+	return true;
+}
+
+static void
+later(ZkDecision *d)
+{
+	d->retry_at = ra_zk_now() + RETRY_AFTER;
+}
+
+static void
+got(RaProvider *p, ZkCall *call)
+{
+	ZkDecision *d = call->subject;
+
+	if (call_back(p, d))
+		return;
+	if (call->rc == ZOK)
+		answer(p, d, call->value, NULL);
+	else if (call->rc == ZNONODE && d->value[0] == '\0')
+		answer(p, d, NULL, NULL);
+	else if (call->rc == ZNONODE || !ra_zk_answered(call->rc))
+		later(d);				/* forgotten meanwhile, or no answer */
+	else
+		answer(p, d, NULL, zerror(call->rc));
+}
+
+static void
+created(RaProvider *p, ZkCall *call)
+{
+	ZkDecision *d = call->subject;
+	char		path[ZK_PATH_MAX];
+
+	if (call_back(p, d))
+		return;
+	if (call->rc == ZOK)
+		answer(p, d, d->value, NULL);
+	else if (call->rc == ZNODEEXISTS)
+	{
+		decision_path(p, d, path);
+		d->flies = ra_zk_get(p, got, d, path, NULL);
+		if (!d->flies)
+			later(d);
+	}
+	else if (call->rc == ZNONODE && d->parent_missing++ < PARENT_TRIES)
+		send_decision(p, d);
+	else if (!ra_zk_answered(call->rc))
+		later(d);
+	else
+		answer(p, d, NULL, zerror(call->rc));
+}
+
+/* Parents are made only if they were found missing */
+static void
+send_decision(RaProvider *p, ZkDecision *d)
+{
+	char		path[ZK_PATH_MAX];
+
+	if (d->parent_missing > 1)
+		ra_zk_create_base(p);
+	if (d->parent_missing > 0)
+	{
+		snprintf(path, sizeof(path), "/%s/decisions/%03x", p->cluster, d->bucket);
+		ra_zk_create(p, ra_zk_ignore, NULL, path, "", 0, ZOO_PERSISTENT);
+	}
+	decision_path(p, d, path);
+	if (d->value[0] == '\0')
+	{
+		ra_zk_sync(p, ra_zk_ignore, NULL, path);
+		d->flies = ra_zk_get(p, got, d, path, NULL);
+	}
+	else
+		d->flies = ra_zk_create(p, created, d, path, d->value, (int) strlen(d->value), ZOO_PERSISTENT);
+	if (!d->flies)
+		later(d);
+}
+
+bool
+ra_zk_decide(RaProvider *p, void *owner, const char *name, int namelen, const char *value, int64_t deadline)
+{
+	ZkDecision *d = calloc(1, sizeof(*d));
+
+	if (d == NULL)
+		return false;
+	d->owner = owner;
+	d->deadline = deadline;
+	ra_zk_keyname(d->keyname, name, namelen);
+	d->bucket = ra_zk_bucket(d->keyname);
+	if (value != NULL)
+		snprintf(d->value, sizeof(d->value), "%s", value);
+	d->next = p->decisions;
+	p->decisions = d;
+	if (ra_zk_ready(p))
+		send_decision(p, d);
+	return true;
+}
+
+void
+ra_zk_forget(RaProvider *p, const char *name, int namelen)
+{
+	char		keyname[ZK_KEYNAME_MAX];
+	char		path[ZK_PATH_MAX];
+
+	if (!ra_zk_ready(p))
+		return;
+	ra_zk_keyname(keyname, name, namelen);
+	snprintf(path, sizeof(path), "/%s/decisions/%03x/%s", p->cluster, ra_zk_bucket(keyname), keyname);
+	ra_zk_delete(p, ra_zk_ignore, NULL, path, -1);
+}
+
+/* ---- time, connections, sessions ---- */
+
+/* There is a connection: all that is not on its way goes now */
+void
+ra_zk_decide_drive(RaProvider *p)
+{
+	for (ZkDecision *d = p->decisions; d != NULL && ra_zk_ready(p); d = d->next)
+		if (!d->flies && !d->over)
+			send_decision(p, d);
+}
+
+/* Answers may call back and change the list: begin anew after each */
+void
+ra_zk_decide_tick(RaProvider *p, int64_t now)
+{
+	for (ZkDecision *d = p->decisions; d != NULL;)
+	{
+		if (!d->over && now >= d->deadline)
+		{
+			answer(p, d, NULL, p->connected ? "no answer in time" : "not connected");
+			d = p->decisions;
+			continue;
+		}
+		if (!d->over && !d->flies && now >= d->retry_at && ra_zk_ready(p))
+			send_decision(p, d);
+		d = d->next;
+	}
+}
+
+int64_t
+ra_zk_decide_until(const RaProvider *p)
+{
+	int64_t		until = INT64_MAX;
+
+	for (const ZkDecision *d = p->decisions; d != NULL; d = d->next)
+	{
+		if (d->over)
+			continue;
+		if (d->deadline < until)
+			until = d->deadline;
+		if (!d->flies && ra_zk_ready(p) && d->retry_at < until)
+			until = d->retry_at;
+	}
+	return until;
+}
+
+/* The session has ended: its calls are not answered any more, requests wait for the next one */
+void
+ra_zk_decide_over(RaProvider *p)
+{
+	ZkDecision **at = &p->decisions;
+
+	while (*at != NULL)
+	{
+		ZkDecision *d = *at;
+
+		d->flies = false;
+		if (d->over)
+		{
+			*at = d->next;
+			free(d);
+		}
+		else
+			at = &d->next;
+	}
+	free_sweep(p);
+}
+
+void
+ra_zk_decide_free(RaProvider *p)
+{
+	ZkDecision *d;
+
+	while ((d = p->decisions) != NULL)
+	{
+		p->decisions = d->next;
+		free(d);
+	}
+	free_sweep(p);
+}
+
+/* ---- sweeping ---- */
+
+static void
+free_candidates(ZkSweep *sweep)
+{
+	for (Candidate *candidate; (candidate = sweep->candidates) != NULL;)
+	{
+		sweep->candidates = candidate->next;
+		free(candidate);
+	}
+}
+
+static void
+free_sweep(RaProvider *p)
+{
+	if (p->sweep != NULL)
+		free_candidates(p->sweep);
+	free(p->sweep);
+	p->sweep = NULL;
+}
+
+static void
+sweep_call_ends(RaProvider *p, ZkSweep *sweep)
+{
+	if (--sweep->calls > 0)
+		return;
+	free_candidates(sweep);
+	if (++sweep->bucket < ZK_BUCKETS)
+		sweep_bucket(p, sweep);
+	else
+		free_sweep(p);
+}
+
+static void
+swept_value(RaProvider *p, ZkCall *call)
+{
+	Candidate  *candidate = call->subject;
+	ZkSweep    *sweep = candidate->sweep;
+
+	if (call->rc == ZOK && call->stat.ctime < sweep->before && strcmp(call->value, sweep->value) == 0)
+		ra_zk_delete(p, ra_zk_ignore, NULL, candidate->path, call->stat.version);
+	sweep_call_ends(p, sweep);
+}
+
+static void
+swept_bucket(RaProvider *p, ZkCall *call)
+{
+	ZkSweep    *sweep = call->subject;
+
+	for (int i = 0; i < call->nnames; i++)
+	{
+		Candidate  *candidate = calloc(1, sizeof(*candidate));
+
+		if (candidate == NULL)
+			break;
+		candidate->sweep = sweep;
+		candidate->next = sweep->candidates;
+		sweep->candidates = candidate;
+		snprintf(candidate->path, sizeof(candidate->path), "/%s/decisions/%03x/%.160s", p->cluster,
+				 sweep->bucket, call->names[i]);
+		if (ra_zk_get(p, swept_value, candidate, candidate->path, NULL))
+			sweep->calls++;
+	}
+	sweep_call_ends(p, sweep);
+}
+
+static void
+sweep_bucket(RaProvider *p, ZkSweep *sweep)
+{
+	char		path[ZK_PATH_MAX];
+
+	snprintf(path, sizeof(path), "/%s/decisions/%03x", p->cluster, sweep->bucket);
+	sweep->calls = 1;
+	if (!ra_zk_children(p, swept_bucket, sweep, path, NULL))
+		free_sweep(p);
+}
+
+void
+ra_zk_sweep(RaProvider *p, const char *value, int64_t before)
+{
+	ZkSweep    *sweep;
+
+	if (p->sweep != NULL || !ra_zk_ready(p))
+		return;
+	sweep = calloc(1, sizeof(*sweep));
+	if (sweep == NULL)
+		return;
+	snprintf(sweep->value, sizeof(sweep->value), "%s", value);
+	sweep->before = before;
+	p->sweep = sweep;
+	sweep_bucket(p, sweep);
+}

@@ -1,0 +1,328 @@
+/*
+ * zookeeper_decide_test.c
+ *	  Registers of the ZooKeeper provider against a real server; environment as
+ *	  in zookeeper_test.c.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "harness.h"
+#include "zookeeper.h"
+
+#define SECONDS			INT64_C(1000000000)
+
+const char *__lsan_default_suppressions(void);
+
+/* The library loses completions when a handle is closed (ZOOKEEPER-2894) */
+const char *
+__lsan_default_suppressions(void)
+{
+	return "leak:libzookeeper_mt\n";
+}
+
+static void
+server(const char *command)
+{
+	char		line[1024];
+
+	snprintf(line, sizeof(line), "%s %s %s >/dev/null", getenv("ZK_SERVER"), command, getenv("ZK_DIR"));
+	assert_int_equal(system(line), 0);
+}
+
+static int
+new_cluster(void **state)
+{
+	static int	count;
+
+	(void) state;
+	snprintf(harness_cluster, sizeof(harness_cluster), "decide%d.%d", (int) getpid(), ++count);
+	return 0;
+}
+
+static int
+end_test(void **state)
+{
+	(void) state;
+	nodes_close();
+	return 0;
+}
+
+static Node *
+open_through(Proxy *proxy, const char *name)
+{
+	char		hosts[32];
+
+	snprintf(hosts, sizeof(hosts), "127.0.0.1:%d", proxy_port(proxy));
+	return node_open(hosts, name, 8000);
+}
+
+static void
+decide(Node *node, Decision *decision, const char *name, const char *value)
+{
+	memset(decision, 0, sizeof(*decision));
+	assert_true(node->ops->decide(node->p, decision, name, (int) strlen(name), value,
+								  harness_now() + 60 * SECONDS));
+}
+
+/* What stands, as the node sees it; "" for nothing */
+static const char *
+look(Node *node, const char *name)
+{
+	static Decision decision;
+
+	decide(node, &decision, name, NULL);
+	UNTIL(decision.answers);
+	assert_string_equal(decision.error, "");
+	return decision.value;
+}
+
+static void
+first_one_stands(void **state)
+{
+	Node	   *a = node_open(NULL, "a", 8000);
+	Node	   *b = node_open(NULL, "b", 8000);
+	Decision	first;
+	Decision	second;
+
+	(void) state;
+	assert_string_equal(look(a, "tx"), "");
+	decide(a, &first, "tx", "commit");
+	UNTIL(first.answers);
+	decide(b, &second, "tx", "abort");
+	UNTIL(second.answers);
+	assert_string_equal(first.value, "commit");
+	assert_string_equal(second.value, "commit");
+	assert_string_equal(look(b, "tx"), "commit");
+	decide(a, &first, "tx", "commit");
+	UNTIL(first.answers);
+	assert_string_equal(first.value, "commit");
+
+	/* forgotten: as if never there */
+	a->ops->forget(a->p, "tx", 2);
+	UNTIL(look(b, "tx")[0] == '\0');
+	assert_int_equal(a->warnings + b->warnings, 0);
+}
+
+/* Before there is a session, and names of any length and kind */
+static void
+any_name(void **state)
+{
+	Node	   *a = node_open(NULL, "a", 8000);
+	char		names[3][256];
+	Decision	decisions[3];
+
+	(void) state;
+	memset(names, 0, sizeof(names));
+	memset(names[0], 'x', 200);
+	memset(names[1], 'x', 199);
+	strcpy(names[2], "ra:c/l;u%ster:..");
+	for (int i = 0; i < 3; i++)
+		decide(a, &decisions[i], names[i], i == 1 ? "abort" : "commit");
+	for (int i = 0; i < 3; i++)
+	{
+		UNTIL(decisions[i].answers);
+		assert_string_equal(decisions[i].error, "");
+		assert_string_equal(look(a, names[i]), i == 1 ? "abort" : "commit");
+	}
+}
+
+static void
+many_at_once(void **state)
+{
+	enum
+	{
+		NODES = 4, NAMES = 50
+	};
+	static Decision decisions[NODES][NAMES];
+	Node	   *nodes[NODES];
+	char		name[16];
+	int			commits = 0;
+
+	(void) state;
+	for (int i = 0; i < NODES; i++)
+	{
+		snprintf(name, sizeof(name), "n%d", i);
+		nodes[i] = node_open(NULL, name, 8000);
+	}
+	for (int j = 0; j < NAMES; j++)
+		for (int i = 0; i < NODES; i++)
+		{
+			snprintf(name, sizeof(name), "t%d", j);
+			decide(nodes[(i + j) % NODES], &decisions[(i + j) % NODES][j], name,
+				   (i + j) % NODES == 0 ? "commit" : "abort");
+		}
+	for (int j = 0; j < NAMES; j++)
+	{
+		for (int i = 0; i < NODES; i++)
+			UNTIL(decisions[i][j].answers);
+		for (int i = 1; i < NODES; i++)
+			assert_string_equal(decisions[i][j].value, decisions[0][j].value);
+		commits += strcmp(decisions[0][j].value, "commit") == 0;
+	}
+	print_message("# %d of %d committed\n", commits, NAMES);
+}
+
+/* The answer to the create is lost: it is repeated, and finds itself, or who was faster */
+static void
+answer_lost(void **state)
+{
+	Proxy	   *proxy = proxy_start(harness_port());
+	Node	   *a = open_through(proxy, "a");
+	Node	   *b = node_open(NULL, "b", 8000);
+	Decision	mine;
+	Decision	other;
+
+	(void) state;
+	UNTIL(a->sessions && b->sessions);
+	decide(a, &mine, "tx", "abort");	/* makes what it lies in */
+	UNTIL(mine.answers);
+	a->ops->forget(a->p, "tx", 2);
+	UNTIL(look(b, "tx")[0] == '\0');
+
+	proxy_swallow(proxy, true);
+	decide(a, &mine, "tx", "commit");
+	UNTIL(proxy_swallowed(proxy) > 0 && strcmp(look(b, "tx"), "commit") == 0);
+	decide(b, &other, "tx", "abort");
+	UNTIL(other.answers);
+	assert_string_equal(other.value, "commit");
+	assert_int_equal(mine.answers, 0);
+	proxy_cut(proxy);
+	proxy_swallow(proxy, false);
+	UNTIL(mine.answers);
+	assert_string_equal(mine.value, "commit");
+	assert_string_equal(mine.error, "");
+
+	/* the create itself is lost, and somebody else comes first */
+	proxy_hold(proxy, true);
+	decide(a, &mine, "tx2", "commit");
+	pump_for(50);
+	proxy_cut(proxy);
+	decide(b, &other, "tx2", "abort");
+	UNTIL(other.answers);
+	assert_string_equal(other.value, "abort");
+	proxy_hold(proxy, false);
+	UNTIL(mine.answers);
+	assert_string_equal(mine.value, "abort");
+	pump_for(100);
+	assert_int_equal(mine.answers, 1);
+	assert_int_equal(other.answers, 1);
+}
+
+/* What has no answer in time ends, and is not sent any more */
+static void
+deadline(void **state)
+{
+	Proxy	   *proxy = proxy_start(harness_port());
+	Node	   *a = open_through(proxy, "a");
+	Decision	sent;
+	Decision	waits;
+
+	(void) state;
+	UNTIL(a->sessions);
+	proxy_hold(proxy, true);
+	memset(&sent, 0, sizeof(sent));
+	assert_true(a->ops->decide(a->p, &sent, "sent", 4, "commit", harness_now() + SECONDS / 2));
+	UNTIL(sent.answers);
+	assert_string_equal(sent.error, "no answer in time");
+	proxy_refuse(proxy, true);
+	proxy_cut(proxy);
+	UNTIL(!a->connected);
+	memset(&waits, 0, sizeof(waits));
+	assert_true(a->ops->decide(a->p, &waits, "waits", 5, "commit", harness_now() + SECONDS / 2));
+	UNTIL(waits.answers);
+	assert_string_equal(waits.error, "not connected");
+	proxy_refuse(proxy, false);
+	proxy_hold(proxy, false);
+	assert_string_equal(look(a, "waits"), "");
+	assert_int_equal(sent.answers, 1);
+	assert_int_equal(waits.answers, 1);
+}
+
+/* The session ends: requests go on with the next one */
+static void
+session_expires(void **state)
+{
+	Proxy	   *proxy = proxy_start(harness_port());
+	Node	   *a;
+	Decision	decision;
+	char		hosts[32];
+
+	(void) state;
+	snprintf(hosts, sizeof(hosts), "127.0.0.1:%d", proxy_port(proxy));
+	a = node_open(hosts, "a", 1000);
+	UNTIL(a->sessions == 1);
+	proxy_hold(proxy, true);
+	decide(a, &decision, "tx", "commit");
+	UNTIL(a->sessions_lost == 1);
+	assert_int_equal(decision.answers, 0);
+	proxy_cut(proxy);
+	proxy_hold(proxy, false);
+	UNTIL(decision.answers);
+	assert_string_equal(decision.value, "commit");
+	assert_int_equal(a->sessions, 2);
+}
+
+static void
+server_crashes(void **state)
+{
+	Node	   *a = node_open(NULL, "a", 8000);
+	Decision	before;
+	Decision	between;
+
+	(void) state;
+	decide(a, &before, "before", "commit");
+	UNTIL(before.answers);
+	server("kill");
+	decide(a, &between, "between", "abort");
+	server("start");
+	UNTIL(between.answers);
+	assert_string_equal(between.value, "abort");
+	assert_string_equal(look(a, "before"), "commit");
+}
+
+static void
+sweep(void **state)
+{
+	Node	   *a = node_open(NULL, "a", 8000);
+	Decision	decisions[3];
+	int64_t		now = (int64_t) time(NULL) * 1000;
+
+	(void) state;
+	decide(a, &decisions[0], "old commit", "commit");
+	decide(a, &decisions[1], "old abort", "abort");
+	UNTIL(decisions[0].answers && decisions[1].answers);
+	a->ops->sweep(a->p, "abort", now - 3600 * 1000);
+	UNTIL(a->p->sweep == NULL);
+	assert_string_equal(look(a, "old abort"), "abort");
+	a->ops->sweep(a->p, "abort", now + 3600 * 1000);
+	UNTIL(a->p->sweep == NULL);
+	assert_string_equal(look(a, "old abort"), "");
+	assert_string_equal(look(a, "old commit"), "commit");
+	a->ops->sweep(a->p, "abort", now + 3600 * 1000);	/* closed while it is under way */
+	decide(a, &decisions[2], "last", "abort");
+}
+
+int
+main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, new_cluster, end_test)
+	const struct CMUnitTest tests[] = {
+		TEST(first_one_stands),
+		TEST(any_name),
+		TEST(many_at_once),
+		TEST(answer_lost),
+		TEST(deadline),
+		TEST(session_expires),
+		TEST(server_crashes),
+		TEST(sweep),
+	};
+
+	harness_ops = ra_zookeeper_ops();
+	harness_hosts = getenv("ZK_HOSTS");
+	if (getenv("TESTS") != NULL)
+		cmocka_set_test_filter(getenv("TESTS"));
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
