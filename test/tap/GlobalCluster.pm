@@ -21,7 +21,8 @@ use RiskAlert;
 use Test::More;
 use Time::HiRes;
 
-our @EXPORT = qw(accounts_cluster on take give session answer begin outcome balances settled commit_until go);
+our @EXPORT = qw(accounts_cluster on take give session answer begin outcome balances settled commit_until go
+  register_scenario);
 
 my @nodes;
 my %stops;
@@ -130,6 +131,86 @@ sub commit_until
 sub go
 {
 	unlink($nodes[0]->data_dir . '/risk_alert.stop');
+	return;
+}
+
+# register_scenario(register, down, up): what holds for registers that a majority of servers keeps;
+# down and up: nobody can decide, and can again
+sub register_scenario
+{
+	my ($register, $down, $up) = @_;
+	my ($node_a, $node_b, $node_c) = @nodes;
+	my $id = 0;
+	my $session = session($node_a);
+	my ($pid, $gid, $message);
+	my $reload = sub {
+		$node_a->append_conf('postgresql.conf', "risk_alert.commit_timeout = '$_[0]'\n");
+		$node_a->reload;
+		wait_until($node_a, 'SHOW risk_alert.commit_timeout', $_[0]);
+	};
+
+	$id++;
+	is(answer($session, 'BEGIN;' . on('node_b', take($id)) . ';' . on('node_c', give($id)) . ';COMMIT'), "1\n1", "$register: it commits");
+	is(balances($id), '1000 990 1010', "$register: which is seen at once");
+	answer($session, 'BEGIN;' . on('node_b', take($id)) . ';' . on('node_c', give($id)) . ';ROLLBACK');
+	is(balances($id), '1000 990 1010', "$register: it is rolled back");
+	like(answer($session, 'BEGIN;' . take($id) . ';' . on('node_c', give($id)) . ';COMMIT'),
+		qr/ERROR:  0A000: the transaction has written to this node outside of its branches.*global_execute\('node_a', \.\.\.\)/s, "$register: writes of the caller's own are refused");
+	is(answer($session, 'BEGIN;' . on('node_a', take($id)) . ';' . on('node_c', give($id)) . ';COMMIT'), "1\n1", "$register: a branch to the own node does them");
+	is(balances($id), '990 990 1020', "$register: with the others");
+
+	# somebody takes the coordinator for gone
+	$id++;
+	commit_until($session, 'decide', on('node_b', take($id)), on('node_c', give($id)));
+	$gid = $node_b->safe_psql('postgres', 'SELECT gid FROM risk_alert.global_transactions');
+	is($node_b->safe_psql('postgres', "SELECT risk_alert.resolve('$gid', 'abort')"), 1, "$register: somebody aborts before it is decided");
+	go();
+	like(outcome($session), qr/ERROR:  40001: the transaction has been aborted by another node/, "$register: then it can't commit");
+	ok(defined settled(), "$register: nothing stays prepared");
+	is(balances($id), '1000 1000 1000', "$register: all nodes agree");
+
+	# the register can't be asked, and can again
+	$reload->('2s');
+	$id++;
+	commit_until($session, 'decide', on('node_b', take($id)), on('node_c', give($id)));
+	$down->();
+	go();
+	$message = outcome($session);
+	like($message, qr/NOTICE:  00000: the outcome of global transaction "(\S+)" is not known yet.*ERROR:  08007: it is not known whether the transaction has committed/s,
+		"$register: it can't be decided");
+	($gid) = $message =~ /global transaction "(\S+)"/;
+	is($node_a->safe_psql('postgres', "SELECT risk_alert.global_outcome('$gid')"), 'unknown', "$register: nobody knows");
+	$up->();
+	ok(defined settled(), "$register: it can be asked again: nothing stays prepared");
+	like(balances($id), qr/^(1000 990 1010|1000 1000 1000)$/, "$register: all nodes agree");
+	$session->quit;
+	$reload->('30s');
+
+	# the coordinator dies and stays away: the others do not need it
+	foreach my $step ('prepare 2', 'decide', 'commit 1', 'commit 2')
+	{
+		$id++;
+		$session = session($node_a);
+		commit_until($session, $step, on('node_b', take($id)), on('node_c', give($id)));
+		$node_a->stop('immediate');
+		eval { $session->quit };
+		go();
+		ok(wait_until($_, 'SELECT count(*) FROM pg_prepared_xacts', 0), "$register: the coordinator is gone at \"$step\": " . $_->name . ' finishes without it') foreach $node_b, $node_c;
+		$node_a->start;
+		is(balances($id), $step =~ /commit/ ? '1000 990 1010' : '1000 1000 1000', "$register: the coordinator is gone at \"$step\": all nodes agree");
+	}
+
+	# it does not have to be gone
+	$id++;
+	$session = session($node_a);
+	$pid = $session->query_safe('SELECT pg_backend_pid()');
+	commit_until($session, 'decide', on('node_a', take($id)), on('node_b', give($id)));
+	kill('KILL', $pid);
+	eval { $session->quit };
+	go();
+	wait_for_restart($node_a);
+	ok(defined settled(), "$register: the session is killed: nothing stays prepared");
+	is(balances($id), '1000 1000 1000', "$register: the session is killed: all nodes agree");
 	return;
 }
 
