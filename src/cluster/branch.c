@@ -167,6 +167,7 @@ ra_branch_execute(RaBranch *branch, const char *sql, int nparams, const char *co
 	bool		notify = false;
 	Batch		batch = {0};
 	int			user;
+	int			asked = -1;
 
 	Assert(branch->state == RA_BRANCH_ACTIVE && !branch->busy);
 	if (control_statement(sql, &notify))
@@ -187,13 +188,17 @@ ra_branch_execute(RaBranch *branch, const char *sql, int nparams, const char *co
 	enter_level(&batch, branch, level);
 	user = batch.n;
 	add_statement(&batch, sql, nparams, params);
-	add_statement(&batch, "SELECT pg_catalog.pg_current_xact_id_if_assigned()", 0, NULL);
+	if (branch->xid[0] == '\0')
+	{
+		asked = batch.n;
+		add_statement(&batch, "SELECT pg_catalog.pg_current_xact_id_if_assigned()", 0, NULL);
+	}
 
 	if (level == 1)
 		branch->base_work = true;
 	if (notify)
 		branch->wrote = true;	/* what PREPARE has to say about it shall be heard */
-	if (!send_batch(branch, &batch, user, user + 1))
+	if (!send_batch(branch, &batch, user, asked))
 	{
 		branch->state = RA_BRANCH_BROKEN;
 		ereport(ERROR,
