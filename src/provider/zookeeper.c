@@ -173,13 +173,9 @@ ra_zk_create_base(RaProvider *p)
 	snprintf(path, sizeof(path), "/%s/locks", p->cluster);
 	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT);
 	snprintf(path, sizeof(path), "/%s/members", p->cluster);
-<<<<<<< HEAD
-	ra_zk_create(p, ra_zk_ignore, NULL, path, "", 0, ZOO_PERSISTENT);
-	snprintf(path, sizeof(path), "/%s/decisions", p->cluster);
-	ra_zk_create(p, ra_zk_ignore, NULL, path, "", 0, ZOO_PERSISTENT);
-=======
 	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT);
->>>>>>> main
+	snprintf(path, sizeof(path), "/%s/decisions", p->cluster);
+	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT);
 }
 
 static void
