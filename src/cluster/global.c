@@ -40,6 +40,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 
 #include "cluster/branch.h"
 #include "cluster/global.h"
@@ -82,7 +83,8 @@ static void name_transaction(void);
 static void prepare_branches(int64 deadline);
 static void decide(int64 deadline);
 static RaDecision propose_until(int64 deadline, char **reason);
-static void phase_two(void);
+static bool phase_two(void);
+static void forget(void);
 static void roll_back(void);
 static void left_to_recovery(RaBranch *branch, const char *what);
 static void stop_at(const char *step, int number);
@@ -149,7 +151,8 @@ ra_global_xact(XactEvent event)
 			if (stage == STAGE_WRITTEN)
 			{
 				stage = STAGE_COMMITTED;
-				phase_two();
+				if (phase_two())
+					decider->forget(name);
 			}
 			end();
 			break;
@@ -274,12 +277,15 @@ commit_single(RaBranch *branch, int64 deadline)
 	stop_at("commit", 1);
 	HOLD_INTERRUPTS();
 	ended = ra_branch_send(branch, "COMMIT") && ra_branch_wait_all_quietly(deadline, true);
-	RESUME_INTERRUPTS();
 	if (ended && strcmp(branch->tag, "COMMIT") == 0)
 	{
+		/* a request to cancel comes too late, and must not be an error now */
+		QueryCancelPending = false;
+		RESUME_INTERRUPTS();
 		branch->state = RA_BRANCH_ENDED;
 		return;
 	}
+	RESUME_INTERRUPTS();
 	if (!ended || ra_conn_lost(branch->conn) || PQtransactionStatus(branch->pg) != PQTRANS_IDLE)
 		report_unknown_single(branch);
 	branch->state = RA_BRANCH_ENDED;
@@ -426,6 +432,7 @@ decide(int64 deadline)
 {
 	RaDecision	decision;
 	char	   *reason = NULL;
+	bool		all;
 
 	if (ra_branch_now() >= deadline)
 		ereport(ERROR,
@@ -447,8 +454,11 @@ decide(int64 deadline)
 		case RA_DECISION_COMMIT:
 			stage = STAGE_COMMITTED;
 			HOLD_INTERRUPTS();
-			phase_two();
+			all = phase_two();
+			QueryCancelPending = false; /* it has been heeded, and must not be an error now */
 			RESUME_INTERRUPTS();
+			if (all)
+				forget();
 			return;
 		case RA_DECISION_ABORT:
 			stage = STAGE_PREPARING;
@@ -507,8 +517,35 @@ propose_until(int64 deadline, char **reason)
 	return decision;
 }
 
-/* It is decided: tell the branches.  Never throws. */
+/*
+ * The register's entry, after a decision that the caller's commit doesn't make.  Should that
+ * fail, it stays, and the register's own housekeeping removes it.
+ */
 static void
+forget(void)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		decider->forget(name);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(cxt);
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	CurrentResourceOwner = owner;
+}
+
+/* It is decided: tell the branches; have all answered?  Never throws. */
+static bool
 phase_two(void)
 {
 	int64		until = ra_branch_now() + PHASE_TWO_TIMEOUT;
@@ -547,8 +584,7 @@ phase_two(void)
 		all = false;
 		left_to_recovery(branch, "is committed, but its branch on node \"%s\" is not finished yet");
 	}
-	if (all)
-		decider->forget(name);
+	return all;
 }
 
 static void

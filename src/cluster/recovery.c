@@ -79,10 +79,12 @@ static TimestampTz tried_at = 0;	/* to note the epoch */
 static TimestampTz looked_at = 0;
 
 /* of ours */
+static volatile sig_atomic_t terminated = false;
 static Oid	my_dboid = InvalidOid;
 static MemoryContext round_cxt = NULL;
 static List *silent = NIL;		/* coordinators that didn't answer last time (char *) */
 
+static void recovery_sigterm(SIGNAL_ARGS);
 static bool something_to_do(void);
 static bool recovery_attach(void);
 static void recovery_detach(int code, Datum arg);
@@ -193,7 +195,7 @@ ra_recovery_main(Datum main_arg)
 	int			idle = 0;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
+	pqsignal(SIGTERM, recovery_sigterm);
 	BackgroundWorkerUnblockSignals();
 
 	my_dboid = DatumGetObjectId(main_arg);
@@ -215,6 +217,14 @@ ra_recovery_main(Datum main_arg)
 		ResetLatch(MyLatch);
 	}
 	proc_exit(0);				/* nothing to do: started again when there is */
+}
+
+/* It ends what we wait for, too; but it is no failure */
+static void
+recovery_sigterm(SIGNAL_ARGS)
+{
+	terminated = true;
+	die(postgres_signal_arg);
 }
 
 static bool
@@ -256,13 +266,13 @@ check_leave(void)
 	RaDatabase *db;
 	bool		leave;
 
-	CHECK_FOR_INTERRUPTS();
 	LWLockAcquire(ra_shared->lock, LW_SHARED);
 	db = ra_slot_find(my_dboid);
-	leave = db == NULL || db->worker_pid == 0 || db->holds > 0;
+	leave = db == NULL || db->worker_pid != MyBgworkerEntry->bgw_notify_pid || db->holds > 0;
 	LWLockRelease(ra_shared->lock);
-	if (leave)
+	if (leave || terminated)
 		proc_exit(0);			/* as above */
+	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
 	{
 		ConfigReloadPending = false;

@@ -53,7 +53,8 @@ typedef struct RaRegister
 
 	/*
 	 * All branches are finished, and no message of the coordinator's can still
-	 * be under way: the entry may go.  Best effort.
+	 * be under way: the entry may go.  Best effort: called when the transaction has
+	 * committed, so it does not wait and never throws.
 	 */
 	void		(*forget) (const char *gid);
 } RaRegister;

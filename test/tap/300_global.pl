@@ -4,115 +4,14 @@
 use strict;
 use warnings FATAL => 'all';
 
+use GlobalCluster;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use RiskAlert;
 use Test::More;
-use Time::HiRes;
 
-my @nodes = new_cluster([ 'node_a', 'node_b', 'node_c' ],
-	conf => "risk_alert.recovery_interval = '200ms'\nmax_prepared_transactions = 20\n");
+my @nodes = accounts_cluster();
 my ($node_a, $node_b, $node_c) = @nodes;
-my $start = 1000;
-
-foreach my $node (@nodes)
-{
-	$node->safe_psql('postgres', qq{CREATE TABLE account (id int PRIMARY KEY, balance int NOT NULL CHECK (balance >= 0));
-INSERT INTO account SELECT g, $start FROM generate_series(1, 200) g;
-GRANT ALL ON account TO remote, operator;});
-}
-
-sub on
-{
-	my ($node, $sql) = @_;
-	return "SELECT risk_alert.global_execute('$node', \$on\$$sql\$on\$)";
-}
-
-sub take { return "UPDATE account SET balance = balance - 10 WHERE id = $_[0]"; }
-sub give { return "UPDATE account SET balance = balance + 10 WHERE id = $_[0]"; }
-
-# A session that goes on after errors
-sub session
-{
-	my ($node, $user) = @_;
-	my $session = $node->background_psql('postgres', on_error_stop => 0,
-		$user ? (extra_params => [ '-U', $user ]) : ());
-	$session->query_safe('\set VERBOSITY verbose');
-	return $session;
-}
-
-sub answer
-{
-	my ($session, $sql) = @_;
-	$session->{stderr} = '';
-	my $out = $session->query($sql);
-	return $session->{stderr} ne '' ? $session->{stderr} : $out;
-}
-
-# Begins a statement, whose outcome comes later
-sub begin
-{
-	my ($session, $sql) = @_;
-	$session->{stderr} = '';
-	$session->query_until(qr/begun/, "\\echo begun\n$sql;\n");
-	return;
-}
-
-sub outcome
-{
-	my ($session) = @_;
-	my $out = $session->query('');
-	return $session->{stderr} ne '' ? $session->{stderr} : $out;
-}
-
-# The balances of an account on all nodes
-sub balances
-{
-	my ($id) = @_;
-	return join(' ', map { $_->safe_psql('postgres', "SELECT balance FROM account WHERE id = $id") } @nodes);
-}
-
-# Until nobody has anything prepared; how long that took
-sub settled
-{
-	my $began = Time::HiRes::time;
-	foreach my $node (@nodes)
-	{
-		wait_until($node, 'SELECT count(*) FROM pg_prepared_xacts', 0) or return undef;
-	}
-	return Time::HiRes::time - $began;
-}
-
-# A transaction that stops at a step of its commit, until go() is called
-my %stops;
-
-sub commit_until
-{
-	my ($session, $step, @statements) = @_;
-	open(my $file, '>', $node_a->data_dir . '/risk_alert.stop') or die "could not create the file: $!";
-	close $file;
-	answer($session, "SET risk_alert.debug_stop_at = '$step'");
-	answer($session, 'BEGIN');
-	answer($session, $_) foreach @statements;
-	begin($session, 'COMMIT');
-	my $pattern = "stopped at \"$step\"";
-	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
-	$stops{$step}++;
-	while (1)
-	{
-		my $n = () = slurp_file($node_a->logfile) =~ /\Q$pattern\E/g;
-		last if $n >= $stops{$step};
-		die "never stops at \"$step\"" if time > $deadline;
-		Time::HiRes::sleep(0.01);
-	}
-	return;
-}
-
-sub go
-{
-	unlink($node_a->data_dir . '/risk_alert.stop');
-	return;
-}
 
 my $id = 0;
 
@@ -499,6 +398,34 @@ is($node_a->safe_psql('postgres', q{SELECT count(*) FROM risk_alert.global_trans
 	outcome($session);
 	$session->quit;
 	is($node_b->safe_psql('postgres', q{SELECT count(*) FROM risk_alert.check_setup() WHERE name = 'global_transaction'}), 0, 'until it is finished');
+}
+
+# The process that recovers is in nobody's way
+{
+	my $in_x = q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'risk_alert recovery' AND datname = 'x'};
+	my $leave = sub {
+		my ($name) = @_;
+		my $gid = $node_a->safe_psql('x', q{SELECT format('ra:risk_alert:node_a:l:%s:%s:7fffffff:%s:1', to_hex(d.oid::bigint), to_hex(e.epoch), to_hex((pg_current_wal_flush_lsn() - '0/0')::bigint))
+			FROM pg_database d, risk_alert.global_epoch e WHERE d.datname = 'x' ORDER BY e.began_at DESC LIMIT 1});
+		$node_a->safe_psql('x', "BEGIN; CREATE TABLE $name (); PREPARE TRANSACTION '$gid'");
+		ok(wait_until($node_a, 'SELECT count(*) FROM pg_prepared_xacts', 0, 'x'), "a branch is found in another database ($name)");
+		is($node_a->safe_psql('postgres', $in_x), 1, 'by a process there');
+	};
+
+	$node_a->append_conf('postgresql.conf', "risk_alert.recovery_interval = '2s'\n");
+	$node_a->reload;
+	$node_a->safe_psql('postgres', 'CREATE DATABASE x');
+	$node_a->safe_psql('x', 'CREATE EXTENSION risk_alert');
+	wait_until($node_a, 'SELECT count(*) FROM risk_alert.global_epoch', 1, 'x');
+	$leave->('one');
+	$node_a->safe_psql('postgres', 'CREATE DATABASE y TEMPLATE x');
+	is($node_a->safe_psql('postgres', q{SELECT count(*) FROM pg_database WHERE datname = 'y'}), 1, 'its database can be copied');
+	wait_for_worker($node_a, 'x');
+	$leave->('two');
+	$node_a->safe_psql('postgres', 'DROP DATABASE x; DROP DATABASE y');
+	is($node_a->safe_psql('postgres', q{SELECT count(*) FROM pg_database WHERE datname IN ('x', 'y')}), 0, 'and dropped');
+	$node_a->append_conf('postgresql.conf', "risk_alert.recovery_interval = '200ms'\n");
+	$node_a->reload;
 }
 
 # Many at once, while servers crash
