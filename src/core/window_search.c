@@ -20,7 +20,7 @@ typedef uint16_t Lanes16 __attribute__((vector_size(16)));
 
 static uint32_t hashes_find_last(Hashes hashes, uint32_t p, uint32_t q, uint64_t hash);
 static bool extremum_holds(const Extremum *known, bool max, uint32_t p, uint32_t q);
-static void extremum_extend(Extremum *known, const uint64_t *sums, const States *states,
+static void extremum_extend(Extremum *known, Sums sums, const States *states,
 							uint32_t p, uint32_t q);
 static void extremum_find(Extremum *known, const Window *w, const RaWindowSpec *spec, int m,
 						  bool max, uint32_t p, uint32_t q);
@@ -286,8 +286,7 @@ ra_window_note_extremum(RaWindow *window, const RaWindowSpec *spec, int m, int n
 
 /* Take the slots [p, q), behind what is known, into account */
 static void
-extremum_extend(Extremum *known, const uint64_t *sums, const States *states, uint32_t p,
-				uint32_t q)
+extremum_extend(Extremum *known, Sums sums, const States *states, uint32_t p, uint32_t q)
 {
 	for (uint32_t k = p / BLOCK; k * BLOCK < q && p < q; k++)
 	{
@@ -312,7 +311,7 @@ static void
 extremum_find(Extremum *known, const Window *w, const RaWindowSpec *spec, int m, bool max,
 			  uint32_t p, uint32_t q)
 {
-	const uint64_t *sums = int_sums(w, spec, m);
+	Sums		sums = int_sums(w, spec, m);
 	const IntBlock *blocks = int_blocks(w, spec, m);
 	States		states = group_states(w, spec, m);
 	uint32_t	in_block = NOWHERE;
@@ -405,6 +404,18 @@ fetch(const void *p)
 	__builtin_prefetch(p);
 }
 
+static inline void
+fetch_sum(Sums sums, uint32_t p)
+{
+	if (sums.full)
+		fetch(sums.full + p);
+	else
+	{
+		fetch(&sums.parts[p / PART].base);
+		fetch(&sums.parts[p / PART].more[p % PART]);
+	}
+}
+
 void
 ra_window_prefetch(const RaWindow *window, const RaWindowSpec *spec, bool ranges)
 {
@@ -440,7 +451,7 @@ ra_window_prefetch(const RaWindow *window, const RaWindowSpec *spec, bool ranges
 	for (int m = 0; m < spec->nmeasures; m++)
 	{
 		const RaMeasureSpec *measure = &spec->measures[m];
-		const uint64_t *sums;
+		Sums		sums;
 
 		if (!measure->always)
 		{
@@ -466,9 +477,9 @@ ra_window_prefetch(const RaWindow *window, const RaWindowSpec *spec, bool ranges
 					fetch(int_blocks(w, spec, m) + here / BLOCK);
 				}
 				sums = int_sums(w, spec, m);
-				fetch(sums + here);
+				fetch_sum(sums, here);
 				for (int k = 0; k < nedges; k++)
-					fetch(sums + edges[k]);
+					fetch_sum(sums, edges[k]);
 				break;
 			case RA_MEASURE_HASH:
 				{
