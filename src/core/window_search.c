@@ -147,6 +147,30 @@ ra_window_time(const RaWindow *window, uint32_t i)
  * Hashes
  */
 
+/* Is one of n values, 32 or 8 of them, the wanted one? */
+static inline bool
+lanes_hold(const uint16_t *low, uint32_t n, Lanes16 wanted)
+{
+	Lanes16		match;
+	uint64_t	any[2];
+
+	if (n == 32)
+	{
+		Lanes16		a[4];
+
+		memcpy(a, low, sizeof(a));
+		match = (Lanes16) (a[0] == wanted) | (Lanes16) (a[1] == wanted) |
+			(Lanes16) (a[2] == wanted) | (Lanes16) (a[3] == wanted);
+	}
+	else
+	{
+		memcpy(&match, low, sizeof(match));
+		match = (Lanes16) (match == wanted);
+	}
+	memcpy(any, &match, sizeof(any));
+	return (any[0] | any[1]) != 0;
+}
+
 /* The last slot in [p, q) with that hash, or NOWHERE */
 static uint32_t
 hashes_find_last(Hashes hashes, uint32_t p, uint32_t q, uint64_t hash)
@@ -157,24 +181,8 @@ hashes_find_last(Hashes hashes, uint32_t p, uint32_t q, uint64_t hash)
 	while (q - p >= 8)
 	{
 		uint32_t	n = q - p >= 32 ? 32 : 8;
-		Lanes16		match;
-		uint64_t	any[2];
 
-		if (n == 32)
-		{
-			Lanes16		a[4];
-
-			memcpy(a, hashes.low + q - 32, sizeof(a));
-			match = (Lanes16) (a[0] == wanted) | (Lanes16) (a[1] == wanted) |
-				(Lanes16) (a[2] == wanted) | (Lanes16) (a[3] == wanted);
-		}
-		else
-		{
-			memcpy(&match, hashes.low + q - 8, sizeof(match));
-			match = (Lanes16) (match == wanted);
-		}
-		memcpy(any, &match, sizeof(any));
-		if (any[0] | any[1])
+		if (lanes_hold(hashes.low + q - n, n, wanted))
 		{
 			for (uint32_t r = q; r-- > q - n;)
 				if (hashes.low[r] == (uint16_t) hash && hashes_get(hashes, r) == hash)
@@ -213,21 +221,12 @@ ra_window_find_hash_from(const Window *w, const RaWindowSpec *spec, int m, uint3
 
 	while (p < q)
 	{
-		uint32_t	n = q - p < 8 ? q - p : 8;
+		uint32_t	n = q - p >= 32 ? 32 : q - p >= 8 ? 8 : q - p;
 
-		if (n == 8)
+		if (n >= 8 && !lanes_hold(hashes.low + p, n, wanted))
 		{
-			Lanes16		match;
-			uint64_t	any[2];
-
-			memcpy(&match, hashes.low + p, sizeof(match));
-			match = (Lanes16) (match == wanted);
-			memcpy(any, &match, sizeof(any));
-			if ((any[0] | any[1]) == 0)
-			{
-				p += 8;
-				continue;
-			}
+			p += n;
+			continue;
 		}
 		for (; n > 0; n--, p++)
 			if (hashes.low[p] == (uint16_t) hash && hashes_get(hashes, p) == hash &&
