@@ -94,8 +94,8 @@ static void
 bench_window(uint32_t n)
 {
 	uint32_t	capacity = n + n / 8 + 1;
-	size_t		size = ra_window_size(&spec, capacity, 0);
-	RaWindow   *w = ra_window_init(malloc(size), &spec, capacity, 0, -1);
+	size_t		size = ra_window_size(&spec, 0, capacity, 0);
+	RaWindow   *w = ra_window_init(malloc(size), &spec, 0, capacity, 0, -1);
 	int64_t		time = 0;
 	double		best[3];
 

@@ -270,10 +270,10 @@ define_settings(void)
 
 	DefineCustomIntVariable("risk_alert.register_retention",
 							"Sets how long the outcome of a finished global transaction is kept by registers zookeeper and paxos.",
-							"Longer than any message of its coordinator can be under way: a commit that "
-							"arrives after its abort was removed would count.",
+							"Longer than any transaction may take to be decided: a commit that arrives "
+							"after its abort was removed would count.",
 							&ra_register_retention,
-							86400, 60, 30 * 86400,
+							86400, 7200, 30 * 86400,
 							PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
 

@@ -129,16 +129,14 @@ $$;
 COMMENT ON FUNCTION risk_alert._paxos_open() IS 'internal: how many transactions this node has voted on, and those without a known outcome';
 REVOKE ALL ON FUNCTION risk_alert._paxos_open() FROM PUBLIC;
 
--- A server that lost votes (or never had any) may vote again when nothing is
--- left that they could matter for: each transaction that another acceptor knows has its outcome,
--- and all others know that outcome.  Proposals under way end within a minute.
-CREATE FUNCTION risk_alert.paxos_admit(force bool DEFAULT false) RETURNS text
+-- Each transaction that another acceptor knows gets its outcome, and all others know it then: nothing
+-- is left that a vote of this node could matter for.  How many there were, with and without an outcome.
+CREATE FUNCTION risk_alert._paxos_settle() RETURNS bigint
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    self text := current_setting('risk_alert.node_name');
-    others text[];
+    others text[] := array_remove(risk_alert._paxos_acceptors(), current_setting('risk_alert.node_name'));
     other text;
     open_gids text[] := '{}';
     part text[];
@@ -147,48 +145,60 @@ DECLARE
     open_gid text;
     outcome text;
 BEGIN
+    FOREACH other IN ARRAY others LOOP
+        BEGIN
+            SELECT n.rows_at_all, n.gids INTO seen, part
+              FROM risk_alert.on_node(other, 'SELECT * FROM risk_alert._paxos_open()') AS n (rows_at_all bigint, gids text[]);
+        EXCEPTION WHEN OTHERS THEN
+            RAISE EXCEPTION 'acceptor "%" could not be asked what it knows', other
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      DETAIL = SQLERRM,
+                      HINT = 'With force => true it is not asked; do that only if no global transaction is in doubt on any node.';
+        END;
+        known := known + seen;
+        open_gids := open_gids || part;
+    END LOOP;
+    FOR open_gid IN SELECT DISTINCT g FROM unnest(open_gids) g LOOP
+        outcome := risk_alert._register_propose('paxos', open_gid, 'abort', 10000);
+        IF outcome NOT IN ('commit', 'abort') THEN
+            RAISE EXCEPTION 'the outcome of global transaction "%" could not be found out', open_gid
+                USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = outcome;
+        END IF;
+        FOREACH other IN ARRAY others LOOP
+            PERFORM FROM risk_alert.on_node(other, 'SELECT granted FROM risk_alert._paxos_decided($1, $2, $3, $4)',
+                    ARRAY[risk_alert._paxos_identity(), other, open_gid, outcome]) AS n (granted bool);
+        END LOOP;
+    END LOOP;
+    RETURN known;
+END
+$$;
+COMMENT ON FUNCTION risk_alert._paxos_settle() IS
+    'internal: has all transactions decided that the other acceptors know, and tells them; see paxos_admit()';
+REVOKE ALL ON FUNCTION risk_alert._paxos_settle() FROM PUBLIC;
+
+-- A server that lost votes, or never had any, may vote again when nothing is left that they could
+-- matter for.  Proposals that count on them end within a minute.
+CREATE FUNCTION risk_alert.paxos_admit(force bool DEFAULT false) RETURNS text
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
     IF risk_alert._paxos_problem() IS NULL
        AND (SELECT a.acceptors = risk_alert._paxos_identity() FROM risk_alert._paxos_admission() a) THEN
         RETURN risk_alert._paxos_identity();
     END IF;
-    IF NOT force THEN
-        others := array_remove(risk_alert._paxos_acceptors(), self);
-        FOREACH other IN ARRAY others LOOP
-            BEGIN
-                SELECT n.rows_at_all, n.gids INTO seen, part
-                  FROM risk_alert.on_node(other, 'SELECT * FROM risk_alert._paxos_open()') AS n (rows_at_all bigint, gids text[]);
-            EXCEPTION WHEN OTHERS THEN
-                RAISE EXCEPTION 'acceptor "%" could not be asked what it knows', other
-                    USING ERRCODE = 'object_not_in_prerequisite_state',
-                          DETAIL = SQLERRM,
-                          HINT = 'With force => true it is not asked; do that only if no global transaction is in doubt on any node.';
-            END;
-            known := known + seen;
-            open_gids := open_gids || part;
-        END LOOP;
-        IF known > 0 AND clock_timestamp() < pg_postmaster_start_time() + interval '65 s' THEN
-            RAISE EXCEPTION 'this server has been started less than a minute ago'
-                USING ERRCODE = 'object_not_in_prerequisite_state',
-                      DETAIL = 'Proposals that count on votes it may have lost can still be under way.',
-                      HINT = 'Wait, or say force => true if no global transaction is in doubt on any node.';
-        END IF;
-        FOR open_gid IN SELECT DISTINCT g FROM unnest(open_gids) g LOOP
-            outcome := risk_alert._register_propose('paxos', open_gid, 'abort', 10000);
-            IF outcome NOT IN ('commit', 'abort') THEN
-                RAISE EXCEPTION 'the outcome of global transaction "%" could not be found out', open_gid
-                    USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = outcome;
-            END IF;
-            FOREACH other IN ARRAY others LOOP
-                PERFORM FROM risk_alert.on_node(other, 'SELECT granted FROM risk_alert._paxos_decided($1, $2, $3, $4)',
-                        ARRAY[risk_alert._paxos_identity(), other, open_gid, outcome]) AS n (granted bool);
-            END LOOP;
-        END LOOP;
+    IF NOT force AND risk_alert._paxos_settle() > 0
+       AND clock_timestamp() < pg_postmaster_start_time() + interval '65 s' THEN
+        RAISE EXCEPTION 'this server has been started less than a minute ago'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = 'Proposals that count on votes it may have lost can still be under way.',
+                  HINT = 'Wait, or say force => true if no global transaction is in doubt on any node.';
     END IF;
     RETURN risk_alert._paxos_admit(gen_random_uuid()::text);
 END
 $$;
 COMMENT ON FUNCTION risk_alert.paxos_admit(bool) IS
-    'gives this server its vote in the Paxos register: at first, after it was restored or promoted, and after the set of acceptors has changed; asks the others for transactions in doubt, unless forced';
+    'gives this server its vote in the Paxos register: at first, after it was restored or promoted, and after the set of acceptors has changed; has all transactions decided that the others know, unless forced';
 REVOKE ALL ON FUNCTION risk_alert.paxos_admit(bool) FROM PUBLIC;
 
 CREATE FUNCTION risk_alert._paxos_admission(OUT acceptors text, OUT admitted_at timestamptz)

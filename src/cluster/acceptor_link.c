@@ -42,6 +42,9 @@
 /* so long may connecting take, unless the server's connect_timeout says otherwise */
 #define CONNECT_SECONDS 10
 
+/* a connection that has not answered for so long is given up: its node may have gone without a word */
+#define SILENCE_SECONDS 10
+
 /* as long as an acceptor waits, say, for a lock of its table that somebody has */
 #define SETTINGS "-c lock_timeout=10s -c statement_timeout=60s -c default_transaction_isolation=read\\ committed"
 
@@ -60,7 +63,9 @@ typedef struct Link
 	LinkState	state;
 	PGconn	   *pg;
 	uint32		events;			/* to wait for */
+	bool		ready;			/* they have come: only then may connecting go on */
 	uint64		connect_until;
+	uint64		sent_at;
 	bool		invalidated;	/* server or mapping has changed */
 	bool		trusted;
 
@@ -173,7 +178,8 @@ ra_links_send(const RaLinkRequest *request)
 
 		if (link->state == LINK_BUSY)
 			link->state = LINK_LATE;
-		if (link->invalidated && link->state != LINK_CONNECTING)
+		if ((link->invalidated && link->state != LINK_CONNECTING) ||
+			(link->state == LINK_LATE && ra_boottime() - link->sent_at > (uint64) SILENCE_SECONDS * 1000000000))
 			close_link(link);
 		link->wanted = true;
 		link->again = false;
@@ -202,7 +208,7 @@ ra_links_wait(uint64 until, PGresult **result, char **reason)
 	for (;;)
 	{
 		WaitEventSet *set;
-		WaitEvent	event;
+		WaitEvent	events[RA_PAXOS_MAX + 2];
 		uint64		now;
 		uint64		wake = until;
 		int			left = 0;
@@ -244,16 +250,20 @@ ra_links_wait(uint64 until, PGresult **result, char **reason)
 			Link	   *link = &links[order[i]];
 
 			if (link->wanted)
-				AddWaitEventToSet(set, link->events, PQsocket(link->pg), NULL, NULL);
+				AddWaitEventToSet(set, link->events, PQsocket(link->pg), NULL, link);
 		}
-		happened = WaitEventSetWait(set, wake > now ? (long) ((wake - now) / 1000000 + 1) : 0, &event, 1,
+		happened = WaitEventSetWait(set, wake > now ? (long) ((wake - now) / 1000000 + 1) : 0,
+									events, lengthof(events),
 									ra_wait_event(&wait_event, "RiskAlertAcceptors"));
 		FreeWaitEventSet(set);
-		if (happened > 0 && (event.events & WL_LATCH_SET))
+		for (i = 0; i < happened; i++)
 		{
-			ResetLatch(MyLatch);
-			CHECK_FOR_INTERRUPTS();
+			if (events[i].user_data)
+				((Link *) events[i].user_data)->ready = true;
+			if (events[i].events & WL_LATCH_SET)
+				ResetLatch(MyLatch);
 		}
+		CHECK_FOR_INTERRUPTS();
 	}
 }
 
@@ -282,11 +292,16 @@ advance(Link *link)
 
 	if (link->state == LINK_CONNECTING)
 	{
-		PostgresPollingStatusType status = PQconnectPoll(link->pg);
+		PostgresPollingStatusType status = PGRES_POLLING_READING;
 
+		if (link->ready)
+		{
+			status = PQconnectPoll(link->pg);
+			link->events = status == PGRES_POLLING_READING ? WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE;
+			link->ready = false;
+		}
 		if (status == PGRES_POLLING_READING || status == PGRES_POLLING_WRITING)
 		{
-			link->events = status == PGRES_POLLING_READING ? WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE;
 			if (ra_boottime() < link->connect_until)
 				return NULL;
 			close_link(link);
@@ -338,6 +353,7 @@ advance(Link *link)
 		if (!PQsendQueryParams(link->pg, request.sql, request.nparams, NULL, request.params, NULL, NULL, 0))
 			return failure(link, "could not send");
 		link->state = LINK_BUSY;
+		link->sent_at = ra_boottime();
 	}
 	if (link->state == LINK_BUSY)
 		link->events = WL_SOCKET_READABLE | (PQflush(link->pg) > 0 ? WL_SOCKET_WRITEABLE : 0);
@@ -355,9 +371,16 @@ receive(Link *link, PGresult **result, char **reason)
 	res = PQgetResult(link->pg);
 	if (res && PQresultStatus(res) == PGRES_TUPLES_OK)
 	{
-		/* the end of the statement follows, and is read before the next one */
+		/* the end of the statement is there, or is read before the next one */
 		link->state = LINK_LATE;
 		*result = res;
+		if (!PQisBusy(link->pg))
+		{
+			res = PQgetResult(link->pg);
+			if (res == NULL)
+				link->state = LINK_IDLE;
+			PQclear(res);
+		}
 		return true;
 	}
 	if (PQstatus(link->pg) != CONNECTION_OK)
@@ -453,6 +476,7 @@ open_link(Link *link)
 	link->connect_until = ra_boottime() + (uint64) seconds * 1000000000;
 	link->state = LINK_CONNECTING;
 	link->events = WL_SOCKET_WRITEABLE;
+	link->ready = false;
 	if (PQstatus(link->pg) == CONNECTION_BAD)
 		return failure(link, "could not connect");
 	return NULL;

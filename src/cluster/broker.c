@@ -42,6 +42,7 @@
 #include "utils/timestamp.h"
 
 #include "cluster/broker.h"
+#include "cluster/credentials.h"
 #include "cluster/decision.h"
 #include "cluster/fence.h"
 #include "cluster/locktable.h"
@@ -92,7 +93,6 @@ static void set_state(RaBrokerState state, const char *detail);
 static void new_epoch(bool session);
 static char *read_session(void);
 static void write_session(const char *description);
-static void read_password(char **user, char **password);
 static void serve_queue(void);
 static bool of_use(const RaLockEntry *entry);
 static void serve_entry(RaLockEntry *entry);
@@ -324,7 +324,7 @@ open_provider(void)
 		ops = entry_point();
 		if (ops->api != RA_PROVIDER_API)
 			elog(ERROR, "library \"%s\" is of another version of risk_alert", library);
-		read_password(&user, &password);
+		ra_coordination_password(&user, &password);
 		config.generation_seen = ra_generation_seen();
 	}
 	PG_CATCH();
@@ -446,44 +446,6 @@ write_session(const char *description)
 				 errmsg("could not write file \"%s\": %m", SESSION_FILE)));
 	if (fd >= 0)
 		close(fd);
-}
-
-/* risk_alert.coordination_password_file: one line, user:password or :password */
-static void
-read_password(char **user, char **password)
-{
-	FILE	   *file;
-	struct stat st;
-	char		line[512];
-	char	   *colon;
-
-	*user = *password = NULL;
-	if (ra_coordination_password_file[0] == '\0')
-		return;
-	file = AllocateFile(ra_coordination_password_file, "r");
-	if (file == NULL || fstat(fileno(file), &st) != 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not open file \"%s\": %m", ra_coordination_password_file)));
-	if (st.st_mode & (S_IWGRP | S_IXGRP | S_IRWXO))
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIG_FILE_ERROR),
-				 errmsg("file \"%s\" must not be accessible to others (mode 0640 at most)",
-						ra_coordination_password_file)));
-	if (fgets(line, sizeof(line), file) == NULL)
-		line[0] = '\0';
-	FreeFile(file);
-	line[strcspn(line, "\r\n")] = '\0';
-	colon = strchr(line, ':');
-	if (colon == NULL || colon[1] == '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIG_FILE_ERROR),
-				 errmsg("file \"%s\" does not hold user:password", ra_coordination_password_file)));
-	*colon = '\0';
-	if (line[0] != '\0')
-		*user = pstrdup(line);
-	*password = pstrdup(colon + 1);
-	explicit_bzero(line, sizeof(line));
 }
 
 static void

@@ -70,15 +70,6 @@ typedef struct Held
 	int			sequence;
 } Held;
 
-typedef struct Wanted
-{
-	bool		exclusive;
-	bool		session;		/* else until the end of the transaction */
-	bool		nowait;
-	int64		timeout_us;		/* -1: none */
-	TimestampTz deadline;		/* by timeout_us and lock_timeout; 0: none */
-} Wanted;
-
 /* locks of this session; NULL: never had one */
 static HTAB *held_locks = NULL;
 static int	xact_holds = 0;		/* requests of the transaction kind */
@@ -86,15 +77,10 @@ static Held *acquiring = NULL;	/* waits for the local lock */
 static RaLockEntry *awaited = NULL; /* waits for the service, as one of its waiters ... */
 static bool awaited_nowait;			/* ... of this kind */
 
-static Datum lock_function(FunctionCallInfo fcinfo, bool text_key, Wanted wanted);
-static Datum unlock_function(FunctionCallInfo fcinfo, bool text_key, bool exclusive);
-static void name_of_argument(FunctionCallInfo fcinfo, bool text_key, RaLockName *name, RaLockKey *key);
-static bool acquire(const RaLockName *name, const RaLockKey *key, const Wanted *wanted, Numeric *token);
-static TimestampTz deadline_of(const Wanted *wanted);
-static bool obtain(Held *held, const Wanted *wanted);
-static bool lock_locally(Held *held, LOCKMODE mode, const Wanted *wanted);
-static bool enter(Held *held, const Wanted *wanted);
-static bool wait_for_service(RaLockEntry *entry, Held *held, const Wanted *wanted);
+static bool obtain(Held *held, const RaLockRequest *wanted);
+static bool lock_locally(Held *held, LOCKMODE mode, const RaLockRequest *wanted);
+static bool enter(Held *held, const RaLockRequest *wanted);
+static bool wait_for_service(RaLockEntry *entry, Held *held, const RaLockRequest *wanted);
 static void end_wait(void);
 static void check_broker(const Held *held, bool nowait);
 static void report_timeout(const Held *held) pg_attribute_noreturn();
@@ -115,160 +101,10 @@ static void init_session(void);
 static void end_xact_holds(void);
 static void end_of_session(int code, Datum arg);
 
-/* ---------------------------------------------------------------- functions */
-
-static void
-name_of_argument(FunctionCallInfo fcinfo, bool text_key, RaLockName *name, RaLockKey *key)
-{
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("key of an advisory lock must not be NULL")));
-	if (text_key)
-		ra_lock_name_text(name, key, PG_GETARG_TEXT_PP(0));
-	else
-		ra_lock_name_number(name, key, PG_GETARG_INT64(0));
-}
-
-/* NAME(key text or bigint, timeout interval) and try_NAME(key) */
-#define LOCK_FUNCTIONS(name, is_exclusive, is_session) \
-PG_FUNCTION_INFO_V1(ra_##name##_text); \
-PG_FUNCTION_INFO_V1(ra_##name##_number); \
-PG_FUNCTION_INFO_V1(ra_try_##name##_text); \
-PG_FUNCTION_INFO_V1(ra_try_##name##_number); \
-Datum \
-ra_##name##_text(PG_FUNCTION_ARGS) \
-{ \
-	return lock_function(fcinfo, true, (Wanted) {is_exclusive, is_session, false, -1, 0}); \
-} \
-Datum \
-ra_##name##_number(PG_FUNCTION_ARGS) \
-{ \
-	return lock_function(fcinfo, false, (Wanted) {is_exclusive, is_session, false, -1, 0}); \
-} \
-Datum \
-ra_try_##name##_text(PG_FUNCTION_ARGS) \
-{ \
-	return lock_function(fcinfo, true, (Wanted) {is_exclusive, is_session, true, -1, 0}); \
-} \
-Datum \
-ra_try_##name##_number(PG_FUNCTION_ARGS) \
-{ \
-	return lock_function(fcinfo, false, (Wanted) {is_exclusive, is_session, true, -1, 0}); \
-} \
-extern int no_such_variable
-
-LOCK_FUNCTIONS(advisory_lock, true, true);
-LOCK_FUNCTIONS(advisory_lock_shared, false, true);
-LOCK_FUNCTIONS(advisory_xact_lock, true, false);
-LOCK_FUNCTIONS(advisory_xact_lock_shared, false, false);
-
-#define UNLOCK_FUNCTION(name, is_text, is_exclusive) \
-PG_FUNCTION_INFO_V1(name); \
-Datum \
-name(PG_FUNCTION_ARGS) \
-{ \
-	return unlock_function(fcinfo, is_text, is_exclusive); \
-} \
-extern int no_such_variable
-
-UNLOCK_FUNCTION(ra_advisory_unlock_text, true, true);
-UNLOCK_FUNCTION(ra_advisory_unlock_number, false, true);
-UNLOCK_FUNCTION(ra_advisory_unlock_shared_text, true, false);
-UNLOCK_FUNCTION(ra_advisory_unlock_shared_number, false, false);
-
-/* advisory_lock(key, timeout) and so on: the fencing token; NULL: not available now */
-static Datum
-lock_function(FunctionCallInfo fcinfo, bool text_key, Wanted wanted)
-{
-	RaLockName	name;
-	RaLockKey	key;
-	Numeric		token;
-
-	name_of_argument(fcinfo, text_key, &name, &key);
-	if (!wanted.nowait && !PG_ARGISNULL(1))
-	{
-		Interval   *timeout = PG_GETARG_INTERVAL_P(1);
-		double		us;
-
-		us = timeout->time + (double) timeout->day * USECS_PER_DAY +
-			(double) timeout->month * DAYS_PER_MONTH * USECS_PER_DAY;
-		if (us < 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("timeout must not be negative"),
-					 errhint("Leave it out, or NULL, to wait without a limit.")));
-		wanted.timeout_us = (int64) Min(us, (double) INT_MAX * 1000);
-	}
-	wanted.deadline = deadline_of(&wanted);
-	if (!acquire(&name, &key, &wanted, &token))
-		PG_RETURN_NULL();
-	PG_RETURN_NUMERIC(token);
-}
-
-/* advisory_unlock(key): whether this session had the lock, and has it no longer */
-static Datum
-unlock_function(FunctionCallInfo fcinfo, bool text_key, bool exclusive)
-{
-	RaLockName	name;
-	RaLockKey	key;
-	Held	   *held = NULL;
-	bool		lost;
-
-	ra_require_preload();
-	name_of_argument(fcinfo, text_key, &name, &key);
-	reconcile();
-	if (held_locks)
-		held = hash_search(held_locks, &key, HASH_FIND, NULL);
-	if (held == NULL || (exclusive ? held->session_exclusive : held->session_shared) == 0)
-	{
-		ereport(WARNING,
-				(errcode(ERRCODE_WARNING),
-				 errmsg("you don't own advisory lock \"%s\" in %s mode at session level",
-						ra_lock_name_display(&name), exclusive ? "exclusive" : "shared")));
-		PG_RETURN_BOOL(false);
-	}
-	lost = !still_valid(held);
-	if (lost)
-		ereport(WARNING,
-				(errcode(ERRCODE_WARNING),
-				 errmsg("advisory lock \"%s\" had been lost", ra_lock_name_display(&name)),
-				 errdetail("%s", lost_detail(held))));
-	if (exclusive)
-		held->session_exclusive--;
-	else
-		held->session_shared--;
-	release_session(held);
-	PG_RETURN_BOOL(!lost);
-}
-
-PG_FUNCTION_INFO_V1(ra_advisory_unlock_all);
-Datum
-ra_advisory_unlock_all(PG_FUNCTION_ARGS)
-{
-	HASH_SEQ_STATUS scan;
-	Held	   *held;
-
-	ra_require_preload();
-	reconcile();
-	if (held_locks)
-	{
-		hash_seq_init(&scan, held_locks);
-		while ((held = hash_seq_search(&scan)) != NULL)
-		{
-			if (held->session_mode == NoLock)
-				continue;
-			held->session_exclusive = held->session_shared = 0;
-			release_session(held);
-		}
-	}
-	PG_RETURN_VOID();
-}
-
 /* ---------------------------------------------------------------- to get a lock */
 
-static bool
-acquire(const RaLockName *name, const RaLockKey *key, const Wanted *wanted, Numeric *token)
+bool
+ra_lock_acquire(const RaLockName *name, const RaLockKey *key, const RaLockRequest *wanted, Numeric *token)
 {
 	Held	   *held;
 	XactHold   *hold = NULL;
@@ -340,28 +176,9 @@ acquire(const RaLockName *name, const RaLockKey *key, const Wanted *wanted, Nume
 	return true;
 }
 
-/* Until when to wait, by the call's timeout and lock_timeout; 0: for ever */
-static TimestampTz
-deadline_of(const Wanted *wanted)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz deadline = 0;
-
-	if (wanted->timeout_us >= 0)
-		deadline = now + wanted->timeout_us;
-	if (LockTimeout > 0)
-	{
-		TimestampTz limit = TimestampTzPlusMilliseconds(now, LockTimeout);
-
-		if (deadline == 0 || limit < deadline)
-			deadline = limit;
-	}
-	return deadline;
-}
-
 /* A lock that the session does not have yet; forgotten if it can't be had */
 static bool
-obtain(Held *held, const Wanted *wanted)
+obtain(Held *held, const RaLockRequest *wanted)
 {
 	LOCKMODE	mode = wanted->exclusive ? ExclusiveLock : ShareLock;
 	volatile bool done = false;
@@ -392,7 +209,7 @@ obtain(Held *held, const Wanted *wanted)
 
 /* The first step: PostgreSQL's own lock */
 static bool
-lock_locally(Held *held, LOCKMODE mode, const Wanted *wanted)
+lock_locally(Held *held, LOCKMODE mode, const RaLockRequest *wanted)
 {
 	LockAcquireResult result = LOCKACQUIRE_NOT_AVAIL;
 	int			saved_timeout = LockTimeout;
@@ -441,7 +258,7 @@ lock_locally(Held *held, LOCKMODE mode, const Wanted *wanted)
  * which has the local lock.  False: not available now.
  */
 static bool
-enter(Held *held, const Wanted *wanted)
+enter(Held *held, const RaLockRequest *wanted)
 {
 	LWLock	   *partition = ra_lock_partition(&held->key);
 	RaLockEntry *entry;
@@ -526,7 +343,7 @@ enter(Held *held, const Wanted *wanted)
  * and left with the partition locked, unless by an error.
  */
 static bool
-wait_for_service(RaLockEntry *entry, Held *held, const Wanted *wanted)
+wait_for_service(RaLockEntry *entry, Held *held, const RaLockRequest *wanted)
 {
 	static uint32 wait_event = 0;
 	LWLock	   *partition = ra_lock_partition(&held->key);
@@ -677,6 +494,61 @@ take(RaLockEntry *entry, Held *held)
 	held->generation = entry->generation;
 	held->token = entry->token;
 	held->sequence = entry->sequence - 1;
+}
+
+/* ---------------------------------------------------------------- to undo a request */
+
+bool
+ra_lock_release(const RaLockName *name, const RaLockKey *key, bool exclusive)
+{
+	Held	   *held = NULL;
+	bool		lost;
+
+	ra_require_preload();
+	reconcile();
+	if (held_locks)
+		held = hash_search(held_locks, key, HASH_FIND, NULL);
+	if (held == NULL || (exclusive ? held->session_exclusive : held->session_shared) == 0)
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("you don't own advisory lock \"%s\" in %s mode at session level",
+						ra_lock_name_display(name), exclusive ? "exclusive" : "shared")));
+		return false;
+	}
+	lost = !still_valid(held);
+	if (lost)
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("advisory lock \"%s\" had been lost", ra_lock_name_display(name)),
+				 errdetail("%s", lost_detail(held))));
+	if (exclusive)
+		held->session_exclusive--;
+	else
+		held->session_shared--;
+	release_session(held);
+	return !lost;
+}
+
+void
+ra_lock_release_all(void)
+{
+	HASH_SEQ_STATUS scan;
+	Held	   *held;
+
+	ra_require_preload();
+	reconcile();
+	if (held_locks)
+	{
+		hash_seq_init(&scan, held_locks);
+		while ((held = hash_seq_search(&scan)) != NULL)
+		{
+			if (held->session_mode == NoLock)
+				continue;
+			held->session_exclusive = held->session_shared = 0;
+			release_session(held);
+		}
+	}
 }
 
 /* ---------------------------------------------------------------- to let go of it */

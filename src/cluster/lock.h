@@ -8,6 +8,9 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+
 #include "cluster/locktable.h"
 
 /* The name and its digest; ERROR if it is too long */
@@ -16,6 +19,27 @@ extern void ra_lock_name_number(RaLockName *name, RaLockKey *key, int64 number);
 
 /* What users call the lock, in this database's encoding */
 extern char *ra_lock_name_display(const RaLockName *name);
+
+/* How a session wants a lock */
+typedef struct RaLockRequest
+{
+	bool		exclusive;
+	bool		session;		/* else until the end of the transaction */
+	bool		nowait;
+	int64		timeout_us;		/* -1: none */
+	TimestampTz deadline;		/* by timeout_us and lock_timeout; 0: none */
+} RaLockRequest;
+
+/* Takes the lock, and gives the fencing token; false: not available now (nowait) */
+extern bool ra_lock_acquire(const RaLockName *name, const RaLockKey *key,
+							const RaLockRequest *wanted, Numeric *token);
+
+/*
+ * Undoes one request of the session kind in this mode.  False, with a warning, if
+ * there is none, or the lock was lost.
+ */
+extern bool ra_lock_release(const RaLockName *name, const RaLockKey *key, bool exclusive);
+extern void ra_lock_release_all(void);
 
 /* What this session holds */
 typedef struct RaHeldInfo

@@ -35,6 +35,8 @@
 #define PAUSE_FIRST_MS 4		/* up to so long after the first attempt, */
 #define PAUSE_MAX_MS 500		/* and at most */
 
+#define READINGS 2				/* before a reader makes an attempt */
+
 #define NS_PER_MS UINT64CONST(1000000)
 
 #define RESULT_COLUMNS "granted, promised, promised_by, accepted, accepted_by, value, decided"
@@ -131,7 +133,8 @@ run(const char *gid, RaPaxosValue wish, int timeout, char **reason)
 			*reason = pstrdup("could not generate a random number");
 			return RA_DECISION_UNKNOWN;
 		}
-		if (wish == RA_PAXOS_NONE)
+		/* a proposal that does not come to its end is brought there */
+		if (wish == RA_PAXOS_NONE && turn < READINGS)
 			ra_paxos_read(&a.p, number, &a.request);
 		else
 			ra_paxos_attempt(&a.p, number, &a.request);
@@ -288,9 +291,7 @@ why_not(const Attempt *a, RaPaxosStep step)
 	int			i;
 
 	if (step == RA_PAXOS_AGAIN)
-		return pstrdup(a->p.wish == RA_PAXOS_NONE ?
-					   "a proposal is under way, and not all acceptors can tell its outcome" :
-					   "other proposals have come between each time");
+		return pstrdup("other proposals have come between each time");
 	initStringInfo(&text);
 	appendStringInfo(&text, "no majority of the %d acceptors has answered in time", a->n);
 	for (i = 0; i < a->n; i++)

@@ -193,7 +193,7 @@ decided(RaPaxosProposer *p, RaPaxosValue value)
  * What a majority tells, each at its own time.  One ballot that a majority of all has accepted
  * is the decision.  A majority that has accepted nothing was asked
  * after the read began, so nothing had been decided by then.  Anything
- * between may be decided or not: who has to know proposes.
+ * between may be decided or not: who has to know makes an attempt.
  */
 static RaPaxosStep
 learn(RaPaxosProposer *p)
@@ -272,6 +272,8 @@ ra_paxos_answer(RaPaxosProposer *p, int acceptor, const RaPaxosAnswer *answer, R
 				break;
 			if (p->value == RA_PAXOS_NONE)
 				p->value = p->wish;
+			if (p->value == RA_PAXOS_NONE)
+				return decided(p, RA_PAXOS_NONE);
 			ask(p, RA_PAXOS_ACCEPTING, RA_PAXOS_ACCEPT, request);
 			return RA_PAXOS_SEND;
 		case RA_PAXOS_ACCEPTING:

@@ -119,13 +119,15 @@ typedef struct RaPaxosProposer
 	RaPaxosAcceptor states[RA_PAXOS_MAX];	/* of those that have answered */
 } RaPaxosProposer;
 
-/* wish: NONE only reads */
+/* wish: NONE proposes nothing of its own */
 extern void ra_paxos_proposer_init(RaPaxosProposer *p, int nacceptors, RaPaxosValue wish);
 
 /*
  * Begins an attempt, and says what to send to all acceptors.  The first one of
  * who wishes to commit has ballot 0 and needs no promises: only the
- * coordinator wishes that.  proposer: differs from whoever else may be proposing.
+ * coordinator wishes that.  Without a wish, the attempt brings to its end what
+ * somebody else has proposed, or finds that nothing is decided.
+ * proposer: differs from whoever else may be proposing.
  */
 extern void ra_paxos_attempt(RaPaxosProposer *p, int64_t proposer, RaPaxosRequest *request);
 

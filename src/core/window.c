@@ -10,7 +10,7 @@
  * all columns are moved to slot 0 to win the room back.  To move n events for
  * the sake of a few slots would make every append O(n), so a window that has
  * less than a sixteenth to win reports FULL instead: ra_window_copy() to a
- * larger one compacts as well.
+ * larger one compacts as well.  So does one whose sums would have to be long.
  *
  * Order.  An event is added in this order: find its place, and the event it
  * replaces; check everything that can refuse it; only then change the window.
@@ -24,8 +24,8 @@
 static void window_restart(Window *w, const RaWindowSpec *spec);
 static void forget_hints(Window *w, const RaWindowSpec *spec, uint32_t p);
 static void window_move(Window *to, const Window *from, const RaWindowSpec *spec);
-static bool window_sums_fit(const Window *w, const RaWindowSpec *spec, const RaEvent *event,
-							int64_t replaced);
+static RaWindowResult window_sums_fit(const Window *w, const RaWindowSpec *spec,
+									  const RaEvent *event, int64_t replaced);
 static bool window_holds(const Window *w, const RaWindowSpec *spec, uint32_t p,
 						 const RaEvent *event);
 static void window_insert(Window *w, const RaWindowSpec *spec, uint32_t p, const RaEvent *event);
@@ -46,26 +46,27 @@ static void blocks_rebuild(Window *w, const RaWindowSpec *spec, int m, uint32_t 
 static void bits_insert(Bits bits, uint32_t p, uint32_t end, bool bit);
 static void bits_delete(Bits bits, uint32_t p, uint32_t end);
 static void bits_move(Bits to, Bits from, uint32_t start, uint32_t end);
-static uint64_t window_layout(const RaWindowSpec *spec, uint32_t capacity,
+static uint64_t window_layout(const RaWindowSpec *spec, uint64_t long_sums, uint32_t capacity,
 							  uint32_t bytes_capacity, Window *w);
-static uint64_t group_size(const RaMeasureSpec *measure, uint64_t capacity);
+static uint64_t group_size(const RaMeasureSpec *measure, bool long_sums, uint64_t capacity);
 
 size_t
-ra_window_size(const RaWindowSpec *spec, uint32_t capacity, uint32_t bytes_capacity)
+ra_window_size(const RaWindowSpec *spec, uint64_t long_sums, uint32_t capacity,
+			   uint32_t bytes_capacity)
 {
-	uint64_t	size = window_layout(spec, capacity, bytes_capacity, NULL);
+	uint64_t	size = window_layout(spec, long_sums, capacity, bytes_capacity, NULL);
 
 	return size <= RA_WINDOW_MAX_SIZE ? (size_t) size : 0;
 }
 
 RaWindow *
-ra_window_init(void *mem, const RaWindowSpec *spec, uint32_t capacity, uint32_t bytes_capacity,
-			   int64_t complete_from)
+ra_window_init(void *mem, const RaWindowSpec *spec, uint64_t long_sums, uint32_t capacity,
+			   uint32_t bytes_capacity, int64_t complete_from)
 {
 	Window	   *w = mem;
 
 	memset(w, 0, sizeof(Window));
-	w->head.size = (uint32_t) window_layout(spec, capacity, bytes_capacity, w);
+	w->head.size = (uint32_t) window_layout(spec, long_sums, capacity, bytes_capacity, w);
 	w->head.capacity = capacity;
 	w->head.bytes_capacity = bytes_capacity;
 	w->head.complete_from = complete_from;
@@ -88,9 +89,30 @@ ra_window_copy(RaWindow *dst, const RaWindow *src, const RaWindowSpec *spec)
 	window_move(to, from, spec);
 }
 
+uint64_t
+ra_window_long_sums(const RaWindow *window, const RaWindowSpec *spec, const RaEvent *event)
+{
+	const Window *w = (const Window *) window;
+	uint64_t	long_sums = 0;
+
+	for (int m = 0; m < spec->nmeasures; m++)
+	{
+		bool		needed;
+
+		if (spec->measures[m].kind != RA_MEASURE_INT)
+			continue;
+		needed = event->values[m].state == RA_VALUE_FINITE && !is_short(event->values[m].v.i);
+		/* what was too large may have gone */
+		for (uint32_t p = w->start; group_long_sums(w, m) && !needed && p < window_end(w); p++)
+			needed = !is_short(int_value(int_sums(w, spec, m), p));
+		long_sums |= (uint64_t) needed << m;
+	}
+	return long_sums;
+}
+
 /* Bytes of a measure's group */
 static uint64_t
-group_size(const RaMeasureSpec *measure, uint64_t capacity)
+group_size(const RaMeasureSpec *measure, bool long_sums, uint64_t capacity)
 {
 	uint64_t	nblocks = measure->minmax ? capacity / BLOCK : 0;
 	uint64_t	size = group_nbits(measure) * bits_size((uint32_t) capacity);
@@ -100,7 +122,7 @@ group_size(const RaMeasureSpec *measure, uint64_t capacity)
 		case RA_MEASURE_COUNT:
 			break;
 		case RA_MEASURE_INT:
-			size += sizeof(IntHead) + 8 * (capacity + 1) + nblocks * sizeof(IntBlock);
+			size += sizeof(IntHead) + sums_size(capacity + 1, long_sums) + nblocks * sizeof(IntBlock);
 			if (measure->minmax && hinted((uint32_t) capacity))
 				size += NEXTREMA * sizeof(Extremum);
 			if (measure->sumsq)
@@ -126,7 +148,8 @@ group_size(const RaMeasureSpec *measure, uint64_t capacity)
 
 /* Size of a window; and if w is not NULL, note there where its columns are */
 static uint64_t
-window_layout(const RaWindowSpec *spec, uint32_t capacity, uint32_t bytes_capacity, Window *w)
+window_layout(const RaWindowSpec *spec, uint64_t long_sums, uint32_t capacity,
+			  uint32_t bytes_capacity, Window *w)
 {
 	uint64_t	size = offsetof(Window, groups) + spec->nmeasures * sizeof(uint32_t);
 
@@ -141,9 +164,11 @@ window_layout(const RaWindowSpec *spec, uint32_t capacity, uint32_t bytes_capaci
 	size = align8(size + (uint64_t) capacity * (sizeof(uint32_t) + sizeof(uint16_t)));
 	for (int m = 0; m < spec->nmeasures; m++)
 	{
+		bool		is_long = (long_sums >> m) & 1;
+
 		if (w)
-			w->groups[m] = (uint32_t) size;
-		size += group_size(&spec->measures[m], capacity);
+			w->groups[m] = (uint32_t) size | (is_long ? LONG_SUMS : 0);
+		size += group_size(&spec->measures[m], is_long, capacity);
 	}
 	return size + align8(bytes_capacity);
 }
@@ -158,6 +183,7 @@ ra_window_add(RaWindow *window, const RaWindowSpec *spec, const RaEvent *event)
 	Window	   *w = (Window *) window;
 	uint32_t	i;
 	int64_t		replaced = -1;
+	RaWindowResult result;
 
 	if (event->time <= window->complete_from)
 		return RA_WINDOW_OLD;
@@ -166,8 +192,9 @@ ra_window_add(RaWindow *window, const RaWindowSpec *spec, const RaEvent *event)
 	if (i > 0 && window_times(w)[w->start + i - 1] == event->time)
 		replaced = ra_window_find_key(w, i, event->key);
 
-	if (!window_sums_fit(w, spec, event, replaced))
-		return RA_WINDOW_RANGE;
+	result = window_sums_fit(w, spec, event, replaced);
+	if (result != RA_WINDOW_OK)
+		return result;
 
 	if (replaced >= 0)
 	{
@@ -257,7 +284,7 @@ window_restart(Window *w, const RaWindowSpec *spec)
 		if (spec->measures[m].kind == RA_MEASURE_INT)
 		{
 			memset(int_head(w, spec, m), 0, sizeof(IntHead));
-			int_sums(w, spec, m)[0] = 0;
+			sums_set(int_sums(w, spec, m), 0, 0);
 			if (spec->measures[m].sumsq)
 				store128(int_squares(w, spec, m), 0);
 		}
@@ -323,8 +350,7 @@ window_move(Window *to, const Window *from, const RaWindowSpec *spec)
 				break;
 			case RA_MEASURE_INT:
 				*int_head(to, spec, m) = *int_head(from, spec, m);
-				memmove(int_sums(to, spec, m), int_sums(from, spec, m) + start,
-						(n + 1) * sizeof(uint64_t));
+				ra_window_sums_move(int_sums(to, spec, m), int_sums(from, spec, m), start, end);
 				if (measure->sumsq)
 					memmove(int_squares(to, spec, m),
 							int_squares(from, spec, m) + 2 * (size_t) start,
@@ -382,26 +408,32 @@ window_move(Window *to, const Window *from, const RaWindowSpec *spec)
 /*
  * Do the sums stay exact if that event comes, for the one at index "replaced"
  * if that is not negative?  A measure without sums takes any value: single
- * values are exact even where their prefix sums wrap.
+ * values are exact even where their prefix sums wrap.  FULL: they would, if they
+ * were long.
  */
-static bool
+static RaWindowResult
 window_sums_fit(const Window *w, const RaWindowSpec *spec, const RaEvent *event, int64_t replaced)
 {
+	RaWindowResult result = RA_WINDOW_OK;
+
 	for (int m = 0; m < spec->nmeasures; m++)
 	{
 		const RaMeasureSpec *measure = &spec->measures[m];
 		uint64_t	held;
 
-		if (measure->kind != RA_MEASURE_INT || !(measure->sum || measure->sumsq) ||
-			event->values[m].state != RA_VALUE_FINITE)
+		if (measure->kind != RA_MEASURE_INT || event->values[m].state != RA_VALUE_FINITE)
+			continue;
+		if (!is_short(event->values[m].v.i) && !group_long_sums(w, m))
+			result = RA_WINDOW_FULL;
+		if (!(measure->sum || measure->sumsq))
 			continue;
 		held = int_head(w, spec, m)->magnitude;
 		if (replaced >= 0)
 			held -= magnitude(int_value(int_sums(w, spec, m), w->start + (uint32_t) replaced));
 		if (held + magnitude(event->values[m].v.i) >= MAX_SUM)
-			return false;
+			return RA_WINDOW_RANGE;
 	}
-	return true;
+	return result;
 }
 
 /* Are the values in slot p those of the event? */
@@ -471,7 +503,8 @@ window_insert(Window *w, const RaWindowSpec *spec, uint32_t p, const RaEvent *ev
 	uint32_t	end = window_end(w);
 	Hashes		keys = window_keys(w);
 
-	forget_hints(w, spec, p);
+	if (p < end)
+		forget_hints(w, spec, p);
 	column_open(window_times(w), sizeof(int64_t), p, end);
 	column_open(keys.middle, sizeof(uint32_t), p, end);
 	column_open(keys.low, sizeof(uint16_t), p, end);
@@ -583,14 +616,18 @@ window_forget(Window *w, const RaWindowSpec *spec, uint32_t n, uint32_t p)
 
 		if (measure->kind == RA_MEASURE_INT)
 		{
-			const uint64_t *sums = int_sums(w, spec, m);
+			Sums		sums = int_sums(w, spec, m);
 			IntHead    *head = int_head(w, spec, m);
-			States		states = group_states(w, spec, m);
 
 			for (uint32_t q = p; q < p + n; q++)
 				head->magnitude -= magnitude(int_value(sums, q));
-			for (int k = 0; k < 3 && states.special[0].words; k++)
-				head->nspecial -= bits_count(states.special[k], p, p + n);
+			if (head->nspecial > 0)
+			{
+				States		states = group_states(w, spec, m);
+
+				for (int k = 0; k < 3; k++)
+					head->nspecial -= bits_count(states.special[k], p, p + n);
+			}
 		}
 		else if (measure->kind == RA_MEASURE_BYTES)
 		{
@@ -644,14 +681,14 @@ static void
 int_insert(Window *w, const RaWindowSpec *spec, int m, uint32_t p, const RaValue *value)
 {
 	uint32_t	end = window_end(w);
-	uint64_t   *sums = int_sums(w, spec, m);
+	Sums		sums = int_sums(w, spec, m);
 	int64_t		i = value->state == RA_VALUE_FINITE ? value->v.i : 0;
 
 	int_head(w, spec, m)->magnitude += magnitude(i);
-	column_open(sums, sizeof(uint64_t), p + 1, end);
-	sums[p + 1] = sums[p];
-	for (uint32_t q = p + 1; q <= end; q++)
-		sums[q] += (uint64_t) i;
+	if (p + 1 == end)			/* the common case */
+		sums_set(sums, end, sums_get(sums, p) + (uint64_t) i);
+	else
+		ra_window_sums_insert(sums, p, end, i);
 	if (spec->measures[m].sumsq)
 	{
 		uint64_t   *squares = int_squares(w, spec, m);
@@ -667,12 +704,10 @@ static void
 int_delete(Window *w, const RaWindowSpec *spec, int m, uint32_t p)
 {
 	uint32_t	end = window_end(w);
-	uint64_t   *sums = int_sums(w, spec, m);
+	Sums		sums = int_sums(w, spec, m);
 	int64_t		i = int_value(sums, p);
 
-	column_close(sums, sizeof(uint64_t), p + 1, end + 1);
-	for (uint32_t q = p + 1; q < end; q++)
-		sums[q] -= (uint64_t) i;
+	ra_window_sums_delete(sums, p, end);
 	if (spec->measures[m].sumsq)
 	{
 		uint64_t   *squares = int_squares(w, spec, m);

@@ -19,6 +19,10 @@
  * Keys tell apart events of the same time only.  They must be good hashes: a
  * window keeps 48 bits of them.
  *
+ * Sums of small integers take less memory.  A window is made with a set of
+ * measures (bit m for measure m) whose sums are long, that is, which can hold
+ * integers of any size; ra_window_long_sums() tells which ones that must be.
+ *
  * Nothing here allocates, locks, or fails other than by its return value.
  */
 #ifndef RA_CORE_WINDOW_H
@@ -113,8 +117,9 @@ typedef enum RaWindowResult
 	RA_WINDOW_OK,				/* added */
 	RA_WINDOW_REPLACED,			/* the key was there: value replaced, event now
 								 * last among its equals in time */
-	RA_WINDOW_FULL,				/* no room, or less than 1/16 to win by compacting:
-								 * nothing changed; copy to a larger one, retry */
+	RA_WINDOW_FULL,				/* no room, or less than 1/16 to win by compacting,
+								 * or a sum must become long: nothing changed;
+								 * copy to a larger one, retry */
 	RA_WINDOW_RANGE,			/* a sum could overflow: nothing changed */
 	RA_WINDOW_OLD				/* time <= complete_from: nothing changed */
 } RaWindowResult;
@@ -148,15 +153,21 @@ typedef struct RaAggregate
  * RA_WINDOW_MAX_SIZE.
  */
 #define RA_WINDOW_MAX_SIZE	((size_t) 1 << 30)
-extern size_t ra_window_size(const RaWindowSpec *spec, uint32_t capacity, uint32_t bytes_capacity);
+extern size_t ra_window_size(const RaWindowSpec *spec, uint64_t long_sums, uint32_t capacity,
+							 uint32_t bytes_capacity);
 
 /* Make an empty window in mem (8-byte aligned, of at least ra_window_size()) */
-extern RaWindow *ra_window_init(void *mem, const RaWindowSpec *spec, uint32_t capacity,
-								uint32_t bytes_capacity, int64_t complete_from);
+extern RaWindow *ra_window_init(void *mem, const RaWindowSpec *spec, uint64_t long_sums,
+								uint32_t capacity, uint32_t bytes_capacity, int64_t complete_from);
+
+/* The measures whose sums must be long for the window's events and one more */
+extern uint64_t ra_window_long_sums(const RaWindow *w, const RaWindowSpec *spec,
+									const RaEvent *event);
 
 /*
  * Copy src's events and complete_from into dst, an empty window with room for
- * them; drops garbage bytes.  The way to grow, to shrink, and to compact.
+ * them, and with long sums where they need them; drops garbage bytes.  The way
+ * to grow, to shrink, and to compact.
  */
 extern void ra_window_copy(RaWindow *dst, const RaWindow *src, const RaWindowSpec *spec);
 

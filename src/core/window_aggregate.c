@@ -29,8 +29,8 @@ typedef struct FloatState
 
 static void aggregate_int(const Window *w, const RaWindowSpec *spec, int m, uint32_t p,
 						  uint32_t q, const RaValue *self, int want, RaAggregate *result);
-static void extremum_int(const Window *w, const RaWindowSpec *spec, int m, const States *states,
-						 uint32_t p, uint32_t q, bool max, IntBlock *all);
+static void extremum_int(const Window *w, const RaWindowSpec *spec, int m, uint32_t p,
+						 uint32_t q, bool max, IntBlock *all);
 static void aggregate_float(const Window *w, const RaWindowSpec *spec, int m, uint32_t p,
 							uint32_t q, const RaValue *self, int want, RaAggregate *result);
 static uint32_t count_distinct(const Window *w, const RaWindowSpec *spec, int m, uint32_t p,
@@ -73,7 +73,7 @@ static void
 aggregate_int(const Window *w, const RaWindowSpec *spec, int m, uint32_t p, uint32_t q,
 			  const RaValue *self, int want, RaAggregate *result)
 {
-	const uint64_t *sums = int_sums(w, spec, m);
+	Sums		sums = int_sums(w, spec, m);
 
 	if (int_head(w, spec, m)->nspecial > 0)
 	{
@@ -93,7 +93,7 @@ aggregate_int(const Window *w, const RaWindowSpec *spec, int m, uint32_t p, uint
 
 	if (want & RA_WANT_SUM)
 	{
-		result->sum = (int64_t) (sums[q] - sums[p]);
+		result->sum = (int64_t) (sums_get(sums, q) - sums_get(sums, p));
 		if (self)
 			result->sum += self->v.i;
 	}
@@ -107,16 +107,15 @@ aggregate_int(const Window *w, const RaWindowSpec *spec, int m, uint32_t p, uint
 	}
 	if (want & (RA_WANT_MIN | RA_WANT_MAX))
 	{
-		States		states = group_states(w, spec, m);
 		IntBlock	min;
 		IntBlock	max;
 
 		int_block_clear(&min);
 		int_block_clear(&max);
 		if (want & RA_WANT_MIN)
-			extremum_int(w, spec, m, &states, p, q, false, &min);
+			extremum_int(w, spec, m, p, q, false, &min);
 		if (want & RA_WANT_MAX)
-			extremum_int(w, spec, m, &states, p, q, true, &max);
+			extremum_int(w, spec, m, p, q, true, &max);
 		if (self)
 		{
 			int_block_add(&min, self->v.i);
@@ -129,18 +128,22 @@ aggregate_int(const Window *w, const RaWindowSpec *spec, int m, uint32_t p, uint
 
 /* Add the smallest or largest value of [p, q), and perhaps others of them */
 static void
-extremum_int(const Window *w, const RaWindowSpec *spec, int m, const States *states, uint32_t p,
-			 uint32_t q, bool max, IntBlock *all)
+extremum_int(const Window *w, const RaWindowSpec *spec, int m, uint32_t p, uint32_t q, bool max,
+			 IntBlock *all)
 {
-	const uint64_t *sums = int_sums(w, spec, m);
+	Sums		sums = int_sums(w, spec, m);
 	const IntBlock *blocks = int_blocks(w, spec, m);
 	const Extremum *known = ra_window_extremum(w, spec, m, max, p, q);
+	States		states;
 
 	if (known)
 	{
 		int_block_add(all, known->value);
 		p = known->to;
+		if (p >= q)
+			return;
 	}
+	states = group_states(w, spec, m);
 	for (uint32_t k = p / BLOCK; k * BLOCK < q && p < q; k++)
 	{
 		uint64_t	members = word_range(k, p, q);
@@ -151,7 +154,7 @@ extremum_int(const Window *w, const RaWindowSpec *spec, int m, const States *sta
 			int_block_add(all, blocks[k].max);
 		}
 		else
-			int_block_add_slots(all, sums, k, members & states_finite(states, k));
+			int_block_add_slots(all, sums, k, members & states_finite(&states, k));
 	}
 }
 

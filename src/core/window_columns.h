@@ -12,7 +12,8 @@
  * Bits, and goes on with what its kind needs:
  *
  *	INT		what is held, see IntHead; remembered extrema, see Extremum; prefix
- *			sums; if wanted, prefix sums of the squares; extrema per block.
+ *			sums, see Sums; if wanted, prefix sums of the squares; extrema per
+ *			block.
  *	FLOAT	the doubles; extrema per block.
  *	HASH	remembered counts, see Distinct; the hashes, and for each event the
  *			distance back to the previous one with the same hash, see Hashes
@@ -58,9 +59,11 @@ typedef struct Window
 	uint32_t	start;			/* slot of the first event */
 	uint32_t	times;			/* offsets from the beginning of the block: */
 	uint32_t	keys;
-	uint32_t	groups[];		/* one per measure */
+	uint32_t	groups[];		/* one per measure; and LONG_SUMS, if it has them */
 	/* if hinted: uint32_t edges[NEDGES], slots */
 } Window;
+
+#define LONG_SUMS	1			/* offsets are multiples of 8 */
 
 /* What a measure of integers holds, in all */
 typedef struct IntHead
@@ -69,6 +72,27 @@ typedef struct IntHead
 	uint32_t	nspecial;		/* NaN and infinities; 0: their bitmaps are not kept */
 	uint32_t	reserved;
 } IntHead;
+
+/*
+ * Prefix sums.  They stand as they are, in 64 bits, if the measure's sums are
+ * long.  Else they stand in parts: the sum before the part's first slot, and
+ * what each slot has more than that.  Then all values held are at most MAX_SHORT
+ * in size, so that wherever the parts begin, 32 bits are enough.
+ */
+#define PART		16
+#define MAX_SHORT	(INT32_MAX / (PART - 1))
+
+typedef struct SumPart
+{
+	uint64_t	base;
+	int32_t		more[PART];		/* the column's last part is cut off at its end */
+} SumPart;
+
+typedef struct Sums
+{
+	uint64_t   *full;			/* one of them is NULL */
+	SumPart    *parts;
+} Sums;
 
 /*
  * A remembered extremum: of the finite values in slots [from, to), "value" is
@@ -208,6 +232,30 @@ distances_narrow(uint32_t capacity)
 	return capacity <= UINT16_MAX;
 }
 
+static inline bool
+group_long_sums(const Window *w, int m)
+{
+	return (w->groups[m] & LONG_SUMS) != 0;
+}
+
+static inline void *
+group_begin(const Window *w, int m)
+{
+	return at(w, w->groups[m] & ~(uint32_t) LONG_SUMS);
+}
+
+/* Bytes of n prefix sums */
+static inline uint64_t
+sums_size(uint64_t n, bool long_sums)
+{
+	uint64_t	rest = n % PART;
+
+	if (long_sums)
+		return n * sizeof(uint64_t);
+	return n / PART * sizeof(SumPart) +
+		(rest > 0 ? align8(offsetof(SumPart, more) + rest * sizeof(int32_t)) : 0);
+}
+
 static inline int
 group_nbits(const RaMeasureSpec *measure)
 {
@@ -218,7 +266,8 @@ group_nbits(const RaMeasureSpec *measure)
 static inline void *
 group_columns(const Window *w, const RaWindowSpec *spec, int m)
 {
-	return at(w, w->groups[m] + group_nbits(&spec->measures[m]) * bits_size(w->head.capacity));
+	return (char *) group_begin(w, m) +
+		group_nbits(&spec->measures[m]) * bits_size(w->head.capacity);
 }
 
 static inline Bits
@@ -226,7 +275,7 @@ group_bits(const Window *w, int m, int nth)
 {
 	Bits		bits;
 
-	bits.words = at(w, w->groups[m] + nth * bits_size(w->head.capacity));
+	bits.words = (uint64_t *) group_begin(w, m) + nth * (bits_size(w->head.capacity) / sizeof(uint64_t));
 	bits.ranks = (uint32_t *) (bits.words + w->head.capacity / BLOCK + 1);
 	return bits;
 }
@@ -272,21 +321,34 @@ int_extrema(const Window *w, const RaWindowSpec *spec, int m)
 	return (Extremum *) (int_head(w, spec, m) + 1);
 }
 
-static inline uint64_t *
-int_sums(const Window *w, const RaWindowSpec *spec, int m)
+static inline void *
+int_sums_column(const Window *w, const RaWindowSpec *spec, int m)
 {
 	Extremum   *extrema = int_extrema(w, spec, m);
 
 	if (spec->measures[m].minmax && hinted(w->head.capacity))
 		extrema += NEXTREMA;
-	return (uint64_t *) extrema;
+	return extrema;
+}
+
+static inline Sums
+int_sums(const Window *w, const RaWindowSpec *spec, int m)
+{
+	Sums		sums = {NULL, NULL};
+
+	if (group_long_sums(w, m))
+		sums.full = int_sums_column(w, spec, m);
+	else
+		sums.parts = int_sums_column(w, spec, m);
+	return sums;
 }
 
 /* Squares take two words each, the lower one first */
 static inline uint64_t *
 int_squares(const Window *w, const RaWindowSpec *spec, int m)
 {
-	return int_sums(w, spec, m) + w->head.capacity + 1;
+	return (uint64_t *) int_sums_column(w, spec, m) +
+		sums_size((uint64_t) w->head.capacity + 1, group_long_sums(w, m)) / sizeof(uint64_t);
 }
 
 static inline IntBlock *
@@ -446,6 +508,61 @@ states_get(const States *states, uint32_t p)
 	return RA_VALUE_FINITE;
 }
 
+/* Prefix sums */
+
+static inline uint64_t
+sums_get(Sums sums, uint32_t p)
+{
+	const SumPart *part;
+
+	if (sums.full)
+		return sums.full[p];
+	part = sums.parts + p / PART;
+	return part->base + (uint64_t) (int64_t) part->more[p % PART];
+}
+
+/* The one at p, which those behind it in its part do not survive */
+static inline void
+sums_set(Sums sums, uint32_t p, uint64_t sum)
+{
+	SumPart    *part;
+
+	if (sums.full)
+	{
+		sums.full[p] = sum;
+		return;
+	}
+	part = sums.parts + p / PART;
+	if (p % PART == 0)
+		part->base = sum;
+	part->more[p % PART] = (int32_t) (sum - part->base);
+}
+
+static inline int64_t
+part_last_value(const SumPart *part)
+{
+	return (int64_t) (part[1].base - part->base) - part->more[PART - 1];
+}
+
+static inline int64_t
+int_value(Sums sums, uint32_t p)
+{
+	const SumPart *part;
+
+	if (sums.full)
+		return (int64_t) (sums.full[p + 1] - sums.full[p]);
+	part = sums.parts + p / PART;
+	if (p % PART < PART - 1)
+		return part->more[p % PART + 1] - part->more[p % PART];
+	return part_last_value(part);
+}
+
+static inline bool
+is_short(int64_t i)
+{
+	return i >= -MAX_SHORT && i <= MAX_SHORT;
+}
+
 /* Small arithmetic */
 
 static inline uint64_t
@@ -471,12 +588,6 @@ store128(uint64_t *pair, ra_uint128 value)
 {
 	pair[0] = (uint64_t) value;
 	pair[1] = (uint64_t) (value >> 64);
-}
-
-static inline int64_t
-int_value(const uint64_t *sums, uint32_t p)
-{
-	return (int64_t) (sums[p + 1] - sums[p]);
 }
 
 /* The smaller of two as min(float8) finds it: NaN greatest, the later of equals */
@@ -599,15 +710,31 @@ float_block_add(FloatBlock *block, double f)
 /* Add the members of word k */
 
 static inline void
-int_block_add_slots(IntBlock *block, const uint64_t *sums, uint32_t k, uint64_t members)
+int_block_add_slots(IntBlock *block, Sums sums, uint32_t k, uint64_t members)
 {
-	sums += (size_t) k * BLOCK;
-	if (members == ALL)
-		for (uint32_t i = 0; i < BLOCK; i++)
-			int_block_add(block, int_value(sums, i));
-	else
+	const SumPart *part;
+
+	if (sums.full)
+	{
 		for (; members; members &= members - 1)
-			int_block_add(block, int_value(sums, (uint32_t) __builtin_ctzll(members)));
+			int_block_add(block, int_value(sums, k * BLOCK + (uint32_t) __builtin_ctzll(members)));
+		return;
+	}
+	part = sums.parts + k * (BLOCK / PART);
+	for (; members; members >>= PART, part++)
+	{
+		uint32_t	here = members & ((1 << PART) - 1);
+
+		if (here >> (PART - 1))
+			int_block_add(block, part_last_value(part));
+		here &= (1 << (PART - 1)) - 1;
+		for (; here; here &= here - 1)
+		{
+			int			i = __builtin_ctz(here);
+
+			int_block_add(block, part->more[i + 1] - part->more[i]);
+		}
+	}
 }
 
 static inline void
@@ -622,6 +749,9 @@ float_block_add_slots(FloatBlock *block, const double *values, uint32_t k, uint6
 			float_block_add(block, values[__builtin_ctzll(members)]);
 }
 
+extern void ra_window_sums_insert(Sums sums, uint32_t p, uint32_t end, int64_t i);
+extern void ra_window_sums_delete(Sums sums, uint32_t p, uint32_t end);
+extern void ra_window_sums_move(Sums to, Sums from, uint32_t start, uint32_t end);
 extern void ra_window_fetch(const Window *w, const RaWindowSpec *spec, int m, uint32_t p,
 							RaValue *value);
 extern uint32_t ra_window_bound_from(const Window *w, uint32_t guess, int64_t time);

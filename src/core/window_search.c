@@ -20,7 +20,7 @@ typedef uint16_t Lanes16 __attribute__((vector_size(16)));
 
 static uint32_t hashes_find_last(Hashes hashes, uint32_t p, uint32_t q, uint64_t hash);
 static bool extremum_holds(const Extremum *known, bool max, uint32_t p, uint32_t q);
-static void extremum_extend(Extremum *known, const uint64_t *sums, const States *states,
+static void extremum_extend(Extremum *known, Sums sums, const States *states,
 							uint32_t p, uint32_t q);
 static void extremum_find(Extremum *known, const Window *w, const RaWindowSpec *spec, int m,
 						  bool max, uint32_t p, uint32_t q);
@@ -147,6 +147,30 @@ ra_window_time(const RaWindow *window, uint32_t i)
  * Hashes
  */
 
+/* Is one of n values, 32 or 8 of them, the wanted one? */
+static inline bool
+lanes_hold(const uint16_t *low, uint32_t n, Lanes16 wanted)
+{
+	Lanes16		match;
+	uint64_t	any[2];
+
+	if (n == 32)
+	{
+		Lanes16		a[4];
+
+		memcpy(a, low, sizeof(a));
+		match = (Lanes16) (a[0] == wanted) | (Lanes16) (a[1] == wanted) |
+			(Lanes16) (a[2] == wanted) | (Lanes16) (a[3] == wanted);
+	}
+	else
+	{
+		memcpy(&match, low, sizeof(match));
+		match = (Lanes16) (match == wanted);
+	}
+	memcpy(any, &match, sizeof(any));
+	return (any[0] | any[1]) != 0;
+}
+
 /* The last slot in [p, q) with that hash, or NOWHERE */
 static uint32_t
 hashes_find_last(Hashes hashes, uint32_t p, uint32_t q, uint64_t hash)
@@ -157,24 +181,8 @@ hashes_find_last(Hashes hashes, uint32_t p, uint32_t q, uint64_t hash)
 	while (q - p >= 8)
 	{
 		uint32_t	n = q - p >= 32 ? 32 : 8;
-		Lanes16		match;
-		uint64_t	any[2];
 
-		if (n == 32)
-		{
-			Lanes16		a[4];
-
-			memcpy(a, hashes.low + q - 32, sizeof(a));
-			match = (Lanes16) (a[0] == wanted) | (Lanes16) (a[1] == wanted) |
-				(Lanes16) (a[2] == wanted) | (Lanes16) (a[3] == wanted);
-		}
-		else
-		{
-			memcpy(&match, hashes.low + q - 8, sizeof(match));
-			match = (Lanes16) (match == wanted);
-		}
-		memcpy(any, &match, sizeof(any));
-		if (any[0] | any[1])
+		if (lanes_hold(hashes.low + q - n, n, wanted))
 		{
 			for (uint32_t r = q; r-- > q - n;)
 				if (hashes.low[r] == (uint16_t) hash && hashes_get(hashes, r) == hash)
@@ -213,21 +221,12 @@ ra_window_find_hash_from(const Window *w, const RaWindowSpec *spec, int m, uint3
 
 	while (p < q)
 	{
-		uint32_t	n = q - p < 8 ? q - p : 8;
+		uint32_t	n = q - p >= 32 ? 32 : q - p >= 8 ? 8 : q - p;
 
-		if (n == 8)
+		if (n >= 8 && !lanes_hold(hashes.low + p, n, wanted))
 		{
-			Lanes16		match;
-			uint64_t	any[2];
-
-			memcpy(&match, hashes.low + p, sizeof(match));
-			match = (Lanes16) (match == wanted);
-			memcpy(any, &match, sizeof(any));
-			if ((any[0] | any[1]) == 0)
-			{
-				p += 8;
-				continue;
-			}
+			p += n;
+			continue;
 		}
 		for (; n > 0; n--, p++)
 			if (hashes.low[p] == (uint16_t) hash && hashes_get(hashes, p) == hash &&
@@ -286,8 +285,7 @@ ra_window_note_extremum(RaWindow *window, const RaWindowSpec *spec, int m, int n
 
 /* Take the slots [p, q), behind what is known, into account */
 static void
-extremum_extend(Extremum *known, const uint64_t *sums, const States *states, uint32_t p,
-				uint32_t q)
+extremum_extend(Extremum *known, Sums sums, const States *states, uint32_t p, uint32_t q)
 {
 	for (uint32_t k = p / BLOCK; k * BLOCK < q && p < q; k++)
 	{
@@ -312,7 +310,7 @@ static void
 extremum_find(Extremum *known, const Window *w, const RaWindowSpec *spec, int m, bool max,
 			  uint32_t p, uint32_t q)
 {
-	const uint64_t *sums = int_sums(w, spec, m);
+	Sums		sums = int_sums(w, spec, m);
 	const IntBlock *blocks = int_blocks(w, spec, m);
 	States		states = group_states(w, spec, m);
 	uint32_t	in_block = NOWHERE;
@@ -405,6 +403,18 @@ fetch(const void *p)
 	__builtin_prefetch(p);
 }
 
+static inline void
+fetch_sum(Sums sums, uint32_t p)
+{
+	if (sums.full)
+		fetch(sums.full + p);
+	else
+	{
+		fetch(&sums.parts[p / PART].base);
+		fetch(&sums.parts[p / PART].more[p % PART]);
+	}
+}
+
 void
 ra_window_prefetch(const RaWindow *window, const RaWindowSpec *spec, bool ranges)
 {
@@ -440,7 +450,7 @@ ra_window_prefetch(const RaWindow *window, const RaWindowSpec *spec, bool ranges
 	for (int m = 0; m < spec->nmeasures; m++)
 	{
 		const RaMeasureSpec *measure = &spec->measures[m];
-		const uint64_t *sums;
+		Sums		sums;
 
 		if (!measure->always)
 		{
@@ -466,9 +476,9 @@ ra_window_prefetch(const RaWindow *window, const RaWindowSpec *spec, bool ranges
 					fetch(int_blocks(w, spec, m) + here / BLOCK);
 				}
 				sums = int_sums(w, spec, m);
-				fetch(sums + here);
+				fetch_sum(sums, here);
 				for (int k = 0; k < nedges; k++)
-					fetch(sums + edges[k]);
+					fetch_sum(sums, edges[k]);
 				break;
 			case RA_MEASURE_HASH:
 				{

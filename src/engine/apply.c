@@ -729,8 +729,8 @@ apply_add(RaStream *stream, int n, RaEntityId id, const RaRow *row, const RaValu
 
 		if (too_large || result == RA_WINDOW_RANGE)
 		{
-			Size		size = ra_window_size(&entity->spec, 0, 0);
-			RaWindow   *empty = ra_window_init(palloc(size), &entity->spec, 0, 0, PG_INT64_MIN);
+			Size		size = ra_window_size(&entity->spec, 0, 0, 0);
+			RaWindow   *empty = ra_window_init(palloc(size), &entity->spec, 0, 0, 0, PG_INT64_MIN);
 
 			if (!ra_cache_put(instance, id.hash, empty, true))
 				ra_cache_drop(instance, id.hash);
@@ -741,9 +741,7 @@ apply_add(RaStream *stream, int n, RaEntityId id, const RaRow *row, const RaValu
 			break;
 		/* an event dated in the future must not expire what is current */
 		newest = Min(Min(newest, GetCurrentTimestamp()), oldest_scored);
-		if (!ra_cache_grow(instance, id.hash, &entity->spec,
-						   ra_window_event_bytes(&entity->spec, &event),
-						   rebuild_from(entity, newest)))
+		if (!ra_cache_grow(instance, id.hash, &entity->spec, &event, rebuild_from(entity, newest)))
 			break;
 	}
 
@@ -768,15 +766,16 @@ local_add(RaStream *stream, LocalWindow *local, const RaEvent *event)
 		RaWindow   *window = local->window;
 		uint32		capacity = window->count + Max(window->count / 2, 8);
 		uint32		bytes = window->bytes_used * 2 + ra_window_event_bytes(spec, event) * 4;
-		Size		size = ra_window_size(spec, capacity, bytes);
+		uint64		long_sums = ra_window_long_sums(window, spec, event);
+		Size		size = ra_window_size(spec, long_sums, capacity, bytes);
 		MemoryContext old = MemoryContextSwitchTo(locals_cxt);
 
 		if (size == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 					 errmsg("an entity of stream \"%s\" has too many events", stream->rs->name)));
-		local->window = ra_window_init(palloc_extended(size, MCXT_ALLOC_HUGE), spec, capacity,
-									   bytes, window->complete_from);
+		local->window = ra_window_init(palloc_extended(size, MCXT_ALLOC_HUGE), spec, long_sums,
+									   capacity, bytes, window->complete_from);
 		ra_window_copy(local->window, window, spec);
 		pfree(window);
 		result = ra_window_add(local->window, spec, event);

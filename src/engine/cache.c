@@ -453,15 +453,17 @@ entry_link(RaInstance instance, dsa_pointer made)
 
 bool
 ra_cache_grow(RaInstance instance, RaEntityHash hash, const RaWindowSpec *spec,
-			  uint32 bytes, int64 horizon)
+			  const RaEvent *event, int64 horizon)
 {
 	uint32		chain = chain_of(instance, hash);
 	dsa_pointer self,
 				prev;
 	CacheEntry *entry;
 	RaWindow   *window;
+	uint32		bytes = ra_window_event_bytes(spec, event);
 	uint32		capacity;
 	uint32		bytes_capacity;
+	uint64		long_sums;
 	Size		window_size;
 
 	/*
@@ -482,9 +484,10 @@ ra_cache_grow(RaInstance instance, RaEntityHash hash, const RaWindowSpec *spec,
 	capacity = window->count + Max(window->count / 8, 4);
 	bytes_capacity = window->bytes_used > 0 || bytes > 0
 		? window->bytes_used + Max(window->bytes_used / 4, 64) + bytes : 0;
+	long_sums = ra_window_long_sums(window, spec, event);
 	LWLockRelease(chain_lock(chain));
 
-	window_size = ra_window_size(spec, capacity, bytes_capacity);
+	window_size = ra_window_size(spec, long_sums, capacity, bytes_capacity);
 	if (window_size > 0)
 	{
 		dsa_pointer made = entry_make(instance, hash, window_size, false);
@@ -492,7 +495,7 @@ ra_cache_grow(RaInstance instance, RaEntityHash hash, const RaWindowSpec *spec,
 		if (DsaPointerIsValid(made))
 		{
 			RaWindow   *bigger = ra_window_init(ENTRY_WINDOW(dsa_get_address(area, made)), spec,
-												capacity, bytes_capacity, PG_INT64_MIN);
+												long_sums, capacity, bytes_capacity, PG_INT64_MIN);
 
 			/* to make room for it may have evicted the window itself */
 			LWLockAcquire(chain_lock(chain), LW_SHARED);

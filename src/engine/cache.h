@@ -77,9 +77,9 @@ extern void ra_cache_prefetch_window(RaInstance instance, RaEntityHash hash,
  */
 extern bool ra_cache_put(RaInstance instance, RaEntityHash hash, const RaWindow *window, bool wide);
 
-/* Replace the entity's window by one with more room; false: no room, dropped */
+/* Replace the entity's window by one with room for the event; false: no room, dropped */
 extern bool ra_cache_grow(RaInstance instance, RaEntityHash hash, const RaWindowSpec *spec,
-						  uint32 bytes, int64 horizon);
+						  const RaEvent *event, int64 horizon);
 extern void ra_cache_drop(RaInstance instance, RaEntityHash hash);
 
 /* Windows larger than this are not cached (bytes) */

@@ -104,8 +104,8 @@ ra_rebuild(RaRuleSet *rs, int entity_no, int n, RaRebuild *rebuilds, int64 upper
 
 		for (k = 0; k < count; k++)
 		{
-			part[k].window = ra_window_init(palloc(ra_window_size(&entity->spec, 4, 0)),
-											&entity->spec, 4, 0, part[k].lower);
+			part[k].window = ra_window_init(palloc(ra_window_size(&entity->spec, 0, 4, 0)),
+											&entity->spec, 0, 4, 0, part[k].lower);
 			part[k].wide = false;
 		}
 
@@ -154,8 +154,8 @@ ra_rebuild(RaRuleSet *rs, int entity_no, int n, RaRebuild *rebuilds, int64 upper
 		for (k = 0; k < count; k++)
 		{
 			if (part[k].wide)
-				part[k].window = ra_window_init(palloc(ra_window_size(&entity->spec, 0, 0)),
-												&entity->spec, 0, 0, part[k].lower);
+				part[k].window = ra_window_init(palloc(ra_window_size(&entity->spec, 0, 0, 0)),
+												&entity->spec, 0, 0, 0, part[k].lower);
 		}
 	}
 }
@@ -887,15 +887,16 @@ window_append(RaRebuild *rebuild, RaEntity *entity, const RaEvent *event)
 		bytes = window->bytes_used * 2 + bytes * 4;
 	{
 		uint32		capacity = Max(window->count + window->count / 2, 8);
-		Size		size = ra_window_size(&entity->spec, capacity, bytes);
+		uint64		long_sums = ra_window_long_sums(window, &entity->spec, event);
+		Size		size = ra_window_size(&entity->spec, long_sums, capacity, bytes);
 
 		if (size == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 					 errmsg("an entity of \"%s\" has too many events", entity->label),
 					 errhint("Use shorter windows, or a more selective entity.")));
-		bigger = ra_window_init(palloc_extended(size, MCXT_ALLOC_HUGE), &entity->spec, capacity,
-								bytes, window->complete_from);
+		bigger = ra_window_init(palloc_extended(size, MCXT_ALLOC_HUGE), &entity->spec, long_sums,
+								capacity, bytes, window->complete_from);
 	}
 	ra_window_copy(bigger, window, &entity->spec);
 	pfree(window);

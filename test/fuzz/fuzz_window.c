@@ -26,6 +26,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	model.max_count = 150;
 	model.nvalues = bits & 1 ? 5 : 200;
 	model.huge = (bits >> 1) & 1;
+	model.edge = (bits >> 3) & 1;
 
 	/* some inputs begin with a window that has blocks */
 	if (bits & 4)

@@ -270,6 +270,30 @@ reading(void **state)
 	assert_false(ask(0, (RaPaxosRequest) {RA_PAXOS_PROMISE, {9, 0}, RA_PAXOS_NONE}).granted);
 }
 
+/* Who has no wish finishes what others have begun, and proposes nothing */
+static void
+reader_makes_an_attempt(void **state)
+{
+	RaPaxosProposer p;
+	RaPaxosRequest request;
+
+	(void) state;
+	ra_paxos_proposer_init(&p, 3, RA_PAXOS_NONE);
+	ra_paxos_attempt(&p, 5, &request);
+	assert_int_equal(round_trip(&p, &request, 0, 1), RA_PAXOS_DONE);
+	assert_int_equal(p.value, RA_PAXOS_NONE);
+	assert_int_equal(acceptors[0].accepted.counter, -1);
+
+	assert_true(ask(2, (RaPaxosRequest) {RA_PAXOS_ACCEPT, {0, 0}, RA_PAXOS_COMMIT}).granted);
+	ra_paxos_proposer_init(&p, 3, RA_PAXOS_NONE);
+	p.highest = 1;
+	ra_paxos_attempt(&p, 6, &request);
+	assert_int_equal(round_trip(&p, &request, 1, 2), RA_PAXOS_SEND);
+	assert_int_equal(request.value, RA_PAXOS_COMMIT);
+	assert_int_equal(round_trip(&p, &request, 1, 2), RA_PAXOS_DONE);
+	assert_int_equal(p.value, RA_PAXOS_COMMIT);
+}
+
 int
 main(void)
 {
@@ -284,6 +308,7 @@ main(void)
 		cmocka_unit_test_setup(late_and_repeated_answers, setup),
 		cmocka_unit_test_setup(acceptors_that_are_down, setup),
 		cmocka_unit_test_setup(reading, setup),
+		cmocka_unit_test_setup(reader_makes_an_attempt, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -222,7 +222,10 @@ attempt(World *w, int who)
 	if (proposer->p.wish == RA_PAXOS_NONE)
 	{
 		proposer->chosen_before = w->chosen != RA_PAXOS_NONE;
-		ra_paxos_read(&proposer->p, ++w->readings, &request);
+		if (draw(w, 2) == 0)
+			ra_paxos_read(&proposer->p, ++w->readings, &request);
+		else
+			ra_paxos_attempt(&proposer->p, who, &request);
 	}
 	else
 		ra_paxos_attempt(&proposer->p, who, &request);
@@ -328,6 +331,9 @@ one_step(World *w)
 {
 	uint32_t	what = draw(w, 100);
 
+	/* what only shows when a proposer starts anew again and again */
+	uint32_t	restarts = w->mistake == PROMISED_TWICE ? 3 : 1;
+
 	w->step++;
 	for (int i = 0; i < PROPOSERS; i++)
 	{
@@ -355,9 +361,9 @@ one_step(World *w)
 
 		w->memory[i] = w->disk[i];
 	}
-	else if (!w->calm && what < 5)
+	else if (!w->calm && what < 2 + 3 * restarts)
 		w->proposers[draw(w, PROPOSERS)].up = false;
-	else if (!w->calm && what < 10)
+	else if (!w->calm && what < 2 + 8 * restarts)
 	{
 		int			i = (int) draw(w, PROPOSERS);
 

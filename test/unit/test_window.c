@@ -15,6 +15,7 @@
 #define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 
 #define SUM_MAX ((INT64_C(1) << 62) - 1)
+#define SHORT_MAX MODEL_MAX_SHORT
 
 /* One measure; its flags may be changed */
 static RaWindowSpec
@@ -32,10 +33,16 @@ one_measure(RaMeasureKind kind)
 }
 
 static RaWindow *
+new_window_of(const RaWindowSpec *spec, uint64_t long_sums, uint32_t capacity, uint32_t bytes)
+{
+	return ra_window_init(malloc(ra_window_size(spec, long_sums, capacity, bytes)), spec, long_sums,
+						  capacity, bytes, INT64_MIN);
+}
+
+static RaWindow *
 new_window(const RaWindowSpec *spec, uint32_t capacity, uint32_t bytes)
 {
-	return ra_window_init(malloc(ra_window_size(spec, capacity, bytes)), spec, capacity, bytes,
-						  INT64_MIN);
+	return new_window_of(spec, 0, capacity, bytes);
 }
 
 static RaWindowResult
@@ -128,7 +135,7 @@ static void
 sums_cannot_overflow_and_shrink_again(void **state)
 {
 	RaWindowSpec spec = one_measure(RA_MEASURE_INT);
-	RaWindow   *w = new_window(&spec, 8, 0);
+	RaWindow   *w = new_window_of(&spec, 1, 8, 0);
 	RaAggregate result;
 
 	(void) state;
@@ -156,7 +163,7 @@ static void
 self_may_take_a_sum_beyond_64_bits(void **state)
 {
 	RaWindowSpec spec = one_measure(RA_MEASURE_INT);
-	RaWindow   *w = new_window(&spec, 8, 0);
+	RaWindow   *w = new_window_of(&spec, 1, 8, 0);
 	RaValue		self = {.state = RA_VALUE_FINITE,.v.i = INT64_MIN};
 	RaAggregate result;
 
@@ -177,7 +184,7 @@ without_sums_any_integer_fits(void **state)
 
 	(void) state;
 	spec.measures[0].sum = spec.measures[0].sumsq = false;
-	w = new_window(&spec, 8, 0);
+	w = new_window_of(&spec, 1, 8, 0);
 	for (int i = 0; i < 6; i++)
 		assert_int_equal(add_int(w, &spec, i, 1, i % 2 ? INT64_MAX - i : INT64_MIN + i), RA_WINDOW_OK);
 	for (int i = 0; i < 6; i++)
@@ -185,6 +192,125 @@ without_sums_any_integer_fits(void **state)
 	ra_window_aggregate(w, &spec, 0, 0, 6, NULL, RA_WANT_MIN | RA_WANT_MAX, &result);
 	assert_true(result.min == INT64_MIN && result.max == INT64_MAX - 1);
 	free(w);
+}
+
+/* Add one that needs long sums; returns the window that took its place */
+static RaWindow *
+add_large(RaWindow *w, const RaWindowSpec *spec, int64_t time, uint64_t key, int64_t i)
+{
+	RaValue		value = {.state = RA_VALUE_FINITE,.v.i = i};
+	RaEvent		event = {time, key, &value};
+	RaWindow   *larger = new_window_of(spec, 1, w->capacity, 0);
+	uint32_t	count = w->count;
+
+	assert_int_equal(add_int(w, spec, time, key, i), RA_WINDOW_FULL);
+	assert_int_equal(w->count, count);
+	assert_true(ra_window_long_sums(w, spec, &event) == 1);
+	ra_window_copy(larger, w, spec);
+	free(w);
+	assert_true(add_int(larger, spec, time, key, i) <= RA_WINDOW_REPLACED);
+	return larger;
+}
+
+static ra_int128
+sum_of(const RaWindow *w, const RaWindowSpec *spec, uint32_t lo, uint32_t hi)
+{
+	RaAggregate result;
+
+	ra_window_aggregate(w, spec, 0, lo, hi, NULL, RA_WANT_SUM, &result);
+	return result.sum;
+}
+
+static void
+a_large_value_makes_sums_long_and_going_short_again(void **state)
+{
+	static const int64_t large[] = {SHORT_MAX + 1, -SHORT_MAX - 1, SUM_MAX / 4, -SUM_MAX / 4};
+	RaWindowSpec spec = one_measure(RA_MEASURE_INT);
+
+	(void) state;
+	for (size_t k = 0; k < LENGTH(large); k++)
+	{
+		RaWindow   *w = new_window(&spec, 50, 0);
+		RaWindow   *again;
+		RaValue		value = {.state = RA_VALUE_FINITE,.v.i = -SHORT_MAX};
+		RaEvent		event = {41, 1, &value};
+
+		for (int i = 0; i < 40; i++)
+			assert_int_equal(add_int(w, &spec, i, 1, i == 1 ? -SHORT_MAX : SHORT_MAX), RA_WINDOW_OK);
+		assert_true(sum_of(w, &spec, 0, 40) == (ra_int128) SHORT_MAX * 38);
+
+		/* in place of another one, among others, behind them */
+		w = add_large(w, &spec, 20, 1, large[k]);
+		assert_int_equal(add_int(w, &spec, 20, 2, large[k]), RA_WINDOW_OK);
+		assert_true(sum_of(w, &spec, 0, 41) == (ra_int128) SHORT_MAX * 37 + 2 * (ra_int128) large[k]);
+		assert_true(value_at(w, &spec, 20) == large[k] && value_at(w, &spec, 21) == large[k]);
+
+		/* as soon as all such have gone, it may be short */
+		assert_true(ra_window_remove(w, &spec, 20, 2));
+		assert_true(ra_window_long_sums(w, &spec, &event) == 1);
+		assert_true(ra_window_remove(w, &spec, 20, 1));
+		assert_true(ra_window_long_sums(w, &spec, &event) == 0);
+		again = new_window(&spec, 41, 0);
+		ra_window_copy(again, w, &spec);
+		assert_int_equal(add_int(again, &spec, 41, 1, -SHORT_MAX), RA_WINDOW_OK);
+		for (uint32_t i = 0; i < 40; i++)
+			assert_true(value_at(again, &spec, i) == (i == 1 || i == 39 ? -SHORT_MAX : SHORT_MAX));
+		assert_true(sum_of(again, &spec, 0, 40) == (ra_int128) SHORT_MAX * 36);
+		free(w);
+		free(again);
+	}
+}
+
+/* NULL and NaN are no large values, whatever stands beside them */
+static void
+only_values_that_count_make_sums_long(void **state)
+{
+	RaWindowSpec spec = one_measure(RA_MEASURE_INT);
+	RaWindow   *w;
+	RaValue		value = {.state = RA_VALUE_NONE,.v.i = INT64_MAX};
+	RaEvent		event = {0, 1, &value};
+
+	(void) state;
+	spec.measures[0].special = true;
+	w = new_window(&spec, 8, 0);
+	assert_int_equal(ra_window_add(w, &spec, &event), RA_WINDOW_OK);
+	value.state = RA_VALUE_NAN;
+	event.time = 1;
+	assert_int_equal(ra_window_add(w, &spec, &event), RA_WINDOW_OK);
+	assert_true(ra_window_long_sums(w, &spec, &event) == 0);
+	assert_true(sum_of(w, &spec, 0, 2) == 0);
+	free(w);
+}
+
+/* Wherever the largest short values begin and end: late, gone, trimmed, moved */
+static void
+short_sums_hold_their_largest_values_everywhere(void **state)
+{
+	RaWindowSpec spec = one_measure(RA_MEASURE_INT);
+
+	(void) state;
+	for (int sign = -1; sign <= 1; sign += 2)
+		for (int64_t shift = 0; shift < 40; shift++)
+		{
+			RaWindow   *w = new_window(&spec, 100, 0);
+			int64_t		value = sign * SHORT_MAX;
+
+			for (int64_t time = 0; time < 100; time++)
+				assert_int_equal(add_int(w, &spec, time * 2, 1, value), RA_WINDOW_OK);
+			ra_window_trim(w, &spec, 2 * (10 + shift) - 1);
+			assert_int_equal(add_int(w, &spec, 201, 1, value), RA_WINDOW_OK);	/* moves all */
+			assert_int_equal(w->count, 91 - shift);
+			assert_int_equal(add_int(w, &spec, 2 * (10 + shift) + 1, 1, -value), RA_WINDOW_OK);
+			assert_true(ra_window_remove(w, &spec, 2 * (10 + shift) + 2, 1));
+			for (uint32_t lo = 0; lo <= w->count; lo++)
+				for (uint32_t hi = lo; hi <= w->count; hi++)
+				{
+					int64_t		n = (int64_t) hi - lo - (lo < 2 && hi >= 2 ? 2 : 0);
+
+					assert_true(sum_of(w, &spec, lo, hi) == (ra_int128) value * n);
+				}
+			free(w);
+		}
 }
 
 static void
@@ -423,8 +549,10 @@ windows_are_compact(void **state)
 	spec.measures[2].kind = RA_MEASURE_HASH;
 	for (int m = 0; m < 3; m++)
 		spec.measures[m].always = true;
-	assert_in_range(ra_window_size(&spec, 10000, 0), 0, 10000 * 32 + 150);
-	assert_in_range(ra_window_size(&spec, 10, 0), 0, 10 * 32 + 100);
+	assert_in_range(ra_window_size(&spec, 0, 10000, 0), 0, 10000 * 57 / 2 + 200);
+	assert_in_range(ra_window_size(&spec, 0, 10, 0), 0, 10 * 57 / 2 + 120);
+	assert_in_range(ra_window_size(&spec, 2, 10000, 0), 0, 10000 * 32 + 150);
+	assert_in_range(ra_window_size(&spec, 2, 10, 0), 0, 10 * 32 + 100);
 
 	/* one with everything */
 	spec.nmeasures = RA_MAX_MEASURES;
@@ -434,11 +562,11 @@ windows_are_compact(void **state)
 		spec.measures[m].kind = RA_MEASURE_INT;
 		spec.measures[m].always = false;
 	}
-	assert_true(ra_window_size(&spec, 1000, 1000) > 0);
-	assert_int_equal(ra_window_size(&spec, UINT32_MAX, UINT32_MAX), 0);
-	assert_int_equal(ra_window_size(&spec, 0, UINT32_MAX), 0);
-	assert_int_equal(ra_window_size(&spec, UINT32_MAX, 0), 0);
-	assert_true(ra_window_size(&spec, 0, 1 << 29) > 0);
+	assert_true(ra_window_size(&spec, 0, 1000, 1000) > 0);
+	assert_int_equal(ra_window_size(&spec, 0, UINT32_MAX, UINT32_MAX), 0);
+	assert_int_equal(ra_window_size(&spec, 0, 0, UINT32_MAX), 0);
+	assert_int_equal(ra_window_size(&spec, 0, UINT32_MAX, 0), 0);
+	assert_true(ra_window_size(&spec, 0, 0, 1 << 29) > 0);
 }
 
 /* Bits of sum(), var_pop(), min() and max() over float8 in PostgreSQL 15 */
@@ -556,6 +684,7 @@ random_operations_agree_with_the_model(void **state)
 		model.max_count = seed % 4 ? 40 : 300;
 		model.nvalues = 1 + (int) draw_below(&source, 300);
 		model.huge = seed % 3 == 0;
+		model.edge = seed % 5 < 2;
 		for (int step = 0; step < (seed % 4 ? 400 : 900); step++)
 		{
 			model_step(&model, &source);
@@ -592,7 +721,7 @@ large_windows_agree_with_the_model(void **state)
 
 		if (ra_window_add(model.window, &spec, &event) == RA_WINDOW_FULL)
 		{
-			model_copy(&model, 66100, 0);
+			model_copy(&model, 66100, 0, 0);
 			assert_int_equal(ra_window_add(model.window, &spec, &event), RA_WINDOW_OK);
 		}
 		if (model.count == model.room)
@@ -619,7 +748,7 @@ large_windows_agree_with_the_model(void **state)
 		if (round == 1)
 		{
 			model_trim(&model, 3000);
-			model_copy(&model, 65535, 0);
+			model_copy(&model, 65535, 0, 0);
 		}
 	}
 	model_free(&model);
@@ -635,6 +764,9 @@ main(void)
 		cmocka_unit_test(sums_cannot_overflow_and_shrink_again),
 		cmocka_unit_test(self_may_take_a_sum_beyond_64_bits),
 		cmocka_unit_test(without_sums_any_integer_fits),
+		cmocka_unit_test(a_large_value_makes_sums_long_and_going_short_again),
+		cmocka_unit_test(only_values_that_count_make_sums_long),
+		cmocka_unit_test(short_sums_hold_their_largest_values_everywhere),
 		cmocka_unit_test(events_before_the_window_are_refused),
 		cmocka_unit_test(a_full_window_grows_by_copying),
 		cmocka_unit_test(a_sliding_window_needs_little_room),

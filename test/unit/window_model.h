@@ -28,6 +28,7 @@
 
 #define MODEL_MEASURES	8
 #define MODEL_MAX_BYTES	300
+#define MODEL_MAX_SHORT	143165576	/* what sums that are not long can take */
 
 typedef struct Source
 {
@@ -56,6 +57,8 @@ typedef struct Model
 	uint32_t	max_count;
 	int			nvalues;		/* distinct values to draw from, about */
 	bool		huge;			/* integers near the limits as well */
+	bool		edge;			/* most integers as large as short sums can take */
+	uint64_t	long_sums;		/* what the window was made with */
 } Model;
 
 /*
@@ -117,7 +120,8 @@ draw_value(Source *source, const Model *model, const RaMeasureSpec *measure)
 {
 	static const int64_t integers[] = {
 		INT64_MAX, INT64_MIN, INT64_MIN + 1, (INT64_C(1) << 62) - 1, -(INT64_C(1) << 62),
-		INT64_C(1) << 61, -(INT64_C(1) << 61), INT64_C(1) << 60
+		INT64_C(1) << 61, -(INT64_C(1) << 61), INT64_C(1) << 60,
+		MODEL_MAX_SHORT, -MODEL_MAX_SHORT, MODEL_MAX_SHORT + 1, -MODEL_MAX_SHORT - 1
 	};
 	static const double doubles[] = {
 		0.0, -0.0, 1.0, -1.0, 0.1, 1e300, -1e300, 1e-300, 1e16, 3.5, 5e-324
@@ -145,7 +149,9 @@ draw_value(Source *source, const Model *model, const RaMeasureSpec *measure)
 				value.v.i = 0;
 			}
 			else if (model->huge && bits >= 44)
-				value.v.i = integers[which % 8];
+				value.v.i = integers[which % 12];
+			else if (model->edge && bits >= 24)
+				value.v.i = which % 8 ? MODEL_MAX_SHORT : -MODEL_MAX_SHORT;
 			break;
 		case RA_MEASURE_FLOAT:
 			value.v.f = doubles[which % 11];
@@ -193,13 +199,14 @@ free_values(const Model *model, RaValue *values)
 static RaWindow *
 model_new_window(const Model *model, uint32_t capacity, uint32_t bytes)
 {
-	size_t		size = ra_window_size(&model->spec, capacity, bytes);
+	size_t		size = ra_window_size(&model->spec, model->long_sums, capacity, bytes);
 	void	   *mem;
 
 	CHECK(size > 0 && size % 8 == 0);
 	mem = malloc(size);
 	memset(mem, 0x5a, size);
-	return ra_window_init(mem, &model->spec, capacity, bytes, model->complete_from);
+	return ra_window_init(mem, &model->spec, model->long_sums, capacity, bytes,
+						  model->complete_from);
 }
 
 static void
@@ -222,12 +229,35 @@ model_free(Model *model)
 	free(model->window);
 }
 
-/* Replace the window with a copy of it, as its users do to grow or compact */
+/* The measures whose sums that event, and if "held" those held, need long */
+static uint64_t
+model_long_sums(const Model *model, const ModelEvent *event, bool held)
+{
+	uint64_t	long_sums = 0;
+
+	for (int m = 0; m < model->spec.nmeasures; m++)
+		for (uint32_t i = held ? 0 : model->count; i <= model->count; i++)
+		{
+			const ModelEvent *each = i < model->count ? &model->events[i] : event;
+
+			if (each && model->spec.measures[m].kind == RA_MEASURE_INT &&
+				each->values[m].state == RA_VALUE_FINITE &&
+				(each->values[m].v.i > MODEL_MAX_SHORT || each->values[m].v.i < -MODEL_MAX_SHORT))
+				long_sums |= UINT64_C(1) << m;
+		}
+	return long_sums;
+}
+
+/*
+ * Replace the window with a copy of it, as its users do to grow or compact; more
+ * sums than have to be may be long.
+ */
 static void
-model_copy(Model *model, uint32_t capacity, uint32_t bytes)
+model_copy(Model *model, uint32_t capacity, uint32_t bytes, uint64_t long_sums)
 {
 	RaWindow   *window;
 
+	model->long_sums = model_long_sums(model, NULL, true) | long_sums;
 	model->complete_from--;		/* the copy takes it from the source */
 	window = model_new_window(model, capacity, bytes);
 	model->complete_from++;
@@ -309,6 +339,7 @@ model_add(Model *model, Source *source, ModelEvent *event)
 	RaEvent		arg = {event->time, event->key, event->values};
 	int64_t		replaced = model_find(model, event->time, event->key);
 	uint32_t	bytes = ra_window_event_bytes(&model->spec, &arg);
+	uint64_t	long_sums = model_long_sums(model, event, true);
 	RaWindowResult result = ra_window_add(model->window, &model->spec, &arg);
 	uint32_t	i;
 
@@ -317,9 +348,11 @@ model_add(Model *model, Source *source, ModelEvent *event)
 		const RaWindow *w = model->window;
 
 		CHECK((replaced < 0 && w->count >= w->capacity - w->capacity / 16) ||
-			  w->bytes_used + bytes > w->bytes_capacity);
+			  w->bytes_used + bytes > w->bytes_capacity ||
+			  (model_long_sums(model, event, false) & ~model->long_sums) != 0);
+		CHECK(ra_window_long_sums(w, &model->spec, &arg) == long_sums);
 		model_copy(model, w->count + 1 + draw_below(source, w->count + 4),
-				   w->bytes_live + bytes + draw_below(source, 100));
+				   w->bytes_live + bytes + draw_below(source, 100), long_sums);
 		result = ra_window_add(model->window, &model->spec, &arg);
 	}
 	if (event->time <= model->complete_from)
@@ -710,8 +743,12 @@ model_step(Model *model, Source *source)
 	else if (op < 62)
 		model_relocate(model);
 	else
+	{
+		uint64_t	long_sums = draw_below(source, 4) == 0 ? draw(source) : 0;
+
 		model_copy(model, model->count + draw_below(source, 80),
-				   model->window->bytes_live + draw_below(source, 80));
+				   model->window->bytes_live + draw_below(source, 80), long_sums);
+	}
 
 	if (model->count > model->max_count)
 		model_trim(model, model->events[model->count - model->max_count].time);
