@@ -410,8 +410,11 @@ fetch_sum(Sums sums, uint32_t p)
 		fetch(sums.full + p);
 	else
 	{
-		fetch(&sums.parts[p / PART].base);
-		fetch(&sums.parts[p / PART].more[p % PART]);
+		const SumPart *part = sums.parts + p / PART;
+
+		fetch(&part->more[p % PART]);
+		if (((uintptr_t) &part->more[p % PART] ^ (uintptr_t) part) >= CACHE_LINE)
+			fetch(part);
 	}
 }
 

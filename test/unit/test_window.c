@@ -239,6 +239,9 @@ a_large_value_makes_sums_long_and_going_short_again(void **state)
 			assert_int_equal(add_int(w, &spec, i, 1, i == 1 ? -SHORT_MAX : SHORT_MAX), RA_WINDOW_OK);
 		assert_true(sum_of(w, &spec, 0, 40) == (ra_int128) SHORT_MAX * 38);
 
+		/* a sum that overflows would not fit a long one either */
+		assert_int_equal(add_int(w, &spec, 20, 3, INT64_MAX), RA_WINDOW_RANGE);
+
 		/* in place of another one, among others, behind them */
 		w = add_large(w, &spec, 20, 1, large[k]);
 		assert_int_equal(add_int(w, &spec, 20, 2, large[k]), RA_WINDOW_OK);
@@ -407,6 +410,8 @@ noted_extrema_follow_their_ranges(void **state)
 		RaAggregate after;
 
 		ra_window_trim(w, &spec, i - 600);
+		if (i % 97 == 50)		/* before the last one only */
+			assert_int_equal(add_int(w, &spec, i - 2, 3, i % 2 ? 200000 : -200000), RA_WINDOW_OK);
 		assert_int_equal(add_int(w, &spec, i, 1, value), RA_WINDOW_OK);
 		if (i % 97 == 96)
 			assert_int_equal(add_int(w, &spec, i - 50, 2, i % 2 ? 100000 : -100000), RA_WINDOW_OK);
