@@ -7,6 +7,7 @@ use warnings FATAL => 'all';
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use RiskAlert;
+use Session;
 use Test::More;
 
 my ($node_a, $node_b, $node_c) = new_cluster([ 'node_a', 'node_b', 'node_c' ], init => { allows_streaming => 1 });	# one is made a standby
@@ -16,40 +17,6 @@ sub on
 {
 	my ($node, $sql, $columns) = @_;
 	return "SELECT * FROM risk_alert.on_node('$node', \$on\$$sql\$on\$) AS t ($columns)";
-}
-
-# A session that goes on after errors; what it has to say to a statement
-sub session
-{
-	my ($node, $user) = @_;
-	my $session = $node->background_psql('postgres', on_error_stop => 0,
-		$user ? (extra_params => [ '-U', $user ]) : ());
-	$session->query_safe('\set VERBOSITY verbose');
-	return $session;
-}
-
-sub answer
-{
-	my ($session, $sql) = @_;
-	$session->{stderr} = '';
-	my $out = $session->query($sql);
-	return $session->{stderr} ne '' ? $session->{stderr} : $out;
-}
-
-# Begins a statement; answer() to the next one has its outcome, too
-sub begin
-{
-	my ($session, $sql) = @_;
-	$session->{stderr} = '';
-	$session->query_until(qr/begun/, "\\echo begun\n$sql;\n");
-	return;
-}
-
-sub outcome
-{
-	my ($session) = @_;
-	my $out = $session->query('');
-	return $session->{stderr} ne '' ? $session->{stderr} : $out;
 }
 
 # Sessions of other nodes in a node, by what they do

@@ -20,27 +20,7 @@ LockCount::attack('zookeeper', sub {
 		$zk->start($server);
 	}
 
-	my $sleeper = LockCount::stop_holder($cluster->node(1));
-	wait_for { $cluster->node(0)->safe_psql('postgres', q{SELECT count(*) FROM risk_alert.nodes WHERE name = 'node_1' AND live}) == 0 }
-	'its session has expired';
-	$progress->('after it has lost its session', 1);
-	LockCount::holder_awake($cluster->node(1));
-	kill 'CONT', $sleeper;
-	wait_for { status($cluster->node(1), 'losses') >= 1 } 'the sleeper knows that it has lost its session';
-	$progress->('after it has woken up');
-
-	for (1 .. 2)
-	{
-		$proxy->cut;
-		$proxy->mend;
-		$progress->('after connections were cut');
-		LockCount::cut_release($cluster->node(2), $proxy);
-		$progress->('after a release was lost with the connection');
-	}
-	$proxy->cut;
-	wait_for { status($cluster->node(2), 'lease_ms') == 0 } 'the lease has run out';
-	$progress->('while a node is cut off', 1);
-	$proxy->mend;
+	LockCount::lose_sessions($cluster, $progress, $proxy);
 
 	$cluster->node(1)->stop('immediate');
 	$progress->('without a node', 1);

@@ -18,6 +18,7 @@ use Exporter 'import';
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use RiskAlert;
+use Session;
 use Test::More;
 use Time::HiRes;
 
@@ -51,40 +52,6 @@ sub on
 
 sub take { return "UPDATE account SET balance = balance - 10 WHERE id = $_[0]"; }
 sub give { return "UPDATE account SET balance = balance + 10 WHERE id = $_[0]"; }
-
-# A session that goes on after errors
-sub session
-{
-	my ($node, $user) = @_;
-	my $session = $node->background_psql('postgres', on_error_stop => 0,
-		$user ? (extra_params => [ '-U', $user ]) : ());
-	$session->query_safe('\set VERBOSITY verbose');
-	return $session;
-}
-
-sub answer
-{
-	my ($session, $sql) = @_;
-	$session->{stderr} = '';
-	my $out = $session->query($sql);
-	return $session->{stderr} ne '' ? $session->{stderr} : $out;
-}
-
-# Begins a statement, whose outcome comes later
-sub begin
-{
-	my ($session, $sql) = @_;
-	$session->{stderr} = '';
-	$session->query_until(qr/begun/, "\\echo begun\n$sql;\n");
-	return;
-}
-
-sub outcome
-{
-	my ($session) = @_;
-	my $out = $session->query('');
-	return $session->{stderr} ne '' ? $session->{stderr} : $out;
-}
 
 # The balances of an account on all nodes
 sub balances
