@@ -51,7 +51,7 @@ typedef struct Server
 {
 	int			port;
 	pid_t		pid;
-	char		dir[64];
+	char		dir[256];
 	redisContext *admin;
 	const char *password;		/* of the admin connection */
 } Server;
@@ -126,14 +126,20 @@ server_start(Server *server, const char *options)
 
 	if (server->port == 0)
 	{
+		const char *tmpdir = getenv("TMPDIR");
+
 		server->port = free_port();
-		snprintf(server->dir, sizeof(server->dir), "/tmp/ra-redis.XXXXXX");
+		if (tmpdir == NULL || tmpdir[0] == '\0')
+			tmpdir = "/tmp";
+		assert_in_range(snprintf(server->dir, sizeof(server->dir), "%s/ra-redis.XXXXXX", tmpdir),
+						0, sizeof(server->dir) - 1);
 		assert_non_null(mkdtemp(server->dir));
 	}
-	snprintf(text, sizeof(text), "redis-server --bind 127.0.0.1 --port %d --dir %s --logfile redis.log "
-			 "--save '' --enable-debug-command yes %s", server->port, server->dir, options);
+	snprintf(text, sizeof(text), "redis-server --bind 127.0.0.1 --port %d --logfile redis.log "
+			 "--save '' --enable-debug-command yes %s --dir", server->port, options);
 	for (char *word = strtok(text, " "); word != NULL; word = strtok(NULL, " "))
 		argv[argc++] = strcmp(word, "''") == 0 ? "" : word;
+	argv[argc++] = server->dir;
 	server->pid = fork();
 	if (server->pid == 0)
 	{
@@ -181,7 +187,7 @@ server_kill(Server *server)
 static void
 server_remove(Server *server)
 {
-	char		command[128];
+	char		command[sizeof(server->dir) + 16];
 
 	server_kill(server);
 	if (server->dir[0])
