@@ -1,16 +1,8 @@
 /*
  * zookeeper_decide_test.c
- *	  Registers of the ZooKeeper provider against a real server; environment as
- *	  in zookeeper_test.c.
+ *	  Registers of the ZooKeeper provider against a real server.
  */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-#include <unistd.h>
-
-#include "harness.h"
-#include "zookeeper.h"
+#include "zookeeper_harness.h"
 
 #define SECONDS			INT64_C(1000000000)
 
@@ -23,40 +15,10 @@ __lsan_default_suppressions(void)
 	return "leak:libzookeeper_mt\n";
 }
 
-static void
-server(const char *command)
-{
-	char		line[1024];
-
-	snprintf(line, sizeof(line), "%s %s %s >/dev/null", getenv("ZK_SERVER"), command, getenv("ZK_DIR"));
-	assert_int_equal(system(line), 0);
-}
-
-static int
-new_cluster(void **state)
-{
-	static int	count;
-
-	(void) state;
-	snprintf(harness_cluster, sizeof(harness_cluster), "decide%d.%d", (int) getpid(), ++count);
-	return 0;
-}
-
-static int
-end_test(void **state)
-{
-	(void) state;
-	nodes_close();
-	return 0;
-}
-
 static Node *
 open_through(Proxy *proxy, const char *name)
 {
-	char		hosts[32];
-
-	snprintf(hosts, sizeof(hosts), "127.0.0.1:%d", proxy_port(proxy));
-	return node_open(hosts, name, 8000);
+	return node_open(proxy_hosts(proxy), name, 8000);
 }
 
 static void
@@ -308,7 +270,6 @@ sweep(void **state)
 int
 main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, new_cluster, end_test)
 	const struct CMUnitTest tests[] = {
 		TEST(first_one_stands),
 		TEST(any_name),
@@ -320,9 +281,6 @@ main(void)
 		TEST(sweep),
 	};
 
-	harness_ops = ra_zookeeper_ops();
-	harness_hosts = getenv("ZK_HOSTS");
-	if (getenv("TESTS") != NULL)
-		cmocka_set_test_filter(getenv("TESTS"));
+	zookeeper_setup();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -73,7 +73,7 @@ clientPortAddress=127.0.0.1
 maxClientCnxns=0
 snapCount=10000
 admin.enableServer=false
-4lw.commands.whitelist=srvr
+4lw.commands.whitelist=srvr,dump
 END
 	}
 	spew("$dir/fsync", '') if $opt{fsync};
