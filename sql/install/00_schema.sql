@@ -17,7 +17,7 @@ DECLARE
     purpose text;
 BEGIN
     FOR role, purpose IN
-        VALUES ('risk_alert_admin', 'configures risk_alert: streams, features, rules and lists'),
+        VALUES ('risk_alert_admin', 'configures risk_alert: streams, features, rules, lists and nodes; runs global transactions'),
                ('risk_alert_analyst', 'works the alerts of risk_alert'),
                ('risk_alert_locker', 'uses the advisory locks of a risk_alert cluster'),
                ('risk_alert_monitor', 'reads the statistics of risk_alert')

@@ -98,7 +98,7 @@ CREATE VIEW risk_alert.stat_nodes AS
 COMMENT ON VIEW risk_alert.stat_nodes IS 'what this server has asked of each node with on_node(), since it started; databases that call a node by the same name share a row';
 COMMENT ON COLUMN risk_alert.stat_nodes.requests IS 'requests that have ended';
 COMMENT ON COLUMN risk_alert.stat_nodes.errors IS 'those of them that ended with an error, cancelled ones included';
-COMMENT ON COLUMN risk_alert.stat_nodes.in_flight IS 'statements that run there at present';
+COMMENT ON COLUMN risk_alert.stat_nodes.in_flight IS 'statements that run there at present, those of global transactions included';
 COMMENT ON COLUMN risk_alert.stat_nodes.mean_time IS 'how long a request took, connecting included, in milliseconds';
 COMMENT ON COLUMN risk_alert.stat_nodes.last_time IS 'how long the latest one took';
 COMMENT ON COLUMN risk_alert.stat_nodes.last_at IS 'when the latest one began or ended';

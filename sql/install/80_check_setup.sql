@@ -77,7 +77,7 @@ BEGIN
     END IF;
     RETURN NEXT ROW('worker_slots', CASE WHEN used < slots THEN 'ok' WHEN w.state = 'running' THEN 'info' ELSE 'warning' END, 'server',
         pg_catalog.format('%s of %s worker processes are in use', used, slots),
-        'The launcher and the worker of each database take one each, out of max_worker_processes.',
+        'The launcher, the worker of each database, the broker and recovery of global transactions take one each, out of max_worker_processes.',
         CASE WHEN used >= slots
              THEN pg_catalog.format('ALTER SYSTEM SET max_worker_processes = %s, then restart the server.', slots + 8) END)::risk_alert._finding;
 
@@ -146,7 +146,7 @@ BEGIN
     END LOOP;
 
     FOR r IN
-        SELECT u.role FROM pg_catalog.unnest('{risk_alert_admin,risk_alert_analyst,risk_alert_monitor}'::name[]) u (role)
+        SELECT u.role FROM pg_catalog.unnest('{risk_alert_admin,risk_alert_analyst,risk_alert_monitor,risk_alert_locker}'::name[]) u (role)
          WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles p WHERE p.rolname = u.role)
     LOOP
         RETURN NEXT ROW('roles', 'error', r.role, 'a role of risk_alert is missing',

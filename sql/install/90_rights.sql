@@ -18,6 +18,10 @@ GRANT EXECUTE ON FUNCTION risk_alert.capture() TO PUBLIC;
 -- make nodes                          x
 -- ask nodes, and about them           x        x
 -- run global transactions             x
+-- lock                                x                         (and risk_alert_locker)
+-- be asked as a Paxos acceptor        x
+--
+-- What gives an acceptor its vote is left to the owner of the extension.
 --
 -- To ask a node takes USAGE of the foreign server, too, and a user mapping.
 --
