@@ -72,6 +72,7 @@ typedef struct Link
 	/* of the current request */
 	bool		wanted;			/* still to be sent, or answered */
 	bool		again;			/* was opened anew for it */
+	PGresult   *answer;			/* not valid before the statement has ended */
 } Link;
 
 static Link links[RA_PAXOS_MAX];	/* places are reused by other names */
@@ -162,6 +163,8 @@ close_link(Link *link)
 		PQfinish(link->pg);
 		ReleaseExternalFD();
 	}
+	PQclear(link->answer);
+	link->answer = NULL;
 	link->pg = NULL;
 	link->state = LINK_CLOSED;
 }
@@ -178,6 +181,8 @@ ra_links_send(const RaLinkRequest *request)
 
 		if (link->state == LINK_BUSY)
 			link->state = LINK_LATE;
+		PQclear(link->answer);
+		link->answer = NULL;
 		if ((link->invalidated && link->state != LINK_CONNECTING) ||
 			(link->state == LINK_LATE && ra_boottime() - link->sent_at > (uint64) SILENCE_SECONDS * 1000000000))
 			close_link(link);
@@ -360,29 +365,34 @@ advance(Link *link)
 	return NULL;
 }
 
-/* True: an answer is there, or the reason why there is none; neither: the link was closed */
+/*
+ * True: an answer is there, or the reason why there is none; neither: the link was closed.
+ * An answer counts when the acceptor is ready for the next statement.  It commits only after its row and
+ * command tag, which leave before that if its session or server is ended in between.
+ */
 static bool
 receive(Link *link, PGresult **result, char **reason)
 {
 	PGresult   *res;
 
-	if (PQconsumeInput(link->pg) && PQisBusy(link->pg))
-		return false;
-	res = PQgetResult(link->pg);
-	if (res && PQresultStatus(res) == PGRES_TUPLES_OK)
+	for (;;)
 	{
-		/* the end of the statement is there, or is read before the next one */
-		link->state = LINK_LATE;
-		*result = res;
-		if (!PQisBusy(link->pg))
-		{
-			res = PQgetResult(link->pg);
-			if (res == NULL)
-				link->state = LINK_IDLE;
-			PQclear(res);
-		}
+		if (PQconsumeInput(link->pg) && PQisBusy(link->pg))
+			return false;
+		res = PQgetResult(link->pg);
+		if (res == NULL || PQresultStatus(res) != PGRES_TUPLES_OK || link->answer)
+			break;
+		link->answer = res;
+	}
+	if (res == NULL && link->answer && PQstatus(link->pg) == CONNECTION_OK)
+	{
+		link->state = LINK_IDLE;
+		*result = link->answer;
+		link->answer = NULL;
 		return true;
 	}
+	PQclear(link->answer);
+	link->answer = NULL;
 	if (PQstatus(link->pg) != CONNECTION_OK)
 	{
 		PQclear(res);

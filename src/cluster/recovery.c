@@ -585,7 +585,8 @@ delete_done(void)
 
 /*
  * The gids of this node's transactions that are prepared on a node, in one text; NULL: it
- * doesn't answer, or it is another one that has none of the branches
+ * doesn't answer, or it is another one that has none of the branches, or a standby: that
+ * lists none before it is promoted
  */
 static char *
 prepared_there(const char *node)
@@ -593,7 +594,8 @@ prepared_there(const char *node)
 	char	   *answers[2];
 	char	   *reason;
 
-	if (!ra_ask_node(node, "SELECT COALESCE(pg_catalog.string_agg(x.gid, ' '), ''), pg_catalog.current_setting('risk_alert.node_name', true)"
+	if (!ra_ask_node(node, "SELECT COALESCE(pg_catalog.string_agg(x.gid, ' '), ''),"
+					 " CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.current_setting('risk_alert.node_name', true) END"
 					 "  FROM pg_catalog.pg_prepared_xacts x WHERE pg_catalog.starts_with(x.gid, $1)",
 					 psprintf("ra:%s:%s:", ra_cluster_name, ra_node_name), ASK_TIMEOUT, answers, 2, &reason))
 		return NULL;
