@@ -581,6 +581,12 @@ ask_for_leadership(void)
 	leader_request = request;
 	request->handle = ops->acquire(provider, request, LEADER_KEY, strlen(LEADER_KEY),
 								   RA_PROVIDER_EXCLUSIVE, false);
+	if (request->handle == NULL)
+	{
+		/* no memory: with the next report to the members */
+		leader_request = NULL;
+		free(request);
+	}
 }
 
 /*
