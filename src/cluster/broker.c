@@ -83,6 +83,7 @@ static TimestampTz member_told_at;
 /* answer to a list that is on its way */
 static uint64 list_target;
 static int	list_size;
+static bool list_cut;			/* some did not fit */
 static RaListing *list_found;
 static dsm_segment *list_segment;
 
@@ -581,6 +582,12 @@ ask_for_leadership(void)
 	leader_request = request;
 	request->handle = ops->acquire(provider, request, LEADER_KEY, strlen(LEADER_KEY),
 								   RA_PROVIDER_EXCLUSIVE, false);
+	if (request->handle == NULL)
+	{
+		/* no memory: with the next report to the members */
+		leader_request = NULL;
+		free(request);
+	}
 }
 
 /*
@@ -648,6 +655,7 @@ serve_list(void)
 		return;
 	list_target = requested;
 	list_size = 64;
+	list_cut = false;
 	list_found = malloc(offsetof(RaListing, entries) + list_size * sizeof(RaListedEntry));
 	if (list_found)
 		list_found->n = 0;
@@ -901,7 +909,10 @@ on_listed(void *arg, void *owner, const RaProviderEntry *entry, const char *erro
 				larger = realloc(list_found, offsetof(RaListing, entries) +
 								 (Size) list_size * 2 * sizeof(RaListedEntry));
 			if (larger == NULL)
+			{
+				list_cut = true;
 				return;
+			}
 			list_found = larger;
 			list_size *= 2;
 		}
@@ -922,6 +933,8 @@ on_listed(void *arg, void *owner, const RaProviderEntry *entry, const char *erro
 		error = "out of memory";
 	else if (!publish_list())
 		error = "no shared memory for the list";
+	else if (error == NULL && list_cut)
+		error = "the list is too long";
 	free(list_found);
 	list_found = NULL;
 

@@ -58,9 +58,15 @@ ra_generation_seen(void)
 	}
 	n = read(fd, text, sizeof(text) - 1);
 	if (n < 0)
+	{
+		int			saved_errno = errno;
+
+		CloseTransientFile(fd);
+		errno = saved_errno;
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not read file \"%s\": %m", GENERATION_FILE)));
+	}
 	CloseTransientFile(fd);
 	text[n] = '\0';
 	errno = 0;
@@ -107,8 +113,11 @@ generation_write(uint64 generation)
 	errno = 0;
 	if (write(fd, text, n) != n)
 	{
-		if (errno == 0)
-			errno = ENOSPC;
+		int			saved_errno = errno ? errno : ENOSPC;
+
+		/* the broker has no transaction that would close it */
+		CloseTransientFile(fd);
+		errno = saved_errno;
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not write file \"%s\": %m", temporary)));

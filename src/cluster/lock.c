@@ -679,10 +679,10 @@ leave_without_local(Held *held)
 	if (entry && entry->users_id == held->users_id && entry->users > 0)
 	{
 		entry->users--;
-		if (entry->users == 0)
-			ra_entry_queue(entry);	/* the broker looks whether anybody is there */
 		if (ra_lock_provider == RA_LOCK_PROVIDER_LOCAL)
 			ra_entry_tidy(entry);
+		else if (entry->users == 0)
+			ra_entry_queue(entry);	/* the broker looks whether anybody is there */
 	}
 	else if (entry)
 		leave_lost(entry);

@@ -17,7 +17,10 @@
 extern void ra_lock_name_text(RaLockName *name, RaLockKey *key, const text *t);
 extern void ra_lock_name_number(RaLockName *name, RaLockKey *key, int64 number);
 
-/* What users call the lock, in this database's encoding */
+/*
+ * What users call the lock, in this database's encoding.  Names come from other
+ * databases and nodes too: bytes of one that can't be had in it are shown as \xNN.
+ */
 extern char *ra_lock_name_display(const RaLockName *name);
 
 /* How a session wants a lock */

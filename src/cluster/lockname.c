@@ -7,13 +7,16 @@
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
 #include "common/cryptohash.h"
 #include "common/sha2.h"
+#include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 
 #include "cluster/lock.h"
 
+static bool is_convertible(const char *text, int len);
 static void name_digest(const RaLockName *name, RaLockKey *key);
 
 void
@@ -47,9 +50,39 @@ ra_lock_name_number(RaLockName *name, RaLockKey *key, int64 number)
 char *
 ra_lock_name_display(const RaLockName *name)
 {
-	char	   *text = pnstrdup(name->data + 1, name->len - 1);
+	int			len = name->len - 1;
+	char	   *text = pnstrdup(name->data + 1, len);
+	StringInfoData shown;
 
-	return pg_any_to_server(text, name->len - 1, PG_UTF8);
+	if (is_convertible(text, len))
+		return pg_any_to_server(text, len, PG_UTF8);
+	initStringInfo(&shown);
+	for (int i = 0; i < len; i++)
+	{
+		if (IS_HIGHBIT_SET(text[i]) || text[i] == '\0')
+			appendStringInfo(&shown, "\\x%02x", (unsigned char) text[i]);
+		else
+			appendStringInfoChar(&shown, text[i]);
+	}
+	return shown.data;
+}
+
+/* Is it UTF-8, of characters that this database's encoding has? */
+static bool
+is_convertible(const char *text, int len)
+{
+	int			encoding = GetDatabaseEncoding();
+	unsigned char converted[RA_LOCK_KEY_MAX * MAX_CONVERSION_GROWTH + 1];
+	Oid			proc;
+
+	if (!pg_verify_mbstr(PG_UTF8, text, len, true))
+		return false;
+	if (encoding == PG_UTF8 || encoding == PG_SQL_ASCII || len == 0)
+		return true;
+	proc = FindDefaultConversionProc(PG_UTF8, encoding);
+	return OidIsValid(proc) &&
+		pg_do_encoding_conversion_buf(proc, PG_UTF8, encoding, (unsigned char *) text, len,
+									  converted, sizeof(converted), true) == len;
 }
 
 static void

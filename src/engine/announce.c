@@ -104,5 +104,11 @@ ra_await_announcements(Snapshot snapshot)
 			waited += PAUSE_US;
 		}
 	}
+
+	/*
+	 * Whether there are messages is looked at without a lock; not before the places
+	 * above were seen to be free.
+	 */
+	pg_memory_barrier();
 	AcceptInvalidationMessages();
 }
