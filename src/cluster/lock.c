@@ -217,20 +217,10 @@ lock_locally(Held *held, LOCKMODE mode, const RaLockRequest *wanted)
 	acquiring = held;
 	PG_TRY();
 	{
-		if (wanted->timeout_us == 0)
-			result = LockAcquire(&held->tag, mode, wanted->session, true);
-		else
-		{
-			if (wanted->timeout_us > 0)
-				LockTimeout = Max(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wanted->deadline));
-			result = LockAcquire(&held->tag, mode, wanted->session, wanted->nowait);
-		}
+		if (wanted->timeout_us > 0)
+			LockTimeout = Max(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wanted->deadline));
+		result = LockAcquire(&held->tag, mode, wanted->session, wanted->nowait);
 		LockTimeout = saved_timeout;
-		if (result == LOCKACQUIRE_NOT_AVAIL && !wanted->nowait)
-			ereport(ERROR,
-					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-					 errmsg("could not obtain advisory lock \"%s\" at once",
-							ra_lock_name_display(&held->name))));
 	}
 	PG_CATCH();
 	{

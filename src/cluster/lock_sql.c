@@ -104,6 +104,7 @@ lock_function(FunctionCallInfo fcinfo, bool text_key, RaLockRequest wanted)
 	RaLockName	name;
 	RaLockKey	key;
 	Numeric		token;
+	bool		at_once = false;
 
 	name_of_argument(fcinfo, text_key, &name, &key);
 	if (!wanted.nowait && !PG_ARGISNULL(1))
@@ -118,11 +119,22 @@ lock_function(FunctionCallInfo fcinfo, bool text_key, RaLockRequest wanted)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("timeout must not be negative"),
 					 errhint("Leave it out, or NULL, to wait without a limit.")));
-		wanted.timeout_us = (int64) Min(us, (double) INT_MAX * 1000);
+		if (us == 0)
+			at_once = wanted.nowait = true; /* the service is asked all the same */
+		else
+			wanted.timeout_us = (int64) Min(us, (double) INT_MAX * 1000);
 	}
 	wanted.deadline = deadline_of(&wanted);
 	if (!ra_lock_acquire(&name, &key, &wanted, &token))
+	{
+		if (at_once)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("could not obtain advisory lock \"%s\" at once",
+							ra_lock_name_display(&name)),
+					 errhint("Who holds it is in view risk_alert.advisory_locks.")));
 		PG_RETURN_NULL();
+	}
 	PG_RETURN_NUMERIC(token);
 }
 

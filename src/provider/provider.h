@@ -21,7 +21,8 @@
  * node.  It may be called at any time; without a session the request waits
  * for one.  When a session is lost, the requests that had been granted are
  * gone; those still waiting are queued anew in the next session, at the end.
- * A request ends with exactly one of released(), refused() or lost().
+ * A request ends with exactly one of released(), refused() or lost(), and none of these is
+ * called from within the acquire() that makes it.
  * Nobody but the provider creates or deletes entries, and an entry whose
  * creation or deletion has an unknown outcome is looked for until the outcome is known.
  *

@@ -114,6 +114,12 @@ SELECT risk_alert.advisory_lock('') IS NOT NULL AS empty_key, risk_alert.advisor
 SELECT length(key), key_type FROM risk_alert.advisory_locks ORDER BY 1;
 SELECT risk_alert.advisory_unlock_all();
 
+-- Sessions of a pool leave no entries behind
+SELECT count(risk_alert.advisory_lock(i)) FROM generate_series(1, 50) i;
+DISCARD ALL;
+SET client_min_messages = warning;
+SELECT count(*) FROM risk_alert._lock_entries();
+
 -- Fences: a token as high as any seen is good, a lower one is not
 SELECT risk_alert.advisory_lock('account:42') AS old \gset
 SELECT risk_alert.check_fence('account:42', :old);

@@ -62,6 +62,9 @@ for my $provider (qw(redis zookeeper))
 	ok(wait_until($a, 'SELECT count(*) FROM risk_alert._lock_entries()', 0), "$provider: all places are free again");
 	is($b->safe_psql('postgres', q{SELECT risk_alert.try_advisory_lock('full 2') IS NOT NULL}), 't', "$provider: for everybody");
 
+	is((sql($b, q{SELECT risk_alert.advisory_lock('free', '0') IS NOT NULL}))[0], 't',
+		"$provider: a timeout of 0 gets what is free, though the service has to be asked");
+
 	# a failed attempt leaves nothing behind, nor does its session's end
 	ask($one, q{SELECT risk_alert.advisory_lock('k')});
 	(undef, $err) = ask($two, q{SELECT risk_alert.advisory_lock('k', '0')});
