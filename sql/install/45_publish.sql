@@ -678,8 +678,44 @@ $$;
 COMMENT ON FUNCTION risk_alert._adopt_list(text, bigint, bool, jsonb) IS 'internal: gives a list the values that it got on all nodes while this one was away';
 REVOKE ALL ON FUNCTION risk_alert._adopt_list(text, bigint, bool, jsonb) FROM PUBLIC;
 
-CREATE FUNCTION risk_alert._catching_up() RETURNS timestamptz
+CREATE FUNCTION risk_alert._catching_up(OUT since timestamptz, OUT behind bool)
     LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'ra_catching_up_fn';
 COMMENT ON FUNCTION risk_alert._catching_up() IS
-    'internal: since when events wait until this node has caught up with publications of others; NULL: they do not';
+    'internal: since when events wait until this node has caught up with publications of others (NULL: they do not), and whether it has yet to';
 REVOKE ALL ON FUNCTION risk_alert._catching_up() FROM PUBLIC;
+
+-- Comparing nodes
+
+CREATE FUNCTION risk_alert._ask_nodes(nodes text[], sql text, OUT node text, OUT answer text, OUT error text)
+    RETURNS SETOF record
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME', 'ra_ask_nodes';
+COMMENT ON FUNCTION risk_alert._ask_nodes(text[], text) IS
+    'internal: asks nodes at the same time, with the caller''s rights there; the first value of what each says, or why it does not';
+REVOKE ALL ON FUNCTION risk_alert._ask_nodes(text[], text) FROM PUBLIC;
+
+CREATE FUNCTION risk_alert._cluster_rule_sets(
+        OUT node text, OUT stream text, OUT epoch bigint, OUT version bigint, OUT modified bool, OUT error text)
+    RETURNS SETOF record
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    own text := current_setting('risk_alert.node_name', true);
+    unknown bool := current_setting('risk_alert.lock_provider', true) = 'local';    -- who is live
+BEGIN
+    RETURN QUERY
+        SELECT COALESCE(NULLIF(own, ''), '(this)'), s.stream, s.epoch, s.version, s.modified, NULL FROM risk_alert.streams s;
+    RETURN QUERY
+        SELECT a.node, t.stream, t.epoch, t.version, t.modified, a.error
+          FROM risk_alert._ask_nodes(
+                   COALESCE((SELECT array_agg(n.name) FROM risk_alert.nodes n WHERE n.name <> own AND (n.live OR unknown)), '{}'),
+                   'SELECT COALESCE(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(s)), ''[]'') FROM risk_alert.streams s') a
+          LEFT JOIN LATERAL jsonb_to_recordset(a.answer::jsonb) t (stream text, epoch bigint, version bigint, modified bool) ON true;
+    RETURN QUERY
+        SELECT n.name, NULL::text, NULL::bigint, NULL::bigint, NULL::bool, 'it is no member of the cluster at present'
+          FROM risk_alert.nodes n WHERE n.name <> own AND NOT n.live AND NOT unknown;
+END
+$$;
+COMMENT ON FUNCTION risk_alert._cluster_rule_sets() IS 'internal: see view cluster_rule_sets';
+REVOKE ALL ON FUNCTION risk_alert._cluster_rule_sets() FROM PUBLIC;

@@ -131,6 +131,16 @@ COMMENT ON VIEW risk_alert.rule_set_history IS 'every version of every stream''s
 COMMENT ON COLUMN risk_alert.rule_set_history.epoch IS 'the publication over the cluster that made it; NULL: it was made on this node alone';
 COMMENT ON COLUMN risk_alert.rule_set_history.definition IS 'thresholds, features and rules of that version';
 
+CREATE VIEW risk_alert.cluster_rule_sets AS
+    SELECT c.stream, c.node, c.epoch, c.version, c.modified, c.error
+      FROM risk_alert._cluster_rule_sets() c
+     ORDER BY c.stream, c.node;
+COMMENT ON VIEW risk_alert.cluster_rule_sets IS 'which rule set each node of the cluster has in use: it asks them all, with the rights of the reader''s user mappings';
+COMMENT ON COLUMN risk_alert.cluster_rule_sets.epoch IS 'the latest publication that is in use there; NULL: none';
+COMMENT ON COLUMN risk_alert.cluster_rule_sets.version IS 'that node''s own count';
+COMMENT ON COLUMN risk_alert.cluster_rule_sets.modified IS 'has it been changed there since?';
+COMMENT ON COLUMN risk_alert.cluster_rule_sets.error IS 'why the node does not answer';
+
 -- Alerts
 
 CREATE VIEW risk_alert.alerts AS

@@ -81,6 +81,13 @@ GRANT SELECT ON
     TO risk_alert_admin, risk_alert_analyst;
 GRANT EXECUTE ON FUNCTION risk_alert._aggregate(text, text) TO risk_alert_admin, risk_alert_analyst;
 
+-- (which asks other nodes)
+GRANT SELECT ON risk_alert.cluster_rule_sets TO risk_alert_admin, risk_alert_analyst;
+GRANT EXECUTE ON FUNCTION
+    risk_alert._cluster_rule_sets(),
+    risk_alert._ask_nodes(text[], text)
+    TO risk_alert_admin, risk_alert_analyst;
+
 -- work on alerts
 GRANT EXECUTE ON FUNCTION
     risk_alert.acknowledge(bigint),

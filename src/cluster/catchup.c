@@ -34,6 +34,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
@@ -418,16 +419,22 @@ put_into_use(const Behind *behind)
 	SetUserIdAndSecContext(userid, sec);
 }
 
-/* risk_alert._catching_up(): since when events wait; NULL: they don't */
+/* risk_alert._catching_up(): since when events wait (NULL: they don't), and whether there is something to do */
 Datum
 ra_catching_up_fn(PG_FUNCTION_ARGS)
 {
 	RaDatabase *db = ra_my_database();
 	uint64		since = db ? pg_atomic_read_u64(&db->catching_up) : 0;
+	TupleDesc	desc;
+	Datum		values[2];
+	bool		nulls[2] = {false};
 
-	if (since == 0)
-		PG_RETURN_NULL();
-	PG_RETURN_TIMESTAMPTZ((TimestampTz) since);
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	values[0] = TimestampTzGetDatum((TimestampTz) since);
+	nulls[0] = since == 0;
+	values[1] = BoolGetDatum(ra_catch_up_wanted());
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
 }
 
 /* ---------------------------------------------------------------- the others' side */
