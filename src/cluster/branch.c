@@ -31,7 +31,6 @@
 
 #include "cluster/branch.h"
 #include "cluster/nodestat.h"
-#include "cluster/xact.h"
 #include "compat.h"
 #include "guc.h"
 

@@ -58,7 +58,6 @@
 #include "cluster/connection.h"
 #include "cluster/nodestat.h"
 #include "cluster/options.h"
-#include "cluster/xact.h"
 #include "compat.h"
 #include "guc.h"
 
@@ -408,7 +407,6 @@ initialize(void)
 
 	if (initialized)
 		return;
-	ra_xact_register();
 	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, invalidate, (Datum) 0);
 	CacheRegisterSyscacheCallback(USERMAPPINGOID, invalidate, (Datum) 0);
 	on_proc_exit(close_all, (Datum) 0);
@@ -908,6 +906,8 @@ ra_conn_xact(XactEvent event)
 {
 	dlist_mutable_iter iter;
 
+	if (dlist_is_empty(&connections))
+		return;
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
@@ -935,6 +935,8 @@ ra_conn_subxact(SubXactEvent event)
 	int			level = GetCurrentTransactionNestLevel();
 	dlist_iter	iter;
 
+	if (dlist_is_empty(&connections))
+		return;
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 		clean_up(level);
 	else if (event == SUBXACT_EVENT_COMMIT_SUB)

@@ -38,7 +38,6 @@
 
 #include "cluster/fence.h"
 #include "cluster/lock.h"
-#include "cluster/xact.h"
 #include "compat.h"
 #include "guc.h"
 #include "shmem.h"
@@ -749,7 +748,6 @@ init_session(void)
 	info.keysize = sizeof(RaLockKey);
 	info.entrysize = sizeof(Held);
 	held_locks = hash_create("risk_alert locks of this session", 16, &info, HASH_ELEM | HASH_BLOBS);
-	ra_xact_register();
 	before_shmem_exit(end_of_session, (Datum) 0);
 }
 

@@ -2,8 +2,10 @@
  * xact.c
  *	  What the cluster does when (sub)transactions end, in order.
  *
- * PostgreSQL calls callbacks in the reverse order of their registration, which is
- * the order in which a session happened to use this and that.  So there is one
+ * PostgreSQL calls callbacks in the reverse order of their registration.  Ours is
+ * registered when the library is loaded, so that those which sessions register later (postgres_fdw's, say, which
+ * commits elsewhere, and may fail) come before it: what is decided here can't be undone.
+ * Libraries before this one in shared_preload_libraries may come after it.  There is one
  * callback, and the order stands here:
  *
  *	- Before commit: is a lock lost?  Then branches prepare, and are decided (with
@@ -27,13 +29,8 @@ static void subxact_callback(SubXactEvent event, SubTransactionId subid,
 void
 ra_xact_register(void)
 {
-	static bool registered = false;
-
-	if (registered)
-		return;
 	RegisterXactCallback(xact_callback, NULL);
 	RegisterSubXactCallback(subxact_callback, NULL);
-	registered = true;
 }
 
 static void
