@@ -61,6 +61,7 @@
 #include "cluster/register.h"
 #include "cluster/register_local.h"
 #include "core/gid.h"
+#include "engine/announce.h"
 #include "guc.h"
 #include "risk_alert.h"
 #include "shmem.h"
@@ -165,6 +166,7 @@ ra_global_xact(XactEvent event)
 					 errhint("COMMIT prepares them by itself.")));
 			break;
 		case XACT_EVENT_COMMIT:
+			ra_announce_sent();
 			if (stage == STAGE_WRITTEN)
 				stage = STAGE_COMMITTED;
 			if (stage == STAGE_COMMITTED)

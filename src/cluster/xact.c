@@ -9,7 +9,8 @@
  * callback, and the order stands here:
  *
  *	- Before commit: is a lock lost?  Then branches prepare, and are decided (with
- *	  another look at the locks in between).
+ *	  another look at the locks in between).  Last, changes of configuration are announced: workers
+ *	  wait for a transaction that has been.
  *	- After commit or abort: the branches end.  Only then are their connections anybody's,
  *	  and only then the locks that have protected what they did.
  */
@@ -21,6 +22,7 @@
 #include "cluster/global.h"
 #include "cluster/lock.h"
 #include "cluster/xact.h"
+#include "engine/announce.h"
 
 static void xact_callback(XactEvent event, void *arg);
 static void subxact_callback(SubXactEvent event, SubTransactionId subid,
@@ -42,6 +44,7 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PRE_PREPARE:
 			ra_lock_xact(event);
 			ra_global_xact(event);
+			ra_announce_xact(event);
 			break;
 		default:
 			ra_global_xact(event);
