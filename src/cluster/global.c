@@ -202,6 +202,12 @@ ra_global_subxact(SubXactEvent event)
 		ra_branch_subabort(GetCurrentTransactionNestLevel());
 }
 
+void
+ra_global_end_of_session(void)
+{
+	ra_global_xact(XACT_EVENT_ABORT);
+}
+
 static void
 end(void)
 {

@@ -37,6 +37,7 @@
 #include "utils/timestamp.h"
 
 #include "cluster/fence.h"
+#include "cluster/global.h"
 #include "cluster/lock.h"
 #include "compat.h"
 #include "guc.h"
@@ -848,7 +849,9 @@ ra_lock_subxact(SubXactEvent event, SubTransactionId subid, SubTransactionId par
 
 /*
  * However the session ends, and before it aborts its transaction: that releases
- * the local locks.
+ * the local locks.  What the locks protect on other nodes ends first, as far as these answer within
+ * seconds.  A branch that does not can't commit any more, unless it was
+ * prepared and left to recovery: then it holds its rows, the fence's included.
  */
 static void
 end_of_session(int code, Datum arg)
@@ -858,6 +861,7 @@ end_of_session(int code, Datum arg)
 
 	LWLockReleaseAll();
 	ConditionVariableCancelSleep();
+	ra_global_end_of_session();
 	hash_seq_init(&scan, held_locks);
 	while ((held = hash_seq_search(&scan)) != NULL)
 	{
