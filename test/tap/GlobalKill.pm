@@ -75,6 +75,11 @@ sub kill_node
 
 	# it must neither make new ones nor be missed by those that are there
 	kill('STOP', $postmaster);
+	until (slurp_file("/proc/$postmaster/stat") =~ /\) T/)
+	{
+		die $node->name . ' does not stop' if time > $deadline;
+		sleep(0.001);
+	}
 	@all = (children($node), $postmaster);
 	kill('KILL', @all);
 
