@@ -151,6 +151,27 @@ CREATE VIEW risk_alert.open_alerts AS
               a.score DESC, a.events DESC, a.raised_at, a.alert_id;
 COMMENT ON VIEW risk_alert.open_alerts IS 'the alerts to work on, worst first';
 
+-- The other nodes send theirs by name of column, so versions may differ; see
+-- src/cluster/cluster_alerts.c
+CREATE FUNCTION risk_alert._cluster_alerts(OUT node text, OUT alert risk_alert.open_alerts, OUT missing_nodes text[])
+    RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 100
+    SET search_path = pg_catalog, pg_temp
+    SET intervalstyle = 'postgres'
+    AS 'MODULE_PATHNAME', 'ra_cluster_alerts';
+COMMENT ON FUNCTION risk_alert._cluster_alerts() IS 'internal: see view cluster_alerts';
+REVOKE ALL ON FUNCTION risk_alert._cluster_alerts() FROM PUBLIC;
+
+CREATE VIEW risk_alert.cluster_alerts AS
+    SELECT c.node, (c.alert).*, c.missing_nodes
+      FROM risk_alert._cluster_alerts() c
+     ORDER BY CASE (c.alert).severity WHEN 'critical' THEN 1 WHEN 'high' THEN 2 WHEN 'medium' THEN 3 ELSE 4 END,
+              (c.alert).score DESC, (c.alert).events DESC, (c.alert).raised_at, c.node, (c.alert).alert_id;
+COMMENT ON VIEW risk_alert.cluster_alerts IS
+    'the open alerts of all nodes, worst first: those of the nodes that can be asked now, with the rights of the caller''s user mappings; a warning for each of the others';
+COMMENT ON COLUMN risk_alert.cluster_alerts.node IS 'the node that has the alert, and where it is worked on; NULL: this server, which has no name';
+COMMENT ON COLUMN risk_alert.cluster_alerts.missing_nodes IS 'the nodes whose alerts are not among the rows: the same in each row; empty: none';
+
 CREATE VIEW risk_alert.alert_events AS
     SELECT e.alert_id, a.stream, e.event_key, e.event_time, e.score, e.rules
       FROM risk_alert.alert_event e JOIN risk_alert.alert a USING (alert_id);
