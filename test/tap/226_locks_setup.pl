@@ -97,7 +97,7 @@ log_min_messages = debug2});
 	# what can't work at all
 	ok(with_settings($node, 'failed', 'No such file', coordination_password_file => "$dir/none"), "$provider: no password file");
 	(undef, $err) = sql($node, q{SELECT risk_alert.advisory_lock('k', '20s')});
-	like($err, qr/F0000: .*the broker can't work.*DETAIL:  could not open file.*HINT/s, "$provider: a lock says so at once");
+	like($err, qr/F0000: .*the broker can't work.*DETAIL:  could not open file.*HINT:.*${provider}_hosts.*coordination_password_file.*library risk_alert_$provider/s, "$provider: a lock says so at once");
 	ok(wait_until($node, 'SELECT count(*) FROM risk_alert._lock_entries()', 0), "$provider: what can't be had takes no place");
 	ok(with_settings($node, 'failed', 'must not be accessible to others',
 			coordination_password_file => password_file('open', "risk:$secret\n", 0644)), "$provider: one that all can read");
