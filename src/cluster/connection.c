@@ -214,6 +214,13 @@ ra_conn_connect_all(RaConn **conns, int n, int timeout)
 	return done;
 }
 
+bool
+ra_conn_silent(RaConn *conn)
+{
+	return !conn->connected && PQstatus(conn->pg) != CONNECTION_BAD &&
+		conn->connecting.status != PGRES_POLLING_OK && conn->connecting.status != PGRES_POLLING_FAILED;
+}
+
 void
 ra_conn_connected(RaConn *conn, int timeout)
 {

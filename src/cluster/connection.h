@@ -57,6 +57,9 @@ extern RaConn *ra_conn_begin(const char *node);
 extern bool ra_conn_connect_all(RaConn **conns, int n, int timeout);
 extern void ra_conn_connected(RaConn *conn, int timeout);
 
+/* Does it not connect because there is no answer at all? */
+extern bool ra_conn_silent(RaConn *conn);
+
 /* Nothing runs any more.  Cheap; ERROR if a statement has left a transaction open. */
 extern void ra_conn_release(RaConn *conn);
 
