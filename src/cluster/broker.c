@@ -358,7 +358,7 @@ broker_fail(const char *message)
 	ereport(FATAL,
 			(errcode(ERRCODE_CONFIG_FILE_ERROR),
 			 errmsg("risk_alert broker can't work: %s", message),
-			 errhint("Correct the setting; advisory locks of the cluster are not available meanwhile.")));
+			 errhint("Correct the setting, or install what is missing; advisory locks of the cluster are not available meanwhile.")));
 }
 
 static void
