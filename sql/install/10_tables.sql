@@ -41,6 +41,9 @@ CREATE TABLE risk_alert.stream (
     layout_id   int,
     owner       risk_alert._role NOT NULL,
     created_at  timestamptz NOT NULL DEFAULT now(),
+    epoch       bigint,              -- NULL: it was never published
+    epoch_version bigint,
+    epoch_role  risk_alert._role,
     CHECK (review_at BETWEEN 0 AND deny_at AND deny_at <= 100)
 );
 COMMENT ON TABLE risk_alert.stream IS 'watched tables; see view streams';
@@ -55,6 +58,9 @@ COMMENT ON COLUMN risk_alert.stream.owner IS 'who watched the table';
 COMMENT ON COLUMN risk_alert.stream.created_at IS 'when that was';
 COMMENT ON COLUMN risk_alert.stream.relation IS 'the watched table; of a partitioned one the root';
 COMMENT ON COLUMN risk_alert.stream.version IS 'the latest published version of the rule set';
+COMMENT ON COLUMN risk_alert.stream.epoch IS 'the latest rule set that was published over the cluster and is in use here';
+COMMENT ON COLUMN risk_alert.stream.epoch_version IS 'the version that it made; a later one was changed on this node alone';
+COMMENT ON COLUMN risk_alert.stream.epoch_role IS 'who has put it into use, and whose rights later ones are fetched with';
 COMMENT ON COLUMN risk_alert.stream.layout_id IS 'the columns that new events carry; NULL: none can be captured before _refresh_stream()';
 
 -- Which columns a captured event carries; queue rows name their layout
@@ -151,6 +157,21 @@ COMMENT ON COLUMN risk_alert.list_entry.added_by IS 'name of the role that added
 COMMENT ON COLUMN risk_alert.list_entry.added_at IS 'when that was';
 COMMENT ON COLUMN risk_alert.list_entry.expires IS 'from then on the value counts as not listed; NULL: never';
 
+-- Of lists that were ever changed on all nodes at once.  It stays when the list is dropped, so that a
+-- node that was away then learns of it.
+CREATE TABLE risk_alert.list_epoch (
+    name        text PRIMARY KEY,
+    epoch       bigint NOT NULL DEFAULT 0,
+    dropped     bool NOT NULL DEFAULT false,
+    modified    bool NOT NULL DEFAULT false,
+    epoch_role  risk_alert._role
+);
+COMMENT ON TABLE risk_alert.list_epoch IS 'lists that are changed on all nodes of the cluster at once';
+COMMENT ON COLUMN risk_alert.list_epoch.epoch IS 'grows with each such change; 0: there was none';
+COMMENT ON COLUMN risk_alert.list_epoch.dropped IS 'was dropping it the latest one?';
+COMMENT ON COLUMN risk_alert.list_epoch.modified IS 'has it been changed on this node alone since then?';
+COMMENT ON COLUMN risk_alert.list_epoch.epoch_role IS 'who has made the change here, and whose rights later ones are fetched with';
+
 -- Every published version of a stream's configuration.  The definition is
 -- filled in when the transaction that makes the version commits.
 CREATE TABLE risk_alert.rule_set (
@@ -161,6 +182,7 @@ CREATE TABLE risk_alert.rule_set (
     made_by     name NOT NULL,
     xid         xid8 NOT NULL DEFAULT pg_current_xact_id(),
     definition  jsonb,
+    epoch       bigint,
     PRIMARY KEY (stream_id, version)
 );
 COMMENT ON TABLE risk_alert.rule_set IS 'every published version of every stream''s configuration; see view rule_set_history';
@@ -170,6 +192,7 @@ COMMENT ON COLUMN risk_alert.rule_set.version IS 'counted per stream, from 1';
 COMMENT ON COLUMN risk_alert.rule_set.made_at IS 'when the transaction changed the configuration';
 COMMENT ON COLUMN risk_alert.rule_set.made_by IS 'name of the role that did';
 COMMENT ON COLUMN risk_alert.rule_set.xid IS 'the transaction that published it';
+COMMENT ON COLUMN risk_alert.rule_set.epoch IS 'which publication over the cluster made it; NULL: none';
 COMMENT ON COLUMN risk_alert.rule_set.definition IS 'thresholds, features and rules; NULL inside the publishing transaction';
 
 -- The queue: see src/engine/queue.c.  No index, no vacuum: emptied by TRUNCATE.
@@ -258,6 +281,7 @@ CREATE TABLE risk_alert.alert (
     outcome     text CHECK (outcome IN ('true_positive', 'false_positive')),
     events      bigint NOT NULL DEFAULT 1,
     last_event_time timestamptz NOT NULL,
+    epoch       bigint,
     CHECK ((status = 'resolved') = (outcome IS NOT NULL))
 );
 -- Entities are as long as the user's values, which an index would refuse
@@ -285,6 +309,7 @@ COMMENT ON COLUMN risk_alert.alert.outcome IS 'true_positive or false_positive, 
 COMMENT ON COLUMN risk_alert.alert.events IS 'how many events it has, the first one included';
 COMMENT ON COLUMN risk_alert.alert.last_event_time IS 'when the latest of them happened';
 COMMENT ON COLUMN risk_alert.alert.lead_rule IS 'the fired rule with the most points; alerts fold by it';
+COMMENT ON COLUMN risk_alert.alert.epoch IS 'the publication that the rule set is of; NULL: none';
 COMMENT ON INDEX risk_alert.alert_fold IS 'finds the alert that a further event folds into';
 COMMENT ON INDEX risk_alert.alert_raised_at IS 'finds the latest alerts';
 
@@ -396,6 +421,7 @@ SELECT pg_catalog.pg_extension_config_dump('risk_alert.rule_rule_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('risk_alert.list', '');
 SELECT pg_catalog.pg_extension_config_dump('risk_alert.list_list_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('risk_alert.list_entry', '');
+SELECT pg_catalog.pg_extension_config_dump('risk_alert.list_epoch', '');
 SELECT pg_catalog.pg_extension_config_dump('risk_alert.rule_set', '');
 SELECT pg_catalog.pg_extension_config_dump('risk_alert.alert', '');
 SELECT pg_catalog.pg_extension_config_dump('risk_alert.alert_alert_id_seq', '');

@@ -35,6 +35,8 @@ CREATE VIEW risk_alert.streams AS
            s.deny_at,
            s.suppress,
            s.version,
+           s.epoch,
+           s.epoch_version <> s.version AS modified,
            (SELECT pg_catalog.count(*) FROM risk_alert.feature f WHERE f.stream_id = s.stream_id) AS features,
            (SELECT pg_catalog.count(*) FROM risk_alert.rule r WHERE r.stream_id = s.stream_id) AS rules,
            pg_catalog.pg_get_userbyid(s.owner) AS owner,
@@ -53,6 +55,8 @@ COMMENT ON COLUMN risk_alert.streams.review_at IS 'from this score on the decisi
 COMMENT ON COLUMN risk_alert.streams.deny_at IS 'from this score on the decision is deny';
 COMMENT ON COLUMN risk_alert.streams.suppress IS 'within this time further events of one entity and rule fold into its open alert';
 COMMENT ON COLUMN risk_alert.streams.version IS 'the latest version of the rule set, see rule_set_history';
+COMMENT ON COLUMN risk_alert.streams.epoch IS 'the latest publication over the cluster, see publish_cluster(); NULL: there was none';
+COMMENT ON COLUMN risk_alert.streams.modified IS 'has the rule set been changed on this node since then?';
 
 CREATE VIEW risk_alert.features AS
     SELECT s.name AS stream,
@@ -109,10 +113,14 @@ CREATE VIEW risk_alert.lists AS
            pg_catalog.count(e.value) AS entries,
            pg_catalog.count(e.value) FILTER (WHERE e.expires <= pg_catalog.now()) AS expired,
            pg_catalog.max(e.added_at) AS last_added_at,
+           NULLIF(p.epoch, 0) AS epoch,
+           CASE WHEN p.epoch > 0 THEN p.modified END AS modified,
            pg_catalog.pg_get_userbyid(l.owner) AS owner,
            l.created_at
-      FROM risk_alert.list l LEFT JOIN risk_alert.list_entry e USING (list_id)
-     GROUP BY l.list_id;
+      FROM risk_alert.list l
+      LEFT JOIN risk_alert.list_entry e USING (list_id)
+      LEFT JOIN risk_alert.list_epoch p ON p.name = l.name
+     GROUP BY l.list_id, p.name;
 COMMENT ON VIEW risk_alert.lists IS 'the lists';
 COMMENT ON COLUMN risk_alert.lists.list IS 'the name by which conditions know it';
 COMMENT ON COLUMN risk_alert.lists.last_added_at IS 'when a value was last added';
@@ -120,6 +128,8 @@ COMMENT ON COLUMN risk_alert.lists.owner IS 'who created it';
 COMMENT ON COLUMN risk_alert.lists.created_at IS 'when that was';
 COMMENT ON COLUMN risk_alert.lists.entries IS 'how many values the list has';
 COMMENT ON COLUMN risk_alert.lists.expired IS 'how many of them have expired and count no more';
+COMMENT ON COLUMN risk_alert.lists.epoch IS 'how often it was changed on all nodes of the cluster at once; NULL: never';
+COMMENT ON COLUMN risk_alert.lists.modified IS 'has it been changed on this node alone besides?';
 
 CREATE VIEW risk_alert.list_entries AS
     SELECT l.name AS list, e.value, e.expires, e.note, e.added_by, e.added_at
@@ -131,6 +141,7 @@ CREATE VIEW risk_alert.rule_set_history AS
            r.version,
            r.made_at,
            r.made_by,
+           r.epoch,
            pg_catalog.jsonb_array_length(r.definition -> 'features') AS features,
            pg_catalog.jsonb_array_length(r.definition -> 'rules') AS rules,
            r.definition
@@ -142,7 +153,18 @@ COMMENT ON COLUMN risk_alert.rule_set_history.made_at IS 'when the configuration
 COMMENT ON COLUMN risk_alert.rule_set_history.made_by IS 'by whom';
 COMMENT ON COLUMN risk_alert.rule_set_history.features IS 'how many features it had';
 COMMENT ON COLUMN risk_alert.rule_set_history.rules IS 'how many rules it had';
+COMMENT ON COLUMN risk_alert.rule_set_history.epoch IS 'the publication over the cluster that made it; NULL: it was made on this node alone';
 COMMENT ON COLUMN risk_alert.rule_set_history.definition IS 'thresholds, features and rules of that version';
+
+CREATE VIEW risk_alert.cluster_rule_sets AS
+    SELECT c.stream, c.node, c.epoch, c.version, c.modified, c.error
+      FROM risk_alert._cluster_rule_sets() c
+     ORDER BY c.stream, c.node;
+COMMENT ON VIEW risk_alert.cluster_rule_sets IS 'which rule set each node of the cluster has in use: it asks them all, with the rights of the reader''s user mappings';
+COMMENT ON COLUMN risk_alert.cluster_rule_sets.epoch IS 'the latest publication that is in use there; NULL: none';
+COMMENT ON COLUMN risk_alert.cluster_rule_sets.version IS 'that node''s own count';
+COMMENT ON COLUMN risk_alert.cluster_rule_sets.modified IS 'has it been changed there since?';
+COMMENT ON COLUMN risk_alert.cluster_rule_sets.error IS 'why the node does not answer';
 
 -- Alerts
 
@@ -150,7 +172,7 @@ CREATE VIEW risk_alert.alerts AS
     SELECT a.alert_id, a.stream, a.event_key, a.entity, a.event_time, a.raised_at, a.score, a.decision,
            a.severity, a.rules, a.reasons, a.features, a.status,
            pg_catalog.pg_get_userbyid(a.assignee) AS assignee,
-           a.outcome, a.events, a.last_event_time, a.lead_rule, a.rule_set_version
+           a.outcome, a.events, a.last_event_time, a.lead_rule, a.rule_set_version, a.epoch
       FROM risk_alert.alert a;
 COMMENT ON VIEW risk_alert.alerts IS 'all alerts';
 COMMENT ON COLUMN risk_alert.alerts.alert_id IS 'the number by which functions know it';
@@ -172,12 +194,13 @@ COMMENT ON COLUMN risk_alert.alerts.outcome IS 'true_positive or false_positive,
 COMMENT ON COLUMN risk_alert.alerts.events IS 'how many events were folded into the alert, the first one included';
 COMMENT ON COLUMN risk_alert.alerts.lead_rule IS 'the fired rule with the most points; alerts fold by it';
 COMMENT ON COLUMN risk_alert.alerts.rule_set_version IS 'the version of the rule set that raised it, see rule_set_history';
+COMMENT ON COLUMN risk_alert.alerts.epoch IS 'the publication over the cluster that this rule set is; NULL: it was changed on this node alone';
 
 CREATE VIEW risk_alert.open_alerts AS
     SELECT a.alert_id, a.stream, a.severity, a.score, a.decision, a.entity, a.reasons, a.events, a.status, a.assignee,
            pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - a.raised_at) AS age,
            a.event_key, a.event_time, a.raised_at, a.last_event_time, a.rules, a.lead_rule, a.features,
-           a.rule_set_version
+           a.rule_set_version, a.epoch
       FROM risk_alert.alerts a
      WHERE a.status <> 'resolved'
      ORDER BY CASE a.severity WHEN 'critical' THEN 1 WHEN 'high' THEN 2 WHEN 'medium' THEN 3 ELSE 4 END,

@@ -102,6 +102,18 @@ BEGIN
                  END)::risk_alert._finding;
     END LOOP;
 
+    SELECT c.since, c.behind INTO r FROM risk_alert._catching_up() c;
+    IF r.since IS NOT NULL OR r.behind THEN
+        RETURN NEXT ROW('catch_up', 'warning', pg_catalog.current_setting('risk_alert.node_name'),
+            CASE WHEN r.since IS NOT NULL THEN 'events wait until this node has caught up with the others'
+                 ELSE 'events are scored although this node has not caught up with the others' END,
+            pg_catalog.concat_ws(' ', 'What was published while it was away may be missing here.',
+                pg_catalog.format('Since %s.', pg_catalog.date_trunc('second', r.since)),
+                (SELECT pg_catalog.format('Last error: %s.', k.last_error)
+                   FROM risk_alert._recovery_status() k WHERE k.last_error IS NOT NULL)),
+            'SELECT * FROM risk_alert.check_node(...) for each node tells what is wrong with it; risk_alert.catch_up_timeout limits how long events wait.')::risk_alert._finding;
+    END IF;
+
     -- Events become visible when their transaction commits.  Who has written
     -- events holds a lock on a queue table.
     FOR r IN

@@ -39,6 +39,7 @@
 #include "utils/timestamp.h"
 
 #include "cluster/broker.h"
+#include "cluster/catchup.h"
 #include "cluster/credentials.h"
 #include "cluster/decision.h"
 #include "cluster/fence.h"
@@ -584,6 +585,7 @@ static void
 tell_member(TimestampTz now)
 {
 	char		data[RA_MEMBER_DATA];
+	char		run[64];
 	int			running = 0;
 	int			n;
 	int			i;
@@ -611,8 +613,9 @@ tell_member(TimestampTz now)
 			local->backendStatus.st_state == STATE_RUNNING)
 			running++;
 	}
-	snprintf(data, sizeof(data), "version=%s load=%.2f leader=%d", RA_VERSION,
-			 (double) running / Max(1, (int) sysconf(_SC_NPROCESSORS_ONLN)), leading ? 1 : 0);
+	ra_catch_up_run(run, sizeof(run));
+	snprintf(data, sizeof(data), "version=%s load=%.2f leader=%d run=%s", RA_VERSION,
+			 (double) running / Max(1, (int) sysconf(_SC_NPROCESSORS_ONLN)), leading ? 1 : 0, run);
 	ops->set_member(provider, data);
 }
 
@@ -666,6 +669,7 @@ on_session(void *arg, const char *description, uint64_t generation, int timeout_
 	if (pg_atomic_read_u64(&ra_cluster->epoch) & 1)
 		return;
 	new_epoch(true);
+	member_told_at = 0;			/* what it says names the session */
 
 	set_state(RA_BROKER_CONNECTED, NULL);
 	ereport(LOG,

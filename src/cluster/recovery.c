@@ -13,7 +13,8 @@
  *	    ever touched.  Those whose coordinator didn't answer last time come last, so
  *	    that they hold up nobody but themselves.
  *	 2. Finish each, in a transaction of its own, as its register says (settle()).
- *	 3. Delete decision rows that nobody can ask for any more: those of transactions whose
+ *	 3. Catch up with what was published while this node was no member (catchup.c).
+ *	 4. Delete decision rows that nobody can ask for any more: those of transactions whose
  *	    coordinator has told that all branches are finished, and now and then others, when
  *	    the participants have no such branch.
  *
@@ -40,6 +41,7 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "storage/procarray.h"
 #include "tcop/tcopprot.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -48,6 +50,7 @@
 #include "utils/snapmgr.h"
 
 #include "cluster/ask.h"
+#include "cluster/catchup.h"
 #include "cluster/globalstate.h"
 #include "cluster/recovery.h"
 #include "cluster/register.h"
@@ -62,6 +65,7 @@
 #define ASK_TIMEOUT 5000		/* ms */
 #define GRACE 5000				/* ms after commit_timeout */
 #define IDLE_ROUNDS 12			/* then the worker ends */
+#define CATCH_UP_INTERVAL 500	/* ms between attempts */
 #define SWEEP_ROUNDS 12			/* between looks at what participants have */
 
 typedef struct Found
@@ -85,6 +89,7 @@ static MemoryContext round_cxt = NULL;
 static List *silent = NIL;		/* coordinators that didn't answer last time (char *) */
 
 static void recovery_sigterm(SIGNAL_ARGS);
+static void wake(pid_t pid);
 static bool something_to_do(void);
 static bool recovery_attach(void);
 static void recovery_detach(int code, Datum arg);
@@ -119,17 +124,22 @@ ra_recovery_tick(void)
 		ra_local_note_epoch();
 		epoch_noted = true;
 	}
-	if (now >= looked_at && now < TimestampTzPlusMilliseconds(looked_at, ra_recovery_interval))
+	if (now >= looked_at &&
+		now < TimestampTzPlusMilliseconds(looked_at, ra_catch_up_wanted() ? Min(ra_recovery_interval, CATCH_UP_INTERVAL) : ra_recovery_interval))
 		return;
 	looked_at = now;
 	if (handle)
 	{
-		if (GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED)
+		BgwHandleStatus status = GetBackgroundWorkerPid(handle, &pid);
+
+		if (status == BGWH_STARTED && ra_catch_up_wanted())
+			wake(pid);
+		if (status != BGWH_STOPPED)
 			return;
 		pfree(handle);
 		handle = NULL;
 	}
-	if (!something_to_do())
+	if (!ra_catch_up_wanted() && !something_to_do())
 		return;
 
 	memset(&worker, 0, sizeof(worker));
@@ -156,6 +166,15 @@ ra_recovery_tick(void)
 					 errhint("Increase max_worker_processes.")));
 		complained = true;
 	}
+}
+
+static void
+wake(pid_t pid)
+{
+	PGPROC	   *proc = BackendPidGetProc(pid);
+
+	if (proc)
+		SetLatch(&proc->procLatch);
 }
 
 void
@@ -309,6 +328,12 @@ settle_work(void *arg)
 }
 
 static void
+catch_up_work(void *arg)
+{
+	*(uint64 *) arg = ra_catch_up();
+}
+
+static void
 delete_work(void *arg)
 {
 	delete_done();
@@ -341,6 +366,13 @@ run_round(void)
 	}
 	if (round.settled > 0)
 		ra_wake_worker();		/* there may be events in it */
+	if (ra_catch_up_wanted())
+	{
+		uint64		session = 0;
+
+		run_safely(catch_up_work, &session);
+		ra_catch_up_done(session);
+	}
 	run_safely(delete_work, NULL);
 	if (rounds++ % SWEEP_ROUNDS == 0)
 		run_safely(sweep_work, &round);
