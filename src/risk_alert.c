@@ -29,6 +29,7 @@
 #include "cluster/broker.h"
 #include "cluster/locktable.h"
 #include "cluster/register.h"
+#include "cluster/xact.h"
 #include "compat.h"
 #include "guc.h"
 #include "launcher.h"
@@ -100,6 +101,7 @@ _PG_init(void)
 		return;
 
 	define_settings();
+	ra_xact_register();			/* before any other callback of ours */
 
 	prev_shmem_request = shmem_request_hook;
 	shmem_request_hook = shmem_request;

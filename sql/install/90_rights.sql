@@ -75,11 +75,15 @@ GRANT SELECT ON
     risk_alert.rule_set_history,
     risk_alert.alerts,
     risk_alert.open_alerts,
+    risk_alert.cluster_alerts,
     risk_alert.alert_events,
     risk_alert.alert_history,
     risk_alert.rule_performance
     TO risk_alert_admin, risk_alert_analyst;
-GRANT EXECUTE ON FUNCTION risk_alert._aggregate(text, text) TO risk_alert_admin, risk_alert_analyst;
+GRANT EXECUTE ON FUNCTION
+    risk_alert._aggregate(text, text),
+    risk_alert._cluster_alerts()
+    TO risk_alert_admin, risk_alert_analyst;
 
 -- (which asks other nodes)
 GRANT SELECT ON risk_alert.cluster_rule_sets TO risk_alert_admin, risk_alert_analyst;

@@ -11,7 +11,7 @@
  * The service's client library is loaded here and nowhere else, through a
  * provider (src/provider/provider.h); its callbacks run in this process's main
  * thread.  They must not throw through the library's frames, so they only copy
- * and note.
+ * and note; what they log goes through report().
  *
  * When this process ends, so does its session: locks are lost and their
  * holders find out by the epoch.  When it had no chance to say goodbye (the
@@ -20,8 +20,6 @@
  */
 #include "postgres.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fmgr.h"
@@ -31,7 +29,6 @@
 #include "port/pg_bitutils.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
-#include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
@@ -48,16 +45,11 @@
 #include "cluster/fence.h"
 #include "cluster/locktable.h"
 #include "cluster/register.h"
+#include "cluster/sessionfile.h"
 #include "compat.h"
 #include "guc.h"
 #include "provider/provider.h"
 #include "risk_alert.h"
-
-/*
- * Where the session is described for a successor.  In this directory, since the file must
- * not get into base backups: a copy of this server would end our session.
- */
-#define SESSION_FILE "pg_stat_tmp/risk_alert.session"
 
 /* the leader's lock; users' keys begin with 't' or 'i' */
 #define LEADER_KEY "leader"
@@ -93,13 +85,14 @@ static void open_provider(void);
 static void broker_fail(const char *message);
 static void set_state(RaBrokerState state, const char *detail);
 static void new_epoch(bool session);
-static char *read_session(void);
-static void write_session(const char *description);
+static void report(int level, const char *message, const char *detail, const char *hint);
+static void report_caught(void);
 static void serve_queue(void);
 static bool of_use(const RaLockEntry *entry);
 static void serve_entry(RaLockEntry *entry);
 static void give_up(RaLockEntry *entry);
 static bool nobody_wants(RaLockEntry *entry);
+static bool is_locked(const LOCKTAG *tag);
 static void ask_for_leadership(void);
 static void tell_member(TimestampTz now);
 static void serve_list(void);
@@ -173,6 +166,8 @@ ra_broker_main(Datum main_arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	/* the default handler would exit from within whatever the library is doing */
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	/* there is no query to cancel */
+	pqsignal(SIGINT, SIG_IGN);
 	BackgroundWorkerUnblockSignals();
 
 	/* To no database; else pg_stat_activity and pg_terminate_backend() don't know us */
@@ -262,7 +257,7 @@ broker_exit(int code, Datum arg)
 	{
 		ops->close(provider, (int64_t) ra_boottime() + (int64_t) CLOSE_MS * 1000000);
 		provider = NULL;
-		unlink(SESSION_FILE);
+		ra_session_file_remove();
 	}
 	ra_cluster->broker_pid = 0;
 	if (ra_cluster->state != RA_BROKER_FAILED)
@@ -340,7 +335,7 @@ open_provider(void)
 	}
 	PG_END_TRY();
 
-	previous = read_session();
+	previous = ra_session_file_read();
 	config.cluster = ra_cluster_name;
 	config.node = ra_node_name;
 	config.user = user;
@@ -368,7 +363,7 @@ broker_fail(const char *message)
 	ereport(FATAL,
 			(errcode(ERRCODE_CONFIG_FILE_ERROR),
 			 errmsg("risk_alert broker can't work: %s", message),
-			 errhint("Correct the setting; advisory locks of the cluster are not available meanwhile.")));
+			 errhint("Correct the setting, or install what is missing; advisory locks of the cluster are not available meanwhile.")));
 }
 
 static void
@@ -409,45 +404,49 @@ new_epoch(bool session)
 	pg_memory_barrier();
 }
 
-static char *
-read_session(void)
-{
-	char	   *text;
-	int			fd;
-	int			n;
-
-	fd = open(SESSION_FILE, O_RDONLY | PG_BINARY);
-	if (fd < 0)
-		return NULL;
-	text = palloc(RA_SESSION_MAX);
-	n = read(fd, text, RA_SESSION_MAX - 1);
-	close(fd);
-	if (n <= 0)
-	{
-		pfree(text);
-		return NULL;
-	}
-	text[n] = '\0';
-	return text;
-}
-
 /*
- * Not flushed: what it is for, ending a session soon, is done by the service
- * anyhow after a crash of the whole machine.
+ * Log from within a callback.  Even a mere message could throw: for want of
+ * memory, from another library's hook, or because it looks for interrupts at its
+ * end.  The caller may hold a lock of the table, whose count of interrupts held off
+ * an error would have forgotten.
  */
 static void
-write_session(const char *description)
+report(int level, const char *message, const char *detail, const char *hint)
 {
-	int			fd;
+	MemoryContext context = CurrentMemoryContext;
+	uint32		holdoff = InterruptHoldoffCount;
 
-	unlink(SESSION_FILE);
-	fd = open(SESSION_FILE, O_WRONLY | O_CREAT | O_EXCL | PG_BINARY, S_IRUSR | S_IWUSR);
-	if (fd < 0 || write(fd, description, strlen(description)) != (ssize_t) strlen(description))
-		ereport(LOG,
-				(errcode_for_file_access(),
-				 errmsg("could not write file \"%s\": %m", SESSION_FILE)));
-	if (fd >= 0)
-		close(fd);
+	PG_TRY();
+	{
+		HOLD_INTERRUPTS();
+		ereport(level,
+				(errmsg_internal("risk_alert: %s", message),
+				 detail ? errdetail_internal("%s", detail) : 0,
+				 hint ? errhint("%s", hint) : 0));
+	}
+	PG_CATCH();
+	{
+		/* it could not be told: nor can this */
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	InterruptHoldoffCount = holdoff;
+}
+
+/* The same for an error that was caught */
+static void
+report_caught(void)
+{
+	PG_TRY();
+	{
+		EmitErrorReport();
+	}
+	PG_CATCH();
+	{
+	}
+	PG_END_TRY();
+	FlushErrorState();
 }
 
 static void
@@ -549,7 +548,8 @@ give_up(RaLockEntry *entry)
 /*
  * Is no session there any more that has the local lock, or waits for it?  Then the
  * entry has been given up.  Without the partition's lock: a local lock is taken
- * first.
+ * first.  We look, and don't take the local lock for that, as somebody's try_ function might run into
+ * it.  So a session may come just now; it finds the entry given up, and asks anew.
  */
 static bool
 nobody_wants(RaLockEntry *entry)
@@ -559,16 +559,42 @@ nobody_wants(RaLockEntry *entry)
 	LWLock	   *partition = ra_lock_partition(&key);
 
 	ra_lock_tag(&tag, &key);
-	if (ra_lock_acquire_now(&tag, ExclusiveLock) == LOCKACQUIRE_NOT_AVAIL)
+	if (is_locked(&tag))
 		return false;			/* whoever has it will decide */
 	LWLockAcquire(partition, LW_EXCLUSIVE);
 	/* it can't have gone: it is held, and only we could change that */
-	if (entry->state == RA_ENTRY_HELD && entry->users == 0)
+	if (entry->state == RA_ENTRY_HELD && entry->users == 0 && entry->waiters == 0)
 		give_up(entry);
 	ra_entry_tidy(entry);
 	LWLockRelease(partition);
-	LockRelease(&tag, ExclusiveLock, true);
 	return true;
+}
+
+/*
+ * Does any session have the local lock that is about to tell us more?  (One that
+ * only keeps it is in no transaction, and does not count.)
+ */
+static bool
+is_locked(const LOCKTAG *tag)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile int n = 1;
+
+	PG_TRY();
+	{
+		int			found;
+
+		pfree(GetLockConflicts(tag, ExclusiveLock, &found));
+		n = found;
+	}
+	PG_CATCH();
+	{
+		/* no memory: looked at again with the next report to the members */
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return n > 0;
 }
 
 static void
@@ -671,8 +697,13 @@ static void
 on_session(void *arg, const char *description, uint64_t generation, int timeout_ms)
 {
 	MemoryContext context = CurrentMemoryContext;
+	char		message[256];
 
-	write_session(description);
+	if (!ra_session_file_write(description))
+	{
+		snprintf(message, sizeof(message), "could not write the session's file: %m");
+		report(LOG, message, NULL, "After a crash of this server its locks become free when the session expires.");
+	}
 	if (ra_lock_provider != RA_LOCK_PROVIDER_LOCAL)
 		pg_atomic_write_u64(&ra_cluster->generation, generation);
 	PG_TRY();
@@ -683,8 +714,7 @@ on_session(void *arg, const char *description, uint64_t generation, int timeout_
 	{
 		/* the next one that is seen will be noted; time keeps it growing too */
 		MemoryContextSwitchTo(context);
-		EmitErrorReport();
-		FlushErrorState();
+		report_caught();
 	}
 	PG_END_TRY();
 
@@ -694,12 +724,9 @@ on_session(void *arg, const char *description, uint64_t generation, int timeout_
 	new_epoch(true);
 	member_told_at = 0;			/* what it says names the session */
 
-	/* A session may be announced again, with a new generation: it leads as before */
-	if (leading)
-		pg_atomic_write_u64(&ra_cluster->leader_epoch, pg_atomic_read_u64(&ra_cluster->epoch));
 	set_state(RA_BROKER_CONNECTED, NULL);
-	ereport(LOG,
-			(errmsg("risk_alert: session at %s begun, timeout %d ms", ops->name, timeout_ms)));
+	snprintf(message, sizeof(message), "session at %s begun, timeout %d ms", ops->name, timeout_ms);
+	report(LOG, message, NULL, NULL);
 }
 
 static void
@@ -716,14 +743,16 @@ on_connected(void *arg, bool connected, const char *detail)
 static void
 on_session_lost(void *arg, const char *detail)
 {
-	unlink(SESSION_FILE);
+	char		message[512];
+
+	ra_session_file_remove();
 	leading = false;
 	pg_atomic_fetch_add_u64(&ra_cluster->losses, 1);
 	new_epoch(false);
 	set_state(RA_BROKER_CONNECTING, detail);
-	ereport(LOG,
-			(errmsg("risk_alert: session at %s lost: %s", ops->name, detail ? detail : "expired"),
-			 errdetail("Cluster-wide advisory locks held until now are lost; transactions that hold one will fail.")));
+	snprintf(message, sizeof(message), "session at %s lost: %s", ops->name, detail ? detail : "expired");
+	report(LOG, message,
+		   "Cluster-wide advisory locks held until now are lost; transactions that hold one will fail.", NULL);
 }
 
 static void
@@ -966,8 +995,7 @@ publish_list(void)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
-		EmitErrorReport();
-		FlushErrorState();
+		report_caught();
 	}
 	PG_END_TRY();
 	if (segment == NULL)
@@ -986,9 +1014,8 @@ publish_list(void)
 static void
 on_log(void *arg, RaProviderLevel level, const char *message, const char *hint)
 {
-	ereport(level == RA_PROVIDER_WARNING ? WARNING : level == RA_PROVIDER_INFO ? LOG : DEBUG1,
-			(errmsg("risk_alert: %s", message),
-			 hint ? errhint("%s", hint) : 0));
+	report(level == RA_PROVIDER_WARNING ? WARNING : level == RA_PROVIDER_INFO ? LOG : DEBUG1,
+		   message, NULL, hint);
 	if (level == RA_PROVIDER_WARNING)
 	{
 		LWLockAcquire(ra_cluster->lock, LW_EXCLUSIVE);

@@ -100,6 +100,7 @@ static bool is_silent(const char *node);
 static bool settle(const Found *found);
 static RaDecision find_decision(const Found *found, char **reason);
 static bool over(const Found *found, int64 age, char **reason);
+static bool still_prepared(const char *gid);
 static void delete_done(void);
 static int	sweep(void);
 static void run_safely(void (*work) (void *arg), void *arg);
@@ -553,7 +554,8 @@ find_decision(const Found *found, char **reason)
 	decision = decider->read(name, ASK_TIMEOUT, reason);
 	if (decision == RA_DECISION_UNKNOWN && kind == RA_REGISTER_LOCAL)
 		note_silent(found->gid.coordinator);
-	if (decision == RA_DECISION_NONE && kind != RA_REGISTER_LOCAL && (own || over(found, age, reason)))
+	if (decision == RA_DECISION_NONE && kind != RA_REGISTER_LOCAL && (own || over(found, age, reason)) &&
+		still_prepared(found->text))
 		decision = decider->propose(name, RA_DECISION_ABORT, ASK_TIMEOUT, reason);
 	return decision;
 }
@@ -574,6 +576,30 @@ over(const Found *found, int64 age, char **reason)
 		note_silent(found->gid.coordinator);
 	}
 	return age >= 2 * (int64) ra_recovery_interval;
+}
+
+/*
+ * The coordinator may have committed, finished all branches and made the register forget it while
+ * we read there and asked whether it is alive.  An abort that we proposed then would
+ * stand in an empty register, and contradict what has been done.  If the branch is still there
+ * after that, nothing had been forgotten, and we find what stands.
+ */
+static bool
+still_prepared(const char *gid)
+{
+	Oid			types[1] = {TEXTOID};
+	Datum		values[1] = {CStringGetTextDatum(gid)};
+	bool		result;
+
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (SPI_execute_with_args("SELECT FROM pg_catalog.pg_prepared_xacts x WHERE x.gid OPERATOR(pg_catalog.=) $1",
+							  1, types, values, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for a prepared transaction");
+	result = SPI_processed > 0;
+	PopActiveSnapshot();
+	SPI_finish();
+	return result;
 }
 
 /* ---------------------------------------------------------------- decision rows */

@@ -18,6 +18,7 @@
 #include "miscadmin.h"
 #include "port.h"
 #include "storage/latch.h"
+#include "utils/memutils.h"
 
 #include "cluster/acceptor.h"
 #include "cluster/acceptor_link.h"
@@ -52,6 +53,9 @@ typedef struct Attempt
 	char	   *reasons[RA_PAXOS_MAX];	/* of those that could not answer */
 	uint64		until;
 } Attempt;
+
+/* the set of acceptors that was asked last, for forget() */
+static char *asked = NULL;
 
 static RaDecision paxos_propose(const char *gid, RaDecision decision, int timeout, char **reason);
 static RaDecision paxos_read(const char *gid, int timeout, char **reason);
@@ -93,16 +97,10 @@ paxos_read(const char *gid, int timeout, char **reason)
 static void
 paxos_forget(const char *gid)
 {
-	char	  **names;
-	char	   *identity;
-	char	   *reason;
-	int			n = ra_acceptors(&names, &identity, &reason);
-	RaLinkRequest message = {"SELECT risk_alert._paxos_forget($1, $2, $3)", 3, {identity, NULL, gid}};
+	RaLinkRequest message = {"SELECT risk_alert._paxos_forget($1, $2, $3)", 3, {asked, NULL, gid}};
 
-	if (n < 0)
-		return;
-	ra_links_begin(names, n);
-	ra_links_tell(&message);
+	if (asked)
+		ra_links_tell(&message);
 }
 
 static RaDecision
@@ -123,6 +121,14 @@ run(const char *gid, RaPaxosValue wish, int timeout, char **reason)
 		return RA_DECISION_UNKNOWN;
 	a.until = ra_boottime() + (uint64) Max(0, Min(timeout, MAX_TIMEOUT_MS)) * NS_PER_MS;
 	ra_links_begin(a.names, a.n);
+	if (asked == NULL || strcmp(asked, a.identity) != 0)
+	{
+		char	   *copy = MemoryContextStrdup(TopMemoryContext, a.identity);
+
+		if (asked)
+			pfree(asked);
+		asked = copy;
+	}
 	ra_paxos_proposer_init(&a.p, a.n, wish);
 	for (turn = 0;; turn++)
 	{
@@ -141,9 +147,9 @@ run(const char *gid, RaPaxosValue wish, int timeout, char **reason)
 		step = round_of(&a);
 		if (step == RA_PAXOS_DONE)
 			break;
-		if (ra_boottime() >= a.until)
+		if (ra_register_given_up() || ra_boottime() >= a.until)
 		{
-			*reason = why_not(&a, step);
+			*reason = ra_register_given_up() ? pstrdup("the session was asked to stop waiting for it") : why_not(&a, step);
 			return RA_DECISION_UNKNOWN;
 		}
 		pause_before(&a, turn);
@@ -272,7 +278,7 @@ pause_before(Attempt *a, int turn)
 		(uint64) (pg_prng_double(&pg_global_prng_state) * (double) most * 3 / 4);
 
 	end = Min(end, a->until);
-	while (now < end)
+	while (now < end && !ra_register_given_up())
 	{
 		static uint32 wait_event = 0;
 

@@ -216,8 +216,11 @@ moved(TimestampTz time, const Interval *by, int sign)
 {
 	TimestampTz beyond = sign > 0 ? DT_NOEND : DT_NOBEGIN;
 	int64		result = time;
-	int64		days;
+	int64		days = by->day + by->time / USECS_PER_DAY;
+	int64		span;
 
+	if (by->month == PG_INT32_MIN)
+		return beyond;
 	if (by->month != 0)
 	{
 		Interval	months = {0, 0, sign * by->month};
@@ -231,9 +234,11 @@ moved(TimestampTz time, const Interval *by, int sign)
 													   TimestampGetDatum(result),
 													   IntervalPGetDatum(&months)));
 	}
-	if (pg_mul_s64_overflow((int64) sign * by->day, USECS_PER_DAY, &days) ||
-		pg_add_s64_overflow(result, days, &result) ||
-		pg_add_s64_overflow(result, sign * by->time, &result) ||
+	/* days and time may be of opposite signs: only their sum has to fit */
+	if (pg_mul_s64_overflow(days, USECS_PER_DAY, &span) ||
+		pg_add_s64_overflow(span, by->time % USECS_PER_DAY, &span) ||
+		pg_mul_s64_overflow(span, sign, &span) ||
+		pg_add_s64_overflow(result, span, &result) ||
 		!IS_VALID_TIMESTAMP(result))
 		return beyond;
 	return result;
