@@ -23,7 +23,6 @@
 #include "fmgr.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
-#include "port/pg_bitutils.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"

@@ -121,7 +121,7 @@ ra_catch_up_hold(RaDatabase *db)
 		return false;
 	now = session();
 	done = pg_atomic_read_u64(&db->caught_up);
-	if (now == done || (now == 0 && done != 0))
+	if (done != 0 && (now == 0 || now == done))
 	{
 		pg_atomic_write_u64(&db->catching_up, 0);
 		return false;

@@ -123,6 +123,11 @@ SELECT risk_alert.create_rule('payments', 'listed', 'in_list(''bad'', card_id) A
 	is(answer($session, publish()), '6', 'with register local a change and its publication are one transaction');
 	answer($session, 'ROLLBACK');
 	is(epochs(), '5 5 5', 'it is rolled back');
+	answer($session, "BEGIN; SET LOCAL risk_alert.commit_register = local; SELECT risk_alert.alter_rule('payments', 'first', points => 39)");
+	answer($session, publish());
+	answer($session, 'COMMIT');
+	is(epochs(), '6 6 6', 'it is committed');
+	is(definition($_), definition($node_a), 'the change with it: ' . $_->name) foreach $node_b, $node_c;
 	like(answer($session, 'BEGIN; CREATE TABLE t (); ' . publish()), qr/ERROR:  25001: publishing must not follow changes/, 'with another one it is not');
 	answer($session, 'ROLLBACK');
 
@@ -304,7 +309,9 @@ my $waited = q{SELECT epoch, reasons->0->>'text' FROM risk_alert.alerts WHERE ev
 	answer($session, publish());
 	my ($epoch) = epochs($node_a);
 	$zookeeper->stop;
+	$node_c->append_conf('postgresql.conf', "risk_alert.session_timeout = 6s\n");
 	$node_c->start;
+	is($node_c->safe_psql('postgres', q{SELECT risk_alert.drain('1 second')}), 'f', 'a node that can\'t be a member gives itself some time to become one');
 	drain($node_c);
 	is($node_c->safe_psql('postgres', $waited), $epoch - 1 . '|away 3', 'a node that can\'t be a member scores with what it has');
 	$zookeeper->start;
