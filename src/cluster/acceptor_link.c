@@ -48,6 +48,9 @@
 /* as long as an acceptor waits, say, for a lock of its table that somebody has */
 #define SETTINGS "-c lock_timeout=10s -c statement_timeout=60s -c default_transaction_isolation=read\\ committed"
 
+/* what RA_LINK_ACCEPT is prepared as, so that each commit doesn't have it parsed and planned anew */
+#define ACCEPT_NAME "risk_alert_accept"
+
 typedef enum LinkState
 {
 	LINK_CLOSED,
@@ -66,6 +69,7 @@ typedef struct Link
 	bool		ready;			/* they have come: only then may connecting go on */
 	uint64		connect_until;
 	uint64		sent_at;
+	bool		prepared;		/* RA_LINK_ACCEPT is known there by ACCEPT_NAME */
 	bool		invalidated;	/* server or mapping has changed */
 	bool		trusted;
 
@@ -166,6 +170,7 @@ close_link(Link *link)
 	PQclear(link->answer);
 	link->answer = NULL;
 	link->pg = NULL;
+	link->prepared = false;
 	link->state = LINK_CLOSED;
 }
 
@@ -201,6 +206,8 @@ ra_links_tell(const RaLinkRequest *request)
 	{
 		Link	   *link = &links[order[i]];
 
+		/* one that was lost stays so: it takes a transaction to open it anew */
+		link->again = true;
 		if (link->state != LINK_CLOSED && link->state != LINK_CONNECTING)
 			(void) advance(link);
 		link->wanted = false;
@@ -321,13 +328,18 @@ advance(Link *link)
 		}
 		if (PQsetnonblocking(link->pg, 1) != 0)
 			return failure(link, "could not make the connection non-blocking");
-		link->state = LINK_IDLE;
+
+		/* its answer is the first one to be read and dropped */
+		if (!PQsendPrepare(link->pg, ACCEPT_NAME, RA_LINK_ACCEPT, 0, NULL))
+			return failure(link, "could not send");
+		link->state = LINK_LATE;
+		link->sent_at = ra_boottime();
 	}
 
 	/* what is left of an earlier request */
 	if (link->state == LINK_LATE || link->state == LINK_IDLE)
 	{
-		link->events = WL_SOCKET_READABLE;
+		link->events = WL_SOCKET_READABLE | (PQflush(link->pg) > 0 ? WL_SOCKET_WRITEABLE : 0);
 		while (PQconsumeInput(link->pg) && !PQisBusy(link->pg) && PQstatus(link->pg) == CONNECTION_OK)
 		{
 			PGresult   *res = PQgetResult(link->pg);
@@ -337,6 +349,8 @@ advance(Link *link)
 				link->state = LINK_IDLE;
 				break;
 			}
+			if (PQresultStatus(res) == PGRES_COMMAND_OK)
+				link->prepared = true;	/* all else returns rows */
 			PQclear(res);
 		}
 		if (PQstatus(link->pg) != CONNECTION_OK)
@@ -355,7 +369,9 @@ advance(Link *link)
 		RaLinkRequest request = current;
 
 		request.params[1] = link->node;
-		if (!PQsendQueryParams(link->pg, request.sql, request.nparams, NULL, request.params, NULL, NULL, 0))
+		if (link->prepared && strcmp(request.sql, RA_LINK_ACCEPT) == 0 ?
+			!PQsendQueryPrepared(link->pg, ACCEPT_NAME, request.nparams, request.params, NULL, NULL, 0) :
+			!PQsendQueryParams(link->pg, request.sql, request.nparams, NULL, request.params, NULL, NULL, 0))
 			return failure(link, "could not send");
 		link->state = LINK_BUSY;
 		link->sent_at = ra_boottime();

@@ -11,6 +11,12 @@
 
 #define RA_LINK_PARAMS 6
 
+/* What acceptors answer */
+#define RA_LINK_RESULT "granted, promised, promised_by, accepted, accepted_by, value, decided"
+
+/* What they are asked most of the time */
+#define RA_LINK_ACCEPT "SELECT " RA_LINK_RESULT " FROM risk_alert._paxos_accept($1, $2, $3, $4, $5, $6)"
+
 /* One statement, the same for all but for the acceptor's name, which is $2 */
 typedef struct RaLinkRequest
 {

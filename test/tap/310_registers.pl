@@ -237,6 +237,14 @@ ok(wait_until($b, "SELECT count(*) = 0 FROM risk_alert.paxos_acceptor WHERE gid 
 is($b->safe_psql('postgres', q{SELECT count(*) FROM risk_alert.paxos_acceptor WHERE forgotten_at IS NULL AND value = 'commit'}), $before,
 	'paxos: a commit that nobody has finished stays');
 
+# a session that commits much tells of several at a time, and of the rest when it ends
+{
+	my $many = new_gid();
+	$a->safe_psql('postgres', join('', map { "SELECT risk_alert._register_propose('paxos', '$many-\\\"$_', 'commit'); SELECT risk_alert._register_forget('paxos', '$many-\\\"$_');" } 1 .. 40));
+	ok(wait_until($_, "SELECT count(*) FROM risk_alert.paxos_acceptor WHERE starts_with(gid, '$many') AND forgotten_at IS NOT NULL", 40),
+		'paxos: all that a session has done is forgotten when it ends: ' . $_->name) foreach $a, $b;
+}
+
 # rights: another role's global transaction is decided with the owner's mappings, and can't be tampered with
 ($rc, $out, $err) = $a->psql('postgres', q{SELECT risk_alert._register_propose('paxos', 'x', 'abort')}, extra_params => [ '-U', 'operator' ]);
 like($err, qr/permission denied/, 'a register is not asked by anybody');
