@@ -15,6 +15,8 @@
  */
 #include "postgres.h"
 
+#include <poll.h>
+
 #include "access/htup_details.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_foreign_server.h"
@@ -92,6 +94,7 @@ static void close_link(Link *link);
 static Oid extension_owner(void);
 static char *open_link(Link *link);
 static char *advance(Link *link);
+static void drop_answer(Link *link);
 static bool receive(Link *link, PGresult **result, char **reason);
 
 void
@@ -193,6 +196,37 @@ ra_links_send(const RaLinkRequest *request)
 			close_link(link);
 		link->wanted = true;
 		link->again = false;
+	}
+}
+
+bool
+ra_links_quiet(int timeout)
+{
+	uint64		until = ra_boottime() + (uint64) timeout * 1000000;
+
+	for (;;)
+	{
+		struct pollfd sockets[RA_PAXOS_MAX];
+		uint64		now = ra_boottime();
+		int			n = 0;
+		int			i;
+
+		for (i = 0; i < nacceptors; i++)
+		{
+			Link	   *link = &links[order[i]];
+
+			if (link->state != LINK_BUSY && link->state != LINK_LATE)
+				continue;
+			link->state = LINK_LATE;
+			(void) PQflush(link->pg);
+			drop_answer(link);
+			if (link->state == LINK_LATE && PQstatus(link->pg) == CONNECTION_OK)
+				sockets[n++] = (struct pollfd) {.fd = PQsocket(link->pg),.events = POLLIN};
+		}
+		if (n == 0)
+			return true;
+		if (now >= until || poll(sockets, n, (int) ((until - now) / 1000000 + 1)) < 0)
+			return false;
 	}
 }
 
@@ -340,19 +374,7 @@ advance(Link *link)
 	if (link->state == LINK_LATE || link->state == LINK_IDLE)
 	{
 		link->events = WL_SOCKET_READABLE | (PQflush(link->pg) > 0 ? WL_SOCKET_WRITEABLE : 0);
-		while (PQconsumeInput(link->pg) && !PQisBusy(link->pg) && PQstatus(link->pg) == CONNECTION_OK)
-		{
-			PGresult   *res = PQgetResult(link->pg);
-
-			if (res == NULL)
-			{
-				link->state = LINK_IDLE;
-				break;
-			}
-			if (PQresultStatus(res) == PGRES_COMMAND_OK)
-				link->prepared = true;	/* all else returns rows */
-			PQclear(res);
-		}
+		drop_answer(link);
 		if (PQstatus(link->pg) != CONNECTION_OK)
 		{
 			/* it was lost since; nothing of this request has been sent */
@@ -428,6 +450,25 @@ receive(Link *link, PGresult **result, char **reason)
 	PQclear(res);
 	link->state = LINK_LATE;
 	return true;
+}
+
+/* Reads what has come of an earlier request */
+static void
+drop_answer(Link *link)
+{
+	while (PQconsumeInput(link->pg) && !PQisBusy(link->pg) && PQstatus(link->pg) == CONNECTION_OK)
+	{
+		PGresult   *res = PQgetResult(link->pg);
+
+		if (res == NULL)
+		{
+			link->state = LINK_IDLE;
+			break;
+		}
+		if (PQresultStatus(res) == PGRES_COMMAND_OK)
+			link->prepared = true;	/* all else returns rows */
+		PQclear(res);
+	}
 }
 
 static Oid

@@ -41,6 +41,12 @@ extern void ra_links_send(const RaLinkRequest *request);
 extern void ra_links_tell(const RaLinkRequest *request);
 
 /*
+ * Between requests: has every acceptor that is connected answered everything?  Waits
+ * so many milliseconds for that, uninterruptibly.
+ */
+extern bool ra_links_quiet(int timeout);
+
+/*
  * Waits for the next answer to the current request: whose it is, and *result, to be
  * cleared by the caller; or NULL and *reason (palloc'd) if that acceptor can't answer.
  * -1: nobody until then (nanoseconds of CLOCK_BOOTTIME), or nobody is left.

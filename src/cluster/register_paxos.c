@@ -40,6 +40,8 @@
 /* transactions that are finished are told of when there are so many, or when that is so long ago */
 #define FORGET_AT_ONCE 32
 #define FORGET_AFTER_MS 1000
+#define FORGET_AT_MOST 256		/* whoever can't be told by then is not */
+#define FORGET_WAIT_MS 100		/* for late answers, when the session ends */
 
 #define READINGS 2				/* before a reader makes an attempt */
 
@@ -127,7 +129,11 @@ paxos_forget(const char *gid)
 	MemoryContextSwitchTo(before);
 	nforgotten++;
 	if (nforgotten >= FORGET_AT_ONCE || ra_boottime() - forgotten_at >= FORGET_AFTER_MS * NS_PER_MS)
-		tell_forgotten();
+	{
+		/* who is about to answer something can't be told now */
+		if (ra_links_quiet(0) || nforgotten >= FORGET_AT_MOST)
+			tell_forgotten();
+	}
 }
 
 static void
@@ -148,6 +154,8 @@ tell_forgotten(void)
 static void
 forget_rest(int code, Datum arg)
 {
+	if (nforgotten > 0)
+		(void) ra_links_quiet(FORGET_WAIT_MS);
 	tell_forgotten();
 }
 
