@@ -133,17 +133,6 @@ ra_attribute_is_not_null(TupleDesc desc, AttrNumber attno)
 #define RA_IS_SET_EXPRESSION(subtype) false
 #endif
 
-/* Take a lock for the session if it is free, and there is memory for it */
-static inline LockAcquireResult
-ra_lock_acquire_now(const LOCKTAG *tag, LOCKMODE mode)
-{
-#if PG_VERSION_NUM >= 180000
-	return LockAcquireExtended(tag, mode, true, true, false, NULL, false);
-#else
-	return LockAcquireExtended(tag, mode, true, true, false, NULL);
-#endif
-}
-
 /* Does this process have the lock in this very mode? */
 static inline bool
 ra_lock_held_by_me(const LOCKTAG *tag, LOCKMODE mode)

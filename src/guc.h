@@ -13,6 +13,7 @@ extern int	ra_rule_error_limit;	/* errors in a row that suspend a rule */
 extern int	ra_batch_size;		/* events per batch at most */
 extern int	ra_queue_rotate_size;	/* kB of a queue table that start a rotation */
 extern bool ra_allow_superuser_rules;
+extern int	ra_catch_up_timeout;	/* s, 0: no limit */
 extern int	ra_commit_register;	/* RaRegisterKind */
 extern int	ra_commit_timeout;	/* ms */
 extern char *ra_coordination_password_file;	/* empty: none */

@@ -29,6 +29,7 @@
 #include "cluster/broker.h"
 #include "cluster/locktable.h"
 #include "cluster/register.h"
+#include "cluster/xact.h"
 #include "compat.h"
 #include "guc.h"
 #include "launcher.h"
@@ -40,6 +41,7 @@ PG_MODULE_MAGIC;
 /* settings, see define_settings() */
 bool		ra_allow_superuser_rules = false;
 int			ra_batch_size = 10000;
+int			ra_catch_up_timeout = 300;
 char	   *ra_cluster_name = "risk_alert";
 int			ra_commit_register = RA_REGISTER_LOCAL;
 int			ra_commit_timeout = 30000;
@@ -99,6 +101,7 @@ _PG_init(void)
 		return;
 
 	define_settings();
+	ra_xact_register();			/* before any other callback of ours */
 
 	prev_shmem_request = shmem_request_hook;
 	shmem_request_hook = shmem_request;
@@ -137,6 +140,14 @@ define_settings(void)
 							&ra_batch_size,
 							10000, 1, 1000000,
 							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("risk_alert.catch_up_timeout",
+							"Sets how long events wait for this node to catch up with what was published while it was away.",
+							"Then they are scored with what is in use here; 0: they wait as long as it takes.",
+							&ra_catch_up_timeout,
+							300, 0, INT_MAX / 1000,
+							PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
 
 	DefineCustomStringVariable("risk_alert.cluster_name",

@@ -88,9 +88,14 @@ ra_shmem_startup(void)
 			for (t = 0; t < (int) lengthof(db->queue_touched); t++)
 				pg_atomic_init_u32(&db->queue_touched[t], 0);
 			for (t = 0; t < RA_MAX_CHANGING; t++)
+			{
 				pg_atomic_init_u32(&db->changing[t], 0);
+				pg_atomic_init_u32(&db->prepared[t], 0);
+			}
 			pg_atomic_init_u64(&db->drain_requested, 0);
 			pg_atomic_init_u64(&db->drain_done, 0);
+			pg_atomic_init_u64(&db->caught_up, 0);
+			pg_atomic_init_u64(&db->catching_up, 0);
 			pg_atomic_init_u64(&db->batches, 0);
 			pg_atomic_init_u64(&db->events, 0);
 			pg_atomic_init_u64(&db->wakeups, 0);
@@ -144,6 +149,8 @@ ra_slot_make(Oid dboid)
 	pg_atomic_write_u32(&db->queue_current, 0);
 	pg_atomic_write_u64(&db->drain_requested, 0);
 	pg_atomic_write_u64(&db->drain_done, 0);
+	pg_atomic_write_u64(&db->caught_up, 0);
+	pg_atomic_write_u64(&db->catching_up, 0);
 	pg_atomic_write_u64(&db->batches, 0);
 	pg_atomic_write_u64(&db->events, 0);
 	pg_atomic_write_u64(&db->wakeups, 0);

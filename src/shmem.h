@@ -66,8 +66,11 @@ typedef struct RaDatabase
 	pg_atomic_uint32 queue_touched[3];	/* by table: lowest block written to since
 										 * the worker looked last */
 	pg_atomic_uint32 changing[RA_MAX_CHANGING]; /* transaction ids, 0: free */
+	pg_atomic_uint32 prepared[RA_MAX_CHANGING]; /* as above */
 	pg_atomic_uint64 drain_requested;	/* number of the latest drain() call */
 	pg_atomic_uint64 drain_done;	/* all up to this one are answered */
+	pg_atomic_uint64 caught_up; /* the session in which publications were caught up with, see catchup.c */
+	pg_atomic_uint64 catching_up;	/* TimestampTz since which events wait for that, 0: they don't */
 	pg_atomic_uint64 batches;	/* statistics since server start */
 	pg_atomic_uint64 events;
 	pg_atomic_uint64 wakeups;

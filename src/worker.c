@@ -56,6 +56,7 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
+#include "cluster/catchup.h"
 #include "cluster/recovery.h"
 #include "compat.h"
 #include "engine/batch.h"
@@ -82,6 +83,9 @@
  */
 #define CROWDED_BATCHES 8
 #define CROWDED_EVENTS	64
+
+/* between looks whether events may be taken; who has caught up wakes us */
+#define HOLD_POLL_MS	200
 
 /* the library and the extension differ in version: nothing can be done */
 #define MISFIT_POLL_MS	60000
@@ -175,7 +179,7 @@ static void note_state(RaWorkerState state, const char *error);
 static bool extension_look(void);
 static void extension_invalidate(Datum arg, Oid relid);
 static bool run_batch(void);
-static void look_after_global(void);
+static bool look_after_cluster(void);
 static void check_signals(void);
 static void wait_for_work(long ms);
 static void nap(void);
@@ -245,7 +249,11 @@ ra_worker_main(Datum main_arg)
 			continue;
 		}
 
-		look_after_global();
+		if (!look_after_cluster())
+		{
+			wait_for_work(HOLD_POLL_MS);
+			continue;
+		}
 		now = GetCurrentTimestamp();
 		events = pg_atomic_read_u64(&my_slot->events);
 		more = run_batch();
@@ -568,14 +576,19 @@ run_batch(void)
 	return more;
 }
 
-/* Trouble with global transactions must not hold up events */
-static void
-look_after_global(void)
+/*
+ * False: events must wait until this node has caught up with the others.  Trouble with
+ * global transactions must not hold them up.
+ */
+static bool
+look_after_cluster(void)
 {
 	MemoryContext cxt = CurrentMemoryContext;
+	volatile bool hold = false;
 
 	PG_TRY();
 	{
+		hold = ra_catch_up_hold(my_slot);
 		ra_recovery_tick();
 	}
 	PG_CATCH();
@@ -591,6 +604,7 @@ look_after_global(void)
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(cxt);
+	return !hold;
 }
 
 /* Leave if asked to, reload the configuration if told to */

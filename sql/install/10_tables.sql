@@ -41,11 +41,26 @@ CREATE TABLE risk_alert.stream (
     layout_id   int,
     owner       risk_alert._role NOT NULL,
     created_at  timestamptz NOT NULL DEFAULT now(),
+    epoch       bigint,              -- NULL: it was never published
+    epoch_version bigint,
+    epoch_role  risk_alert._role,
     CHECK (review_at BETWEEN 0 AND deny_at AND deny_at <= 100)
 );
 COMMENT ON TABLE risk_alert.stream IS 'watched tables; see view streams';
+COMMENT ON COLUMN risk_alert.stream.stream_id IS 'numbers streams; never used again';
+COMMENT ON COLUMN risk_alert.stream.name IS 'by which functions know the stream';
+COMMENT ON COLUMN risk_alert.stream.key IS 'columns that tell the rows apart';
+COMMENT ON COLUMN risk_alert.stream.event_time IS 'column that says when an event happened';
+COMMENT ON COLUMN risk_alert.stream.review_at IS 'from this score on the decision is review';
+COMMENT ON COLUMN risk_alert.stream.deny_at IS 'from this score on the decision is deny';
+COMMENT ON COLUMN risk_alert.stream.suppress IS 'within this time further events of one entity and rule fold into its open alert';
+COMMENT ON COLUMN risk_alert.stream.owner IS 'who watched the table';
+COMMENT ON COLUMN risk_alert.stream.created_at IS 'when that was';
 COMMENT ON COLUMN risk_alert.stream.relation IS 'the watched table; of a partitioned one the root';
 COMMENT ON COLUMN risk_alert.stream.version IS 'the latest published version of the rule set';
+COMMENT ON COLUMN risk_alert.stream.epoch IS 'the latest rule set that was published over the cluster and is in use here';
+COMMENT ON COLUMN risk_alert.stream.epoch_version IS 'the version that it made; a later one was changed on this node alone';
+COMMENT ON COLUMN risk_alert.stream.epoch_role IS 'who has put it into use, and whose rights later ones are fetched with';
 COMMENT ON COLUMN risk_alert.stream.layout_id IS 'the columns that new events carry; NULL: none can be captured before _refresh_stream()';
 
 -- Which columns a captured event carries; queue rows name their layout
@@ -74,6 +89,15 @@ CREATE TABLE risk_alert.feature (
     UNIQUE (stream_id, name)
 );
 COMMENT ON TABLE risk_alert.feature IS 'window aggregates of the streams'' entities; see view features';
+COMMENT ON COLUMN risk_alert.feature.feature_id IS 'numbers features; never used again';
+COMMENT ON COLUMN risk_alert.feature.stream_id IS 'stream that it belongs to';
+COMMENT ON COLUMN risk_alert.feature.name IS 'by which conditions know it';
+COMMENT ON COLUMN risk_alert.feature.function IS 'count, count_distinct, sum, avg, stddev, variance, min, max, lag or first';
+COMMENT ON COLUMN risk_alert.feature.filter IS 'canonical expression: which events count; NULL: all';
+COMMENT ON COLUMN risk_alert.feature.within IS 'length of the window';
+COMMENT ON COLUMN risk_alert.feature.include_current IS 'does the event at hand count?';
+COMMENT ON COLUMN risk_alert.feature.result_type IS 'type of its value';
+COMMENT ON COLUMN risk_alert.feature.created_at IS 'when it was created';
 COMMENT ON COLUMN risk_alert.feature.entity IS 'columns whose values windows are kept for';
 COMMENT ON COLUMN risk_alert.feature.lookup IS 'columns of the scored event that pick the window';
 COMMENT ON COLUMN risk_alert.feature.value IS 'the aggregated expression, every object in it qualified; NULL: count(*)';
@@ -95,6 +119,14 @@ CREATE TABLE risk_alert.rule (
     UNIQUE (stream_id, name)
 );
 COMMENT ON TABLE risk_alert.rule IS 'conditions with their points; see view rules';
+COMMENT ON COLUMN risk_alert.rule.rule_id IS 'numbers rules; never used again';
+COMMENT ON COLUMN risk_alert.rule.stream_id IS 'stream that it belongs to';
+COMMENT ON COLUMN risk_alert.rule.name IS 'unique within the stream';
+COMMENT ON COLUMN risk_alert.rule.points IS 'what it adds to the score if its condition is true';
+COMMENT ON COLUMN risk_alert.rule.severity IS 'low, medium, high or critical';
+COMMENT ON COLUMN risk_alert.rule.reason IS 'template of the text that alerts show';
+COMMENT ON COLUMN risk_alert.rule.status IS 'draft, shadow, active or retired';
+COMMENT ON COLUMN risk_alert.rule.created_at IS 'when it was created';
 COMMENT ON COLUMN risk_alert.rule.condition IS 'boolean expression, every object in it qualified';
 COMMENT ON COLUMN risk_alert.rule.owner IS 'whose rights the condition is evaluated with: who wrote it last';
 COMMENT ON COLUMN risk_alert.rule.suspended_at IS 'when repeated errors took the rule out of use';
@@ -118,7 +150,27 @@ CREATE TABLE risk_alert.list_entry (
     PRIMARY KEY (list_id, value)
 );
 COMMENT ON TABLE risk_alert.list_entry IS 'the values of the lists; see view list_entries';
+COMMENT ON COLUMN risk_alert.list_entry.list_id IS 'list that it belongs to';
+COMMENT ON COLUMN risk_alert.list_entry.value IS 'what conditions look up';
+COMMENT ON COLUMN risk_alert.list_entry.note IS 'what whoever added it had to say';
+COMMENT ON COLUMN risk_alert.list_entry.added_by IS 'name of the role that added it';
+COMMENT ON COLUMN risk_alert.list_entry.added_at IS 'when that was';
 COMMENT ON COLUMN risk_alert.list_entry.expires IS 'from then on the value counts as not listed; NULL: never';
+
+-- Of lists that were ever changed on all nodes at once.  It stays when the list is dropped, so that a
+-- node that was away then learns of it.
+CREATE TABLE risk_alert.list_epoch (
+    name        text PRIMARY KEY,
+    epoch       bigint NOT NULL DEFAULT 0,
+    dropped     bool NOT NULL DEFAULT false,
+    modified    bool NOT NULL DEFAULT false,
+    epoch_role  risk_alert._role
+);
+COMMENT ON TABLE risk_alert.list_epoch IS 'lists that are changed on all nodes of the cluster at once';
+COMMENT ON COLUMN risk_alert.list_epoch.epoch IS 'grows with each such change; 0: there was none';
+COMMENT ON COLUMN risk_alert.list_epoch.dropped IS 'was dropping it the latest one?';
+COMMENT ON COLUMN risk_alert.list_epoch.modified IS 'has it been changed on this node alone since then?';
+COMMENT ON COLUMN risk_alert.list_epoch.epoch_role IS 'who has made the change here, and whose rights later ones are fetched with';
 
 -- Every published version of a stream's configuration.  The definition is
 -- filled in when the transaction that makes the version commits.
@@ -130,10 +182,17 @@ CREATE TABLE risk_alert.rule_set (
     made_by     name NOT NULL,
     xid         xid8 NOT NULL DEFAULT pg_current_xact_id(),
     definition  jsonb,
+    epoch       bigint,
     PRIMARY KEY (stream_id, version)
 );
 COMMENT ON TABLE risk_alert.rule_set IS 'every published version of every stream''s configuration; see view rule_set_history';
+COMMENT ON COLUMN risk_alert.rule_set.stream_id IS 'number of the stream, which may be gone';
+COMMENT ON COLUMN risk_alert.rule_set.stream IS 'its name then';
+COMMENT ON COLUMN risk_alert.rule_set.version IS 'counted per stream, from 1';
+COMMENT ON COLUMN risk_alert.rule_set.made_at IS 'when the transaction changed the configuration';
+COMMENT ON COLUMN risk_alert.rule_set.made_by IS 'name of the role that did';
 COMMENT ON COLUMN risk_alert.rule_set.xid IS 'the transaction that published it';
+COMMENT ON COLUMN risk_alert.rule_set.epoch IS 'which publication over the cluster made it; NULL: none';
 COMMENT ON COLUMN risk_alert.rule_set.definition IS 'thresholds, features and rules; NULL inside the publishing transaction';
 
 -- The queue: see src/engine/queue.c.  No index, no vacuum: emptied by TRUNCATE.
@@ -169,6 +228,8 @@ INSERT INTO risk_alert.queue_position (database, low)
     FROM pg_catalog.pg_database AS d
     WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
 COMMENT ON TABLE risk_alert.queue_position IS 'which captured events are processed';
+COMMENT ON COLUMN risk_alert.queue_position.singleton IS 'true: there is one row at most';
+COMMENT ON COLUMN risk_alert.queue_position.done_through IS 'up to which time events of the transactions visible in high are processed';
 COMMENT ON COLUMN risk_alert.queue_position.database IS 'OID of the database it is about; a copy made from a template differs';
 COMMENT ON COLUMN risk_alert.queue_position.low IS 'events of transactions visible in it are processed';
 COMMENT ON COLUMN risk_alert.queue_position.high IS 'events visible in it are processed if they arrived up to done_through';
@@ -220,6 +281,7 @@ CREATE TABLE risk_alert.alert (
     outcome     text CHECK (outcome IN ('true_positive', 'false_positive')),
     events      bigint NOT NULL DEFAULT 1,
     last_event_time timestamptz NOT NULL,
+    epoch       bigint,
     CHECK ((status = 'resolved') = (outcome IS NOT NULL))
 );
 -- Entities are as long as the user's values, which an index would refuse
@@ -227,7 +289,27 @@ CREATE INDEX alert_fold ON risk_alert.alert (stream_id, pg_catalog.hashtextexten
     WHERE status <> 'resolved';
 CREATE INDEX alert_raised_at ON risk_alert.alert (raised_at);
 COMMENT ON TABLE risk_alert.alert IS 'what analysts work on; see views alerts and open_alerts';
+COMMENT ON COLUMN risk_alert.alert.alert_id IS 'numbers alerts';
+COMMENT ON COLUMN risk_alert.alert.stream_id IS 'number of the stream, which may be gone';
+COMMENT ON COLUMN risk_alert.alert.stream IS 'its name then';
+COMMENT ON COLUMN risk_alert.alert.event_key IS 'key of the row that raised it';
+COMMENT ON COLUMN risk_alert.alert.entity IS 'whom it is about; NULL: the lead rule uses no feature';
+COMMENT ON COLUMN risk_alert.alert.event_time IS 'when the first event happened';
+COMMENT ON COLUMN risk_alert.alert.raised_at IS 'when the alert was raised';
+COMMENT ON COLUMN risk_alert.alert.score IS 'highest score of its events';
+COMMENT ON COLUMN risk_alert.alert.decision IS 'review or deny, the worst of its events';
+COMMENT ON COLUMN risk_alert.alert.severity IS 'low, medium, high or critical, the worst of its events';
+COMMENT ON COLUMN risk_alert.alert.rules IS 'rules that fired for the first event';
+COMMENT ON COLUMN risk_alert.alert.reasons IS 'rule, points and text of each of them';
+COMMENT ON COLUMN risk_alert.alert.features IS 'feature values of the first event';
+COMMENT ON COLUMN risk_alert.alert.rule_set_version IS 'version of the rule set that raised it';
+COMMENT ON COLUMN risk_alert.alert.status IS 'open, acknowledged, investigating or resolved';
+COMMENT ON COLUMN risk_alert.alert.assignee IS 'who works on it';
+COMMENT ON COLUMN risk_alert.alert.outcome IS 'true_positive or false_positive, once resolved';
+COMMENT ON COLUMN risk_alert.alert.events IS 'how many events it has, the first one included';
+COMMENT ON COLUMN risk_alert.alert.last_event_time IS 'when the latest of them happened';
 COMMENT ON COLUMN risk_alert.alert.lead_rule IS 'the fired rule with the most points; alerts fold by it';
+COMMENT ON COLUMN risk_alert.alert.epoch IS 'the publication that the rule set is of; NULL: none';
 COMMENT ON INDEX risk_alert.alert_fold IS 'finds the alert that a further event folds into';
 COMMENT ON INDEX risk_alert.alert_raised_at IS 'finds the latest alerts';
 
@@ -252,6 +334,12 @@ CREATE TABLE risk_alert.alert_event (
 );
 CREATE INDEX alert_event_alert ON risk_alert.alert_event (alert_id);
 COMMENT ON TABLE risk_alert.alert_event IS 'the events of each alert; an event is in one alert at most';
+COMMENT ON COLUMN risk_alert.alert_event.stream_id IS 'number of the stream';
+COMMENT ON COLUMN risk_alert.alert_event.event_key IS 'key of the row';
+COMMENT ON COLUMN risk_alert.alert_event.alert_id IS 'alert that it raised or was folded into';
+COMMENT ON COLUMN risk_alert.alert_event.event_time IS 'when it happened';
+COMMENT ON COLUMN risk_alert.alert_event.score IS 'its score';
+COMMENT ON COLUMN risk_alert.alert_event.rules IS 'rules that fired for it';
 COMMENT ON COLUMN risk_alert.alert_event.event_id IS 'event_key, or a digest of a long one';
 COMMENT ON INDEX risk_alert.alert_event_alert IS 'finds the events of an alert';
 
@@ -333,6 +421,7 @@ SELECT pg_catalog.pg_extension_config_dump('risk_alert.rule_rule_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('risk_alert.list', '');
 SELECT pg_catalog.pg_extension_config_dump('risk_alert.list_list_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('risk_alert.list_entry', '');
+SELECT pg_catalog.pg_extension_config_dump('risk_alert.list_epoch', '');
 SELECT pg_catalog.pg_extension_config_dump('risk_alert.rule_set', '');
 SELECT pg_catalog.pg_extension_config_dump('risk_alert.alert', '');
 SELECT pg_catalog.pg_extension_config_dump('risk_alert.alert_alert_id_seq', '');

@@ -35,14 +35,16 @@ COMMENT ON FUNCTION risk_alert.risk_score(text, jsonb) IS
 REVOKE ALL ON FUNCTION risk_alert.risk_score(text, jsonb) FROM PUBLIC;
 
 CREATE FUNCTION risk_alert.risk_assess(event record,
-        OUT score int, OUT decision text, OUT reasons jsonb, OUT features jsonb, OUT rule_set_version bigint)
+        OUT score int, OUT decision text, OUT reasons jsonb, OUT features jsonb, OUT rule_set_version bigint,
+        OUT epoch bigint)
     LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ra_risk_assess_row';
 COMMENT ON FUNCTION risk_alert.risk_assess(record) IS
     'score, decision, reasons and feature values of a row of a watched table';
 REVOKE ALL ON FUNCTION risk_alert.risk_assess(record) FROM PUBLIC;
 
 CREATE FUNCTION risk_alert.risk_assess(stream text, event jsonb,
-        OUT score int, OUT decision text, OUT reasons jsonb, OUT features jsonb, OUT rule_set_version bigint)
+        OUT score int, OUT decision text, OUT reasons jsonb, OUT features jsonb, OUT rule_set_version bigint,
+        OUT epoch bigint)
     LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ra_risk_assess_json';
 COMMENT ON FUNCTION risk_alert.risk_assess(text, jsonb) IS
     'score, decision, reasons and feature values of an event that is in no table yet';

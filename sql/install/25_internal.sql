@@ -347,9 +347,9 @@ BEGIN
     END IF;
 
     -- Transaction ids of rows from a dump are another server's; their age
-    -- tells them from ours.
+    -- tells them from ours.  What was published stays what it was.
     IF NOT EXISTS (SELECT FROM risk_alert.rule_set r
-                    WHERE r.stream_id = s.stream_id AND r.version = s.version
+                    WHERE r.stream_id = s.stream_id AND r.version = s.version AND r.epoch IS NULL
                       AND r.xid = pg_catalog.pg_current_xact_id()
                       AND r.made_at >= pg_catalog.transaction_timestamp()) THEN
         UPDATE risk_alert.stream SET version = version + 1
@@ -397,14 +397,23 @@ COMMENT ON FUNCTION risk_alert._check_table_exists(risk_alert.stream) IS 'intern
 REVOKE ALL ON FUNCTION risk_alert._check_table_exists(risk_alert.stream) FROM PUBLIC;
 
 -- Lists that a condition (as stored, in canonical spelling) names by a literal
--- and that are not there
+CREATE FUNCTION risk_alert._lists_used(condition text) RETURNS SETOF text
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT DISTINCT pg_catalog.replace(m.part[1], '''''', '''')
+      FROM pg_catalog.regexp_matches(condition, 'risk_alert[.]in_list[(]''((?:[^'']|'''')*)''::text', 'g') m (part)
+$$;
+COMMENT ON FUNCTION risk_alert._lists_used(text) IS 'internal: lists that a condition uses';
+REVOKE ALL ON FUNCTION risk_alert._lists_used(text) FROM PUBLIC;
+
+-- Those of them that are not there
 CREATE FUNCTION risk_alert._missing_lists(condition text) RETURNS text[]
     LANGUAGE sql STABLE STRICT PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pg_catalog.array_agg(DISTINCT u.name)
-      FROM pg_catalog.regexp_matches(condition, 'risk_alert[.]in_list[(]''((?:[^'']|'''')*)''::text', 'g') m (part)
-     CROSS JOIN LATERAL (SELECT pg_catalog.replace(m.part[1], '''''', '''')) u (name)
+    SELECT pg_catalog.array_agg(u.name)
+      FROM risk_alert._lists_used(condition) u (name)
      WHERE NOT EXISTS (SELECT FROM risk_alert.list l WHERE l.name = u.name)
 $$;
 COMMENT ON FUNCTION risk_alert._missing_lists(text) IS 'internal: lists that a condition uses and that do not exist, or NULL';

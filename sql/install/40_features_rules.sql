@@ -1,22 +1,16 @@
 -- Features and rules.
 
-CREATE FUNCTION risk_alert._create_feature(stream_name text, feature_name text, entity_columns text, aggregate text,
-                                           window_length interval, filter_text text, current_too bool,
-                                           lookup_columns text, search_path text, ticket bigint) RETURNS void
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+-- Within a change of a stream; the columns that windows are kept for
+CREATE FUNCTION risk_alert._add_feature(s risk_alert.stream, feature_name text, entity_columns text, aggregate text,
+                                        window_length interval, filter_text text, current_too bool,
+                                        lookup_columns text, search_path text, caller regrole) RETURNS name[]
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    caller regrole := risk_alert._caller(ticket);
-    s risk_alert.stream;
     id name;
     checked record;
 BEGIN
-    PERFORM risk_alert._not_null('stream,name,entity,aggregate,within,include_current',
-                                 stream_name, feature_name, entity_columns, aggregate,
-                                 window_length::text, current_too::text);
-    s := risk_alert._begin_change(stream_name, caller);
-    PERFORM risk_alert._check_table_exists(s);
     PERFORM risk_alert._check_access(s.relation, caller, false);
 
     id := risk_alert._identifier('feature', feature_name);
@@ -38,13 +32,39 @@ BEGIN
                                     within, include_current, result_type, owner)
         VALUES (s.stream_id, id, checked.entity_columns, checked.lookup_columns, checked.function,
                 checked.value_text, checked.filter_text, window_length, current_too, checked.result_type, caller);
+    RETURN checked.entity_columns;
+END
+$$;
+COMMENT ON FUNCTION risk_alert._add_feature(risk_alert.stream, text, text, text, interval, text, bool, text, text, regrole) IS
+    'internal: makes a feature';
+REVOKE ALL ON FUNCTION risk_alert._add_feature(risk_alert.stream, text, text, text, interval, text, bool, text, text, regrole) FROM PUBLIC;
+
+CREATE FUNCTION risk_alert._create_feature(stream_name text, feature_name text, entity_columns text, aggregate text,
+                                           window_length interval, filter_text text, current_too bool,
+                                           lookup_columns text, search_path text, ticket bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    caller regrole := risk_alert._caller(ticket);
+    s risk_alert.stream;
+    entity name[];
+BEGIN
+    PERFORM risk_alert._not_null('stream,name,entity,aggregate,within,include_current',
+                                 stream_name, feature_name, entity_columns, aggregate,
+                                 window_length::text, current_too::text);
+    s := risk_alert._begin_change(stream_name, caller);
+    PERFORM risk_alert._check_table_exists(s);
+    entity := risk_alert._add_feature(s, feature_name, entity_columns, aggregate, window_length, filter_text,
+                                      current_too, lookup_columns, search_path, caller);
     PERFORM risk_alert._end_change(s.stream_id);
 
-    IF NOT risk_alert._entity_index(s.relation, checked.entity_columns, s.event_time) THEN
+    IF NOT risk_alert._entity_index(s.relation, entity, s.event_time) THEN
         RAISE WARNING USING
-            MESSAGE = pg_catalog.format('table %s has no index for feature "%s"', risk_alert._qualified(s.relation), id),
+            MESSAGE = pg_catalog.format('table %s has no index for feature "%s"', risk_alert._qualified(s.relation),
+                                        risk_alert._identifier('feature', feature_name)),
             DETAIL = 'Each entity that is not in memory is read from the table, by a sequential scan.',
-            HINT = risk_alert._create_index(s.relation, checked.entity_columns || s.event_time, false);
+            HINT = risk_alert._create_index(s.relation, entity || s.event_time, false);
     END IF;
 END
 $$;
@@ -151,20 +171,14 @@ $$;
 COMMENT ON FUNCTION risk_alert._find_rule(risk_alert.stream, text) IS 'internal: the rule of that name';
 REVOKE ALL ON FUNCTION risk_alert._find_rule(risk_alert.stream, text) FROM PUBLIC;
 
-CREATE FUNCTION risk_alert._create_rule(stream_name text, rule_name text, condition_text text, rule_points int,
-                                        rule_severity text, reason_text text, rule_status text,
-                                        search_path text, ticket bigint) RETURNS void
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+-- Within a change of a stream
+CREATE FUNCTION risk_alert._add_rule(s risk_alert.stream, rule_name text, condition_text text, rule_points int,
+                                     rule_severity text, reason_text text, rule_status text,
+                                     search_path text, caller regrole) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    caller regrole := risk_alert._caller(ticket);
-    s risk_alert.stream;
 BEGIN
-    PERFORM risk_alert._not_null('stream,name,condition,points,severity,status',
-                                 stream_name, rule_name, condition_text, rule_points::text, rule_severity, rule_status);
-    s := risk_alert._begin_change(stream_name, caller);
-    PERFORM risk_alert._check_table_exists(s);
     PERFORM risk_alert._check_access(s.relation, caller, false);
 
     rule_name := risk_alert._label('rule', rule_name);
@@ -183,6 +197,28 @@ BEGIN
                 CASE WHEN reason_text IS NULL THEN risk_alert._plain_reason(rule_name)
                      ELSE risk_alert._check_reason(s.stream_id, reason_text, caller) END,
                 rule_status, caller);
+END
+$$;
+COMMENT ON FUNCTION risk_alert._add_rule(risk_alert.stream, text, text, int, text, text, text, text, regrole) IS
+    'internal: makes a rule';
+REVOKE ALL ON FUNCTION risk_alert._add_rule(risk_alert.stream, text, text, int, text, text, text, text, regrole) FROM PUBLIC;
+
+CREATE FUNCTION risk_alert._create_rule(stream_name text, rule_name text, condition_text text, rule_points int,
+                                        rule_severity text, reason_text text, rule_status text,
+                                        search_path text, ticket bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    caller regrole := risk_alert._caller(ticket);
+    s risk_alert.stream;
+BEGIN
+    PERFORM risk_alert._not_null('stream,name,condition,points,severity,status',
+                                 stream_name, rule_name, condition_text, rule_points::text, rule_severity, rule_status);
+    s := risk_alert._begin_change(stream_name, caller);
+    PERFORM risk_alert._check_table_exists(s);
+    PERFORM risk_alert._add_rule(s, rule_name, condition_text, rule_points, rule_severity, reason_text, rule_status,
+                                 search_path, caller);
     PERFORM risk_alert._end_change(s.stream_id);
 END
 $$;
@@ -201,22 +237,16 @@ REVOKE ALL ON FUNCTION risk_alert.create_rule(text, text, text, int, text, text,
 
 -- Who writes a condition owns the rule from then on: nobody gains another's
 -- rights by altering a rule.  A suspended rule gets a new chance when its condition or
--- its status is given.
-CREATE FUNCTION risk_alert._alter_rule(stream_name text, rule_name text, condition_text text, rule_points int,
-                                       rule_severity text, reason_text text, rule_status text,
-                                       search_path text, ticket bigint) RETURNS void
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+-- its status is given.  Within a change of a stream.
+CREATE FUNCTION risk_alert._change_rule(s risk_alert.stream, rule_name text, condition_text text, rule_points int,
+                                        rule_severity text, reason_text text, rule_status text,
+                                        search_path text, caller regrole) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    caller regrole := risk_alert._caller(ticket);
-    s risk_alert.stream;
-    r risk_alert.rule;
+    r risk_alert.rule := risk_alert._find_rule(s, rule_name);
 BEGIN
-    PERFORM risk_alert._not_null('stream,name', stream_name, rule_name);
-    s := risk_alert._begin_change(stream_name, caller);
-    PERFORM risk_alert._check_table_exists(s);
-    r := risk_alert._find_rule(s, rule_name);
     PERFORM risk_alert._check_rule_settings(rule_name, rule_points, rule_severity, rule_status);
 
     IF condition_text IS NOT NULL THEN
@@ -239,6 +269,27 @@ BEGIN
            suspended_at = CASE WHEN COALESCE(condition_text, rule_status) IS NULL THEN u.suspended_at END,
            suspended_for = CASE WHEN COALESCE(condition_text, rule_status) IS NULL THEN u.suspended_for END
      WHERE u.rule_id = r.rule_id;
+END
+$$;
+COMMENT ON FUNCTION risk_alert._change_rule(risk_alert.stream, text, text, int, text, text, text, text, regrole) IS
+    'internal: changes what is given of a rule';
+REVOKE ALL ON FUNCTION risk_alert._change_rule(risk_alert.stream, text, text, int, text, text, text, text, regrole) FROM PUBLIC;
+
+CREATE FUNCTION risk_alert._alter_rule(stream_name text, rule_name text, condition_text text, rule_points int,
+                                       rule_severity text, reason_text text, rule_status text,
+                                       search_path text, ticket bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    caller regrole := risk_alert._caller(ticket);
+    s risk_alert.stream;
+BEGIN
+    PERFORM risk_alert._not_null('stream,name', stream_name, rule_name);
+    s := risk_alert._begin_change(stream_name, caller);
+    PERFORM risk_alert._check_table_exists(s);
+    PERFORM risk_alert._change_rule(s, rule_name, condition_text, rule_points, rule_severity, reason_text, rule_status,
+                                    search_path, caller);
     PERFORM risk_alert._end_change(s.stream_id);
 END
 $$;

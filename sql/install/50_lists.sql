@@ -43,16 +43,19 @@ BEGIN
         RAISE duplicate_object USING
             MESSAGE = pg_catalog.format('list "%s" exists already', list_name);
     END IF;
+    PERFORM risk_alert._list_changed(list_name);
 END
 $$;
 COMMENT ON FUNCTION risk_alert._create_list(text, bigint) IS 'internal: see create_list()';
 REVOKE ALL ON FUNCTION risk_alert._create_list(text, bigint) FROM PUBLIC;
 
-CREATE FUNCTION risk_alert.create_list(name text) RETURNS void
+CREATE FUNCTION risk_alert.create_list(name text, cluster bool DEFAULT false) RETURNS void
     LANGUAGE sql VOLATILE PARALLEL UNSAFE
-    RETURN risk_alert._create_list(name, risk_alert._ticket());
-COMMENT ON FUNCTION risk_alert.create_list(text) IS 'makes an empty list of values, for in_list() in conditions';
-REVOKE ALL ON FUNCTION risk_alert.create_list(text) FROM PUBLIC;
+    RETURN CASE WHEN cluster THEN risk_alert._publish_list('create', name)
+                ELSE risk_alert._create_list(name, risk_alert._ticket()) END;
+COMMENT ON FUNCTION risk_alert.create_list(text, bool) IS
+    'makes an empty list of values, for in_list() in conditions; cluster: on all live nodes, or on none';
+REVOKE ALL ON FUNCTION risk_alert.create_list(text, bool) FROM PUBLIC;
 
 -- Conditions are kept in one canonical spelling, so a list named by a literal
 -- can be found in them.  (The server's printer writes a backslash as it is;
@@ -81,16 +84,19 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM risk_alert._find_list(list_name);
     END IF;
+    PERFORM risk_alert._list_changed(list_name);
 END
 $$;
 COMMENT ON FUNCTION risk_alert._drop_list(text, bigint) IS 'internal: see drop_list()';
 REVOKE ALL ON FUNCTION risk_alert._drop_list(text, bigint) FROM PUBLIC;
 
-CREATE FUNCTION risk_alert.drop_list(name text) RETURNS void
+CREATE FUNCTION risk_alert.drop_list(name text, cluster bool DEFAULT false) RETURNS void
     LANGUAGE sql VOLATILE PARALLEL UNSAFE
-    RETURN risk_alert._drop_list(name, risk_alert._ticket());
-COMMENT ON FUNCTION risk_alert.drop_list(text) IS 'drops a list that no rule uses, with its values';
-REVOKE ALL ON FUNCTION risk_alert.drop_list(text) FROM PUBLIC;
+    RETURN CASE WHEN cluster THEN risk_alert._publish_list('drop', name)
+                ELSE risk_alert._drop_list(name, risk_alert._ticket()) END;
+COMMENT ON FUNCTION risk_alert.drop_list(text, bool) IS
+    'drops a list that no rule uses, with its values; cluster: on all live nodes, or on none';
+REVOKE ALL ON FUNCTION risk_alert.drop_list(text, bool) FROM PUBLIC;
 
 CREATE FUNCTION risk_alert._list_add(list_name text, new_value text, expiry timestamptz, remark text, ticket bigint)
     RETURNS bool
@@ -118,19 +124,21 @@ BEGIN
             SET expires = EXCLUDED.expires, note = EXCLUDED.note,
                 added_by = EXCLUDED.added_by, added_at = EXCLUDED.added_at
         RETURNING e.xmax = 0 INTO added;
+    PERFORM risk_alert._list_changed(list_name);
     RETURN added;
 END
 $$;
 COMMENT ON FUNCTION risk_alert._list_add(text, text, timestamptz, text, bigint) IS 'internal: see list_add()';
 REVOKE ALL ON FUNCTION risk_alert._list_add(text, text, timestamptz, text, bigint) FROM PUBLIC;
 
-CREATE FUNCTION risk_alert.list_add(list text, value text, expires timestamptz DEFAULT NULL, note text DEFAULT NULL)
-    RETURNS bool
+CREATE FUNCTION risk_alert.list_add(list text, value text, expires timestamptz DEFAULT NULL, note text DEFAULT NULL,
+                                    cluster bool DEFAULT false) RETURNS bool
     LANGUAGE sql VOLATILE PARALLEL UNSAFE
-    RETURN risk_alert._list_add(list, value, expires, note, risk_alert._ticket());
-COMMENT ON FUNCTION risk_alert.list_add(text, text, timestamptz, text) IS
-    'puts a value on a list; false: it was there, and got the new expiry and note';
-REVOKE ALL ON FUNCTION risk_alert.list_add(text, text, timestamptz, text) FROM PUBLIC;
+    RETURN CASE WHEN cluster THEN risk_alert._publish_list('add', list, value, expires, note)
+                ELSE risk_alert._list_add(list, value, expires, note, risk_alert._ticket()) END;
+COMMENT ON FUNCTION risk_alert.list_add(text, text, timestamptz, text, bool) IS
+    'puts a value on a list; false: it was there, and got the new expiry and note; cluster: on all live nodes, or on none';
+REVOKE ALL ON FUNCTION risk_alert.list_add(text, text, timestamptz, text, bool) FROM PUBLIC;
 
 CREATE FUNCTION risk_alert._list_remove(list_name text, old_value text, ticket bigint) RETURNS bool
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
@@ -139,18 +147,25 @@ AS $$
 DECLARE
     caller regrole := risk_alert._caller(ticket);
     target int;
+    removed bool;
 BEGIN
     PERFORM risk_alert._not_null('list,value', list_name, old_value);
     target := risk_alert._find_list(list_name);
     DELETE FROM risk_alert.list_entry e WHERE e.list_id = target AND e.value = old_value;
-    RETURN FOUND;
+    removed := FOUND;
+    IF removed THEN
+        PERFORM risk_alert._list_changed(list_name);
+    END IF;
+    RETURN removed;
 END
 $$;
 COMMENT ON FUNCTION risk_alert._list_remove(text, text, bigint) IS 'internal: see list_remove()';
 REVOKE ALL ON FUNCTION risk_alert._list_remove(text, text, bigint) FROM PUBLIC;
 
-CREATE FUNCTION risk_alert.list_remove(list text, value text) RETURNS bool
+CREATE FUNCTION risk_alert.list_remove(list text, value text, cluster bool DEFAULT false) RETURNS bool
     LANGUAGE sql VOLATILE PARALLEL UNSAFE
-    RETURN risk_alert._list_remove(list, value, risk_alert._ticket());
-COMMENT ON FUNCTION risk_alert.list_remove(text, text) IS 'takes a value off a list; false: it was not there';
-REVOKE ALL ON FUNCTION risk_alert.list_remove(text, text) FROM PUBLIC;
+    RETURN CASE WHEN cluster THEN risk_alert._publish_list('remove', list, value, NULL, NULL)
+                ELSE risk_alert._list_remove(list, value, risk_alert._ticket()) END;
+COMMENT ON FUNCTION risk_alert.list_remove(text, text, bool) IS
+    'takes a value off a list; false: it was not there; cluster: on all live nodes, or on none';
+REVOKE ALL ON FUNCTION risk_alert.list_remove(text, text, bool) FROM PUBLIC;

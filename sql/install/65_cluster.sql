@@ -73,6 +73,9 @@ CREATE VIEW risk_alert.nodes AS
              WHERE w.fdwname = 'risk_alert_node') s
       FULL JOIN risk_alert._members() m ON m.name = s.srvname;
 COMMENT ON VIEW risk_alert.nodes IS 'the nodes that this database has a server for, and those that are members of the cluster';
+COMMENT ON COLUMN risk_alert.nodes.name IS 'of the server, and of the node itself';
+COMMENT ON COLUMN risk_alert.nodes.port IS 'where it listens';
+COMMENT ON COLUMN risk_alert.nodes.dbname IS 'the database there';
 COMMENT ON COLUMN risk_alert.nodes.host IS 'where it is; NULL if there is no server for it, or the server names no host';
 COMMENT ON COLUMN risk_alert.nodes.live IS 'is it a member at present?';
 COMMENT ON COLUMN risk_alert.nodes.leader IS 'does it lead the cluster?';
@@ -96,6 +99,9 @@ CREATE VIEW risk_alert.stat_nodes AS
       LEFT JOIN risk_alert._node_status() k ON k.name = s.srvname::text
      WHERE w.fdwname = 'risk_alert_node';
 COMMENT ON VIEW risk_alert.stat_nodes IS 'what this server has asked of each node with on_node(), since it started; databases that call a node by the same name share a row';
+COMMENT ON COLUMN risk_alert.stat_nodes.name IS 'the node';
+COMMENT ON COLUMN risk_alert.stat_nodes.min_time IS 'the shortest';
+COMMENT ON COLUMN risk_alert.stat_nodes.max_time IS 'the longest';
 COMMENT ON COLUMN risk_alert.stat_nodes.requests IS 'requests that have ended';
 COMMENT ON COLUMN risk_alert.stat_nodes.errors IS 'those of them that ended with an error, cancelled ones included';
 COMMENT ON COLUMN risk_alert.stat_nodes.in_flight IS 'statements that run there at present, those of global transactions included';

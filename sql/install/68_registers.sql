@@ -21,6 +21,8 @@ COMMENT ON COLUMN risk_alert.paxos_acceptor.accepted IS 'highest ballot that was
 COMMENT ON COLUMN risk_alert.paxos_acceptor.accepted_by IS 'whose ballot that is';
 COMMENT ON COLUMN risk_alert.paxos_acceptor.value IS 'what was accepted';
 COMMENT ON COLUMN risk_alert.paxos_acceptor.decided IS 'the outcome, if this node was told';
+COMMENT ON COLUMN risk_alert.paxos_acceptor.created_at IS 'when this node first heard of the transaction';
+COMMENT ON COLUMN risk_alert.paxos_acceptor.changed_at IS 'when it last voted on it, or was told something';
 COMMENT ON COLUMN risk_alert.paxos_acceptor.forgotten_at IS 'since when all branches are finished: the row goes after register_retention';
 COMMENT ON CONSTRAINT paxos_acceptor_pkey ON risk_alert.paxos_acceptor IS 'one row per global transaction';
 COMMENT ON INDEX risk_alert.paxos_acceptor_pkey IS 'one row per global transaction';
@@ -37,8 +39,12 @@ CREATE TABLE risk_alert.paxos_admission (
     admitted_at       timestamptz NOT NULL
 );
 COMMENT ON TABLE risk_alert.paxos_admission IS 'the server that may vote as this node, see paxos_admit()';
+COMMENT ON COLUMN risk_alert.paxos_admission.one IS 'true: there is one row at most';
 COMMENT ON COLUMN risk_alert.paxos_admission.incarnation IS 'a random number; a file that backups leave out has the same';
+COMMENT ON COLUMN risk_alert.paxos_admission.system_identifier IS 'of the database cluster that was admitted, as in pg_control_system()';
+COMMENT ON COLUMN risk_alert.paxos_admission.timeline IS 'on which it was then: another one means that it was restored or promoted';
 COMMENT ON COLUMN risk_alert.paxos_admission.acceptors IS 'the set of acceptors in which it votes';
+COMMENT ON COLUMN risk_alert.paxos_admission.admitted_at IS 'when paxos_admit() was run here';
 COMMENT ON INDEX risk_alert.paxos_admission_pkey IS 'one row';
 REVOKE ALL ON risk_alert.paxos_admission FROM PUBLIC;
 

@@ -102,6 +102,18 @@ BEGIN
                  END)::risk_alert._finding;
     END LOOP;
 
+    SELECT c.since, c.behind INTO r FROM risk_alert._catching_up() c;
+    IF r.since IS NOT NULL OR r.behind THEN
+        RETURN NEXT ROW('catch_up', 'warning', pg_catalog.current_setting('risk_alert.node_name'),
+            CASE WHEN r.since IS NOT NULL THEN 'events wait until this node has caught up with the others'
+                 ELSE 'events are scored although this node has not caught up with the others' END,
+            pg_catalog.concat_ws(' ', 'What was published while it was away may be missing here.',
+                pg_catalog.format('Since %s.', pg_catalog.date_trunc('second', r.since)),
+                (SELECT pg_catalog.format('Last error: %s.', k.last_error)
+                   FROM risk_alert._recovery_status() k WHERE k.last_error IS NOT NULL)),
+            'SELECT * FROM risk_alert.check_node(...) for each node tells what is wrong with it; risk_alert.catch_up_timeout limits how long events wait.')::risk_alert._finding;
+    END IF;
+
     -- Events become visible when their transaction commits.  Who has written
     -- events holds a lock on a queue table.
     FOR r IN
@@ -162,6 +174,70 @@ END
 $$;
 COMMENT ON FUNCTION risk_alert._check_server() IS 'internal: findings about the server';
 REVOKE ALL ON FUNCTION risk_alert._check_server() FROM PUBLIC;
+
+-- This node's part in the cluster: its session at the coordination service, its vote
+CREATE FUNCTION risk_alert._check_cluster() RETURNS SETOF risk_alert._finding
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    node text := COALESCE(NULLIF(pg_catalog.current_setting('risk_alert.node_name', true), ''), 'server');
+    l record;
+    acceptors text[];
+    problem text;
+BEGIN
+    IF NOT risk_alert._preloaded() THEN
+        RETURN;
+    END IF;
+    SELECT * INTO l FROM risk_alert._lock_status();
+    IF l.state = 'failed' THEN
+        RETURN NEXT ROW('coordination', 'error', node, 'the broker cannot work as it is configured', l.last_error,
+            pg_catalog.format('Correct risk_alert.node_name, %1$s_hosts or coordination_password_file, or install library risk_alert_%1$s; the broker tries again by itself.',
+                              l.provider))::risk_alert._finding;
+    ELSIF l.state = 'connected' THEN
+        RETURN NEXT ROW('coordination', 'ok', node, 'this node has a session at the coordination service',
+            pg_catalog.format('It is %s.', l.provider), NULL)::risk_alert._finding;
+    ELSIF l.provider <> 'local' THEN
+        RETURN NEXT ROW('coordination', 'warning', node, 'the coordination service cannot be asked',
+            pg_catalog.concat_ws(' ', pg_catalog.format('State: %s.', l.state), l.last_error),
+            'Bring it back; advisory locks wait or time out meanwhile.')::risk_alert._finding;
+    END IF;
+
+    -- whatever this session's own setting is: an acceptor once admitted is counted on
+    IF pg_catalog.pg_is_in_recovery()
+       OR (pg_catalog.current_setting('risk_alert.commit_register') <> 'paxos'
+           AND NOT EXISTS (SELECT FROM risk_alert._paxos_admission())) THEN
+        RETURN;
+    END IF;
+    BEGIN
+        acceptors := risk_alert._paxos_acceptors();
+    EXCEPTION WHEN OTHERS THEN
+        GET STACKED DIAGNOSTICS problem = PG_EXCEPTION_DETAIL;
+        RETURN NEXT ROW('paxos_vote', 'error', node, 'there is no Paxos register, so no global transaction can commit', problem,
+            'Make a server for each node, or name the acceptors in risk_alert.paxos_acceptors.')::risk_alert._finding;
+        RETURN;
+    END;
+    IF node <> ALL (acceptors) THEN
+        RETURN NEXT ROW('paxos_vote', 'info', node, 'this node is no acceptor of the Paxos register',
+            pg_catalog.format('Acceptors are %s.', pg_catalog.array_to_string(acceptors, ', ')), NULL)::risk_alert._finding;
+        RETURN;
+    END IF;
+    problem := risk_alert._paxos_problem();
+    IF problem IS NULL THEN
+        SELECT pg_catalog.format('It votes as one of %s, and the acceptors are %s.', a.acceptors, risk_alert._paxos_identity()) INTO problem
+          FROM risk_alert._paxos_admission() a WHERE a.acceptors <> risk_alert._paxos_identity();
+    END IF;
+    IF problem IS NULL THEN
+        RETURN NEXT ROW('paxos_vote', 'ok', node, 'this node has a vote in the Paxos register', NULL, NULL)::risk_alert._finding;
+    ELSE
+        RETURN NEXT ROW('paxos_vote', CASE WHEN pg_catalog.cardinality(acceptors) = 1 THEN 'error' ELSE 'warning' END, node,
+            'this node has no vote in the Paxos register', problem,
+            'SELECT risk_alert.paxos_admit(), as the owner of the extension; doc/cluster.md tells what it asks for.')::risk_alert._finding;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION risk_alert._check_cluster() IS 'internal: findings about this node''s part in the cluster';
+REVOKE ALL ON FUNCTION risk_alert._check_cluster() FROM PUBLIC;
 
 -- A stream's table: does each change of it reach the queue?
 CREATE FUNCTION risk_alert._check_capture(s risk_alert.stream) RETURNS SETOF risk_alert._finding
@@ -546,7 +622,9 @@ AS $$
     SELECT f.name, f.level, f.object, f.description, f.detail, f.remediation
       FROM (SELECT 1 AS part, a.* FROM risk_alert._check_server() WITH ORDINALITY a
              UNION ALL
-            SELECT 2, b.* FROM risk_alert._check_streams() WITH ORDINALITY b) f
+            SELECT 2, b.* FROM risk_alert._check_cluster() WITH ORDINALITY b
+             UNION ALL
+            SELECT 3, c.* FROM risk_alert._check_streams() WITH ORDINALITY c) f
      ORDER BY CASE f.level WHEN 'error' THEN 1 WHEN 'warning' THEN 2 WHEN 'info' THEN 3 ELSE 4 END,
               f.part, f.ordinality
 $$;

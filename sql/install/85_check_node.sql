@@ -21,6 +21,7 @@ DECLARE
     local_cluster text := pg_catalog.current_setting('risk_alert.cluster_name', true);
     local_provider text := pg_catalog.current_setting('risk_alert.lock_provider', true);
     library text := risk_alert._library_version();
+    lacks text;
 BEGIN
     BEGIN
         SELECT * INTO STRICT f FROM risk_alert.on_node(node, $q$
@@ -37,7 +38,7 @@ BEGIN
                    (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = current_user),
                    (SELECT pg_catalog.string_agg(r.rolname::text, ', ' ORDER BY r.rolname)
                       FROM pg_catalog.pg_roles r
-                     WHERE r.rolname IN ('risk_alert_admin', 'risk_alert_analyst', 'risk_alert_monitor')
+                     WHERE r.rolname IN ('risk_alert_admin', 'risk_alert_analyst', 'risk_alert_monitor', 'risk_alert_locker')
                        AND pg_catalog.pg_has_role(r.oid, 'USAGE')),
                    (SELECT s.ssl FROM pg_catalog.pg_stat_ssl s WHERE s.pid = pg_catalog.pg_backend_pid()),
                    pg_catalog.inet_server_addr()
@@ -155,8 +156,26 @@ BEGIN
             pg_catalog.format('The user mapping names role %I.', f.usename),
             pg_catalog.format('GRANT risk_alert_admin TO %I on that server.', f.usename))::risk_alert._finding;
     ELSE
-        RETURN NEXT ROW('remote_role', 'ok', node, 'the role that statements run as has rights in risk_alert there',
-            pg_catalog.format('Role %I has those of %s.', f.usename, f.roles), NULL)::risk_alert._finding;
+        SELECT pg_catalog.string_agg(pg_catalog.format('%s (%s)', u.use, pg_catalog.array_to_string(u.roles, ' or ')), '; ' ORDER BY u.n) INTO lacks
+          FROM (VALUES (1, 'read alerts, score', '{risk_alert_admin,risk_alert_analyst}'::text[]),
+                       (2, 'work on alerts', '{risk_alert_analyst}'),
+                       (3, 'configure, answer recovery, vote as Paxos acceptor', '{risk_alert_admin}'),
+                       (4, 'take advisory locks', '{risk_alert_admin,risk_alert_locker}')) u (n, use, roles)
+         WHERE NOT u.roles && pg_catalog.string_to_array(f.roles, ', ');
+        RETURN NEXT ROW('remote_role', CASE WHEN f.roles ~ 'admin|analyst' THEN 'ok' ELSE 'info' END, node,
+            'the role that statements run as has rights in risk_alert there',
+            pg_catalog.concat_ws(' ', pg_catalog.format('Role %I has those of %s.', f.usename, f.roles),
+                                 'It can''t: ' || lacks || '.'),
+            CASE WHEN f.roles !~ 'admin|analyst' THEN pg_catalog.format('GRANT what is needed TO %I on that server.', f.usename) END)::risk_alert._finding;
+
+        -- recovery and the Paxos register ask as the owner of the extension
+        IF f.roles !~ 'risk_alert_admin'
+           AND (current_user = (SELECT pg_catalog.pg_get_userbyid(e.extowner) FROM pg_catalog.pg_extension e WHERE e.extname = 'risk_alert')
+                OR NOT EXISTS (SELECT FROM pg_catalog.pg_user_mappings m WHERE m.srvname = node AND m.usename = current_user)) THEN
+            RETURN NEXT ROW('recovery_role', 'warning', node, 'recovery of global transactions and the Paxos register have no rights there',
+                pg_catalog.format('They use this user mapping, and role %I is no member of risk_alert_admin.', f.usename),
+                pg_catalog.format('GRANT risk_alert_admin TO %I on that server.', f.usename))::risk_alert._finding;
+        END IF;
     END IF;
 
     -- (a connection over a socket of the same machine has no address)

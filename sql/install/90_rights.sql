@@ -17,7 +17,7 @@ GRANT EXECUTE ON FUNCTION risk_alert.capture() TO PUBLIC;
 -- statistics, check_setup, drain      x        x         x
 -- make nodes                          x
 -- ask nodes, and about them           x        x
--- run global transactions             x
+-- run global transactions, publish    x
 -- lock                                x                         (and risk_alert_locker)
 -- be asked as a Paxos acceptor        x
 --
@@ -45,13 +45,13 @@ GRANT EXECUTE ON FUNCTION
     risk_alert._alter_rule(text, text, text, int, text, text, text, text, bigint),
     risk_alert.drop_rule(text, text),
     risk_alert._drop_rule(text, text, bigint),
-    risk_alert.create_list(text),
+    risk_alert.create_list(text, bool),
     risk_alert._create_list(text, bigint),
-    risk_alert.drop_list(text),
+    risk_alert.drop_list(text, bool),
     risk_alert._drop_list(text, bigint),
-    risk_alert.list_add(text, text, timestamptz, text),
+    risk_alert.list_add(text, text, timestamptz, text, bool),
     risk_alert._list_add(text, text, timestamptz, text, bigint),
-    risk_alert.list_remove(text, text),
+    risk_alert.list_remove(text, text, bool),
     risk_alert._list_remove(text, text, bigint)
     TO risk_alert_admin;
 GRANT EXECUTE ON FUNCTION risk_alert._ticket() TO risk_alert_admin, risk_alert_analyst;
@@ -75,11 +75,22 @@ GRANT SELECT ON
     risk_alert.rule_set_history,
     risk_alert.alerts,
     risk_alert.open_alerts,
+    risk_alert.cluster_alerts,
     risk_alert.alert_events,
     risk_alert.alert_history,
     risk_alert.rule_performance
     TO risk_alert_admin, risk_alert_analyst;
-GRANT EXECUTE ON FUNCTION risk_alert._aggregate(text, text) TO risk_alert_admin, risk_alert_analyst;
+GRANT EXECUTE ON FUNCTION
+    risk_alert._aggregate(text, text),
+    risk_alert._cluster_alerts()
+    TO risk_alert_admin, risk_alert_analyst;
+
+-- (which asks other nodes)
+GRANT SELECT ON risk_alert.cluster_rule_sets TO risk_alert_admin, risk_alert_analyst;
+GRANT EXECUTE ON FUNCTION
+    risk_alert._cluster_rule_sets(),
+    risk_alert._ask_nodes(text[], text)
+    TO risk_alert_admin, risk_alert_analyst;
 
 -- work on alerts
 GRANT EXECUTE ON FUNCTION
@@ -152,6 +163,35 @@ GRANT EXECUTE ON FUNCTION
     risk_alert._gid(text),
     risk_alert._recovery_status()
     TO risk_alert_admin, risk_alert_analyst, risk_alert_monitor;
+
+-- publish over the cluster; nodes do their shares as a member of risk_alert_admin, too
+GRANT EXECUTE ON FUNCTION
+    risk_alert.publish_cluster(text),
+    risk_alert.pull_cluster(text, text),
+    risk_alert._publish_nodes(),
+    risk_alert._publish_check(),
+    risk_alert._publish_run(text, text, text[]),
+    risk_alert._publish_lock_all(text, text),
+    risk_alert._publish_lock(text, bool),
+    risk_alert._publish_state(text, text[]),
+    risk_alert._current_rule_set(text),
+    risk_alert._published_rule_set(text),
+    risk_alert._publish_apply(text, bigint, jsonb, bigint),
+    risk_alert._publish_apply_as(text, bigint, jsonb, bigint, bigint),
+    risk_alert._list_contents(text),
+    risk_alert._list_lock(text, bool),
+    risk_alert._list_state(text),
+    risk_alert._note_list_epoch(text, bigint, bool, bool, bigint),
+    risk_alert._list_apply(text, bigint, text, text, timestamptz, text),
+    risk_alert._publish_list(text, text, text, timestamptz, text),
+    risk_alert._publish_list(text, text),
+    risk_alert._publications(text, text),
+    risk_alert._published(text),
+    risk_alert._adopt_rule_set(text, bigint, bool, jsonb),
+    risk_alert._set_list_as(text, jsonb, bigint),
+    risk_alert._adopt_list(text, bigint, bool, jsonb),
+    risk_alert._not_null(text, text[])
+    TO risk_alert_admin;
 
 -- lock
 GRANT EXECUTE ON FUNCTION

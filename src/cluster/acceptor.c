@@ -33,7 +33,6 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_foreign_server.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -146,28 +145,6 @@ compare_names(const void *a, const void *b)
 	return strcmp(*(char *const *) a, *(char *const *) b);
 }
 
-/* Names of all nodes that this database has a server for */
-static List *
-all_nodes(void)
-{
-	Oid			wrapper = get_foreign_data_wrapper_oid(RA_NODE_FDW, true);
-	Relation	rel = table_open(ForeignServerRelationId, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	HeapTuple	tuple;
-	List	   *names = NIL;
-
-	while ((tuple = systable_getnext(scan)) != NULL)
-	{
-		Form_pg_foreign_server server = (Form_pg_foreign_server) GETSTRUCT(tuple);
-
-		if (server->srvfdw == wrapper)
-			names = lappend(names, pstrdup(NameStr(server->srvname)));
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return names;
-}
-
 int
 ra_acceptors(char ***names, char **identity, char **reason)
 {
@@ -178,7 +155,7 @@ ra_acceptors(char ***names, char **identity, char **reason)
 	int			i;
 
 	if (ra_paxos_acceptors[0] == '\0')
-		list = all_nodes();
+		list = ra_node_names();
 	else if (!SplitIdentifierString(pstrdup(ra_paxos_acceptors), ',', &list))
 	{
 		*reason = pstrdup("risk_alert.paxos_acceptors is not a list of names");

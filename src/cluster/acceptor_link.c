@@ -36,6 +36,7 @@
 #include "cluster/acceptor_link.h"
 #include "cluster/locktable.h"
 #include "cluster/options.h"
+#include "cluster/register.h"
 #include "compat.h"
 #include "core/paxos.h"
 #include "guc.h"
@@ -285,7 +286,7 @@ ra_links_wait(uint64 until, PGresult **result, char **reason)
 				wake = Min(wake, link->connect_until);
 		}
 		now = ra_boottime();
-		if (left == 0 || now >= until)
+		if (left == 0 || now >= until || ra_register_given_up())
 			return -1;
 
 		set = ra_create_wait_event_set(nacceptors + 2);

@@ -37,7 +37,10 @@ extern void ra_links_begin(char **names, int n);
  */
 extern void ra_links_send(const RaLinkRequest *request);
 
-/* The same, but only over connections that are there, and without waiting */
+/*
+ * The same, but only over connections that are there, without waiting, and without
+ * need of a transaction.  Raises no error but for want of memory.
+ */
 extern void ra_links_tell(const RaLinkRequest *request);
 
 /*
@@ -50,7 +53,7 @@ extern bool ra_links_quiet(int timeout);
  * Waits for the next answer to the current request: whose it is, and *result, to be
  * cleared by the caller; or NULL and *reason (palloc'd) if that acceptor can't answer.
  * -1: nobody until then (nanoseconds of CLOCK_BOOTTIME), or nobody is left.
- * Interruptible.
+ * Interruptible, also while interrupts are held (ra_register_given_up()): -1.
  */
 extern int	ra_links_wait(uint64 until, PGresult **result, char **reason);
 

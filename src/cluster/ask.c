@@ -19,29 +19,88 @@
 #include "cluster/connection.h"
 #include "cluster/options.h"
 
-static void ask(const char *node, const char *sql, const char *param, int timeout,
-				char **answers, int n, MemoryContext cxt);
-static Oid	mapped_user(Oid serverid);
+/* user mappings that are tried, at most */
+#define MAX_USERS 16
+
+typedef struct Question
+{
+	const char *node;
+	const char *sql;
+	const char *param;
+	int			timeout;
+	char	  **answers;
+	int			n;
+	MemoryContext cxt;			/* of the answers */
+
+	Oid			user;			/* whose mapping is tried */
+	bool		silent;			/* the node says nothing: another user would not hear more */
+} Question;
+
+/* whose mapping worked the last time, by server; only a place to begin */
+static struct
+{
+	Oid			server;
+	Oid			user;
+}			worked[64];
+
+static bool attempt(Question *question, char **reason);
+static void ask(Question *question, char **failure);
+static int	mapped_users(Oid serverid, Oid *users);
 
 bool
 ra_ask_node(const char *node, const char *sql, const char *param, int timeout,
 			char **answers, int n, char **reason)
 {
+	Question	question = {node, sql, param, timeout, answers, n, CurrentMemoryContext};
+	ForeignServer *server = ra_node_server(node, true);
+	Oid			users[MAX_USERS];
+	int			nusers;
+	int			i;
+
+	*reason = NULL;
+	if (server == NULL)
+	{
+		*reason = psprintf("this database has no server for node \"%s\"", node);
+		return false;
+	}
+	nusers = mapped_users(server->serverid, users);
+	for (i = 0; i < nusers && !question.silent; i++)
+	{
+		char	   *why;
+
+		question.user = users[i];
+		if (attempt(&question, &why))
+		{
+			worked[server->serverid % lengthof(worked)].server = server->serverid;
+			worked[server->serverid % lengthof(worked)].user = users[i];
+			return true;
+		}
+		/* of the mapping that should be the right one */
+		if (*reason == NULL)
+			*reason = why;
+	}
+	return false;
+}
+
+static bool
+attempt(Question *question, char **reason)
+{
 	MemoryContext cxt = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool done = false;
+	char	   *volatile failure = NULL;
 	Oid			userid;
 	int			sec;
 
-	*reason = NULL;
 	GetUserIdAndSecContext(&userid, &sec);
 	BeginInternalSubTransaction(NULL);
 	PG_TRY();
 	{
-		ask(node, sql, param, timeout, answers, n, cxt);
+		char	   *why = NULL;
+
+		ask(question, &why);
+		failure = why;
 		SetUserIdAndSecContext(userid, sec);
 		ReleaseCurrentSubTransaction();
-		done = true;
 	}
 	PG_CATCH();
 	{
@@ -54,19 +113,21 @@ ra_ask_node(const char *node, const char *sql, const char *param, int timeout,
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		SetUserIdAndSecContext(userid, sec);
-		*reason = edata->detail ? psprintf("%s: %s", edata->message, edata->detail) : edata->message;
+		failure = edata->detail ? psprintf("%s: %s", edata->message, edata->detail) : edata->message;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(cxt);
 	CurrentResourceOwner = owner;
-	return done;
+	*reason = failure;
+	return failure == NULL;
 }
 
+/* *failure (of the answers' context): what the node says against it; the rest are ERRORs */
 static void
-ask(const char *node, const char *sql, const char *param, int timeout,
-	char **answers, int n, MemoryContext cxt)
+ask(Question *question, char **failure)
 {
-	ForeignServer *server = ra_node_server(node, false);
+	const char *node = question->node;
+	RaConnFailure why;
 	Oid			userid;
 	int			sec;
 	RaConn	   *conn;
@@ -74,48 +135,63 @@ ask(const char *node, const char *sql, const char *param, int timeout,
 	int			i;
 
 	GetUserIdAndSecContext(&userid, &sec);
-	SetUserIdAndSecContext(mapped_user(server->serverid), sec | SECURITY_LOCAL_USERID_CHANGE);
-	conn = ra_conn_get(node, RA_CONN_QUERY);
-	ra_conn_send(conn, sql, 1, &param, false);
-	if (!ra_conn_wait_all_for(&conn, 1, timeout))
+	SetUserIdAndSecContext(question->user, sec | SECURITY_LOCAL_USERID_CHANGE);
+	conn = ra_conn_begin(node);
+	(void) ra_conn_connect_all(&conn, 1, -1);
+	question->silent = ra_conn_silent(conn);
+	ra_conn_connected(conn, question->timeout);
+	ra_conn_send(conn, question->sql, 1, &question->param, false);
+	if (!ra_conn_wait_all_for(&conn, 1, question->timeout))
+	{
+		question->silent = true;
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("node \"%s\" did not answer in time", node)));
-	ra_conn_check(conn);
+	}
+	MemoryContextSwitchTo(question->cxt);
+	if (ra_conn_failed(conn, &why))
+	{
+		/* SQLSTATE 57014, say, would mean a cancellation here */
+		*failure = why.detail ? psprintf("%s: %s", why.message, why.detail) : why.message;
+		ra_conn_abandon_all(&conn, 1, 0);
+		return;
+	}
 	res = ra_conn_result(conn);
-	if (PQntuples(res) != 1 || PQnfields(res) != n)
+	if (PQntuples(res) != 1 || PQnfields(res) != question->n)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),
 				 errmsg("node \"%s\" did not answer as expected", node)));
-	for (i = 0; i < n; i++)
-		answers[i] = PQgetisnull(res, 0, i) ? NULL : MemoryContextStrdup(cxt, PQgetvalue(res, 0, i));
+	for (i = 0; i < question->n; i++)
+		question->answers[i] = PQgetisnull(res, 0, i) ? NULL : pstrdup(PQgetvalue(res, 0, i));
 	ra_conn_release(conn);
 }
 
-/* The present user if he has a mapping, or all have; else somebody who has one */
-static Oid
-mapped_user(Oid serverid)
+/*
+ * Whose mappings may be used, in the order in which they are tried: the one that
+ * worked the last time, the present user's (or PUBLIC's), others.  At least one.
+ */
+static int
+mapped_users(Oid serverid, Oid *users)
 {
-	Oid			types[2] = {OIDOID, OIDOID};
-	Datum		values[2] = {ObjectIdGetDatum(serverid), ObjectIdGetDatum(GetUserId())};
-	Oid			result = GetUserId();
+	Oid			types[3] = {OIDOID, OIDOID, OIDOID};
+	Datum		values[3] = {ObjectIdGetDatum(serverid), ObjectIdGetDatum(GetUserId()), ObjectIdGetDatum(InvalidOid)};
+	int			n = 0;
 	bool		isnull;
 
+	if (worked[serverid % lengthof(worked)].server == serverid)
+		values[2] = ObjectIdGetDatum(worked[serverid % lengthof(worked)].user);
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (SPI_execute_with_args("SELECT m.umuser FROM pg_catalog.pg_user_mapping m"
-							  " WHERE m.umserver OPERATOR(pg_catalog.=) $1"
-							  " ORDER BY m.umuser OPERATOR(pg_catalog.<>) $2, m.umuser",
-							  2, types, values, NULL, true, 1) != SPI_OK_SELECT)
+	if (SPI_execute_with_args("SELECT u.id FROM (SELECT DISTINCT CASE WHEN m.umuser OPERATOR(pg_catalog.=) 0 THEN $2 ELSE m.umuser END"
+							  "  FROM pg_catalog.pg_user_mapping m WHERE m.umserver OPERATOR(pg_catalog.=) $1) u (id)"
+							  " ORDER BY u.id OPERATOR(pg_catalog.<>) $3, u.id OPERATOR(pg_catalog.<>) $2, u.id",
+							  3, types, values, NULL, true, MAX_USERS) != SPI_OK_SELECT)
 		elog(ERROR, "could not read pg_user_mapping");
-	if (SPI_processed > 0)
-	{
-		Oid			user = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-
-		if (OidIsValid(user))
-			result = user;
-	}
+	for (; n < (int) SPI_processed; n++)
+		users[n] = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[n], SPI_tuptable->tupdesc, 1, &isnull));
 	PopActiveSnapshot();
 	SPI_finish();
-	return result;
+	if (n == 0)
+		users[n++] = GetUserId();	/* who will be told that he has none */
+	return n;
 }

@@ -9,8 +9,8 @@
 
 /*
  * Asks a node, with one parameter, for one row of so many columns (answers[], as text,
- * NULL for SQL NULL).  As the present user if he, or PUBLIC, has a user mapping for the node,
- * else as somebody who has one.  False, with a reason, if there is no answer within
+ * NULL for SQL NULL).  As the present user if he, or PUBLIC, has a user mapping for the node
+ * that works, else as somebody who has one.  False, with a reason, if there is no answer within
  * timeout milliseconds (and the time that connecting takes).  In a transaction; an ERROR only
  * when cancelled.
  */

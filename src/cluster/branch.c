@@ -31,11 +31,13 @@
 
 #include "cluster/branch.h"
 #include "cluster/nodestat.h"
-#include "cluster/xact.h"
 #include "compat.h"
 #include "guc.h"
 
 #define MAX_BATCH 8
+
+/* of a transaction: what waits without memory of its own has room for so many */
+#define MAX_BRANCHES 64
 
 #define XID_STATEMENT "risk_alert_xid"
 #define XID_QUERY "SELECT pg_catalog.pg_current_xact_id_if_assigned()"
@@ -86,6 +88,7 @@ ra_branch_get(const char *node)
 	RaBranch   *branch;
 	RaConn	   *conn;
 	dlist_iter	iter;
+	int			n = 0;
 
 	ra_foreach_branch(iter, branch)
 	{
@@ -110,6 +113,7 @@ ra_branch_get(const char *node)
 
 		ra_foreach_branch(iter, other)
 		{
+			n++;
 			if (other->conn == conn)
 			{
 				pfree(branch->savepoints);
@@ -119,6 +123,11 @@ ra_branch_get(const char *node)
 		}
 	}
 
+	if (n >= MAX_BRANCHES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a global transaction cannot have more than %d branches", MAX_BRANCHES),
+				 errhint("Split the transaction.")));
 	check_participant(conn);
 	prepare_xid(conn);
 	ra_conn_adopt(conn);
@@ -586,8 +595,8 @@ ra_branch_wait_all_quietly(int64 until, bool heed)
 {
 	for (;;)
 	{
-		struct pollfd sockets[64];
-		RaBranch   *waiting[64];
+		struct pollfd sockets[MAX_BRANCHES];
+		RaBranch   *waiting[MAX_BRANCHES];
 		RaBranch   *branch;
 		dlist_iter	iter;
 		int			n = 0;
@@ -596,7 +605,7 @@ ra_branch_wait_all_quietly(int64 until, bool heed)
 
 		ra_foreach_branch(iter, branch)
 		{
-			if (branch->busy && !advance(branch) && n < lengthof(sockets))
+			if (branch->busy && !advance(branch))
 			{
 				waiting[n] = branch;
 				sockets[n].fd = PQsocket(branch->pg);
@@ -690,9 +699,9 @@ ra_branch_release(RaBranch *branch)
 void
 ra_branch_interrupt(int seconds)
 {
-	RaConn	   *conns[64];
-	RaBranch   *branches[64];
-	bool		good[64];
+	RaConn	   *conns[MAX_BRANCHES];
+	RaBranch   *branches[MAX_BRANCHES];
+	bool		good[MAX_BRANCHES];
 	RaBranch   *branch;
 	dlist_iter	iter;
 	int			n = 0;
@@ -700,7 +709,7 @@ ra_branch_interrupt(int seconds)
 
 	ra_foreach_branch(iter, branch)
 	{
-		if (branch->busy && branch->state == RA_BRANCH_ACTIVE && n < lengthof(conns))
+		if (branch->busy && branch->state == RA_BRANCH_ACTIVE)
 		{
 			branches[n] = branch;
 			conns[n++] = branch->conn;

@@ -20,8 +20,6 @@
  */
 #include "postgres.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fmgr.h"
@@ -31,7 +29,6 @@
 #include "port/pg_bitutils.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
-#include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
@@ -42,21 +39,17 @@
 #include "utils/timestamp.h"
 
 #include "cluster/broker.h"
+#include "cluster/catchup.h"
 #include "cluster/credentials.h"
 #include "cluster/decision.h"
 #include "cluster/fence.h"
 #include "cluster/locktable.h"
 #include "cluster/register.h"
+#include "cluster/session_file.h"
 #include "compat.h"
 #include "guc.h"
 #include "provider/provider.h"
 #include "risk_alert.h"
-
-/*
- * Where the session is described for a successor.  In this directory, since the file must
- * not get into base backups: a copy of this server would end our session.
- */
-#define SESSION_FILE "pg_stat_tmp/risk_alert.session"
 
 /* the leader's lock; users' keys begin with 't' or 'i' */
 #define LEADER_KEY "leader"
@@ -92,13 +85,12 @@ static void open_provider(void);
 static void broker_fail(const char *message);
 static void set_state(RaBrokerState state, const char *detail);
 static void new_epoch(bool session);
-static char *read_session(void);
-static void write_session(const char *description);
 static void serve_queue(void);
 static bool of_use(const RaLockEntry *entry);
 static void serve_entry(RaLockEntry *entry);
 static void give_up(RaLockEntry *entry);
 static bool nobody_wants(RaLockEntry *entry);
+static bool is_locked(const LOCKTAG *tag);
 static void ask_for_leadership(void);
 static void tell_member(TimestampTz now);
 static void serve_list(void);
@@ -261,7 +253,7 @@ broker_exit(int code, Datum arg)
 	{
 		ops->close(provider, (int64_t) ra_boottime() + (int64_t) CLOSE_MS * 1000000);
 		provider = NULL;
-		unlink(SESSION_FILE);
+		ra_session_forget();
 	}
 	ra_cluster->broker_pid = 0;
 	if (ra_cluster->state != RA_BROKER_FAILED)
@@ -339,7 +331,7 @@ open_provider(void)
 	}
 	PG_END_TRY();
 
-	previous = read_session();
+	previous = ra_session_read();
 	config.cluster = ra_cluster_name;
 	config.node = ra_node_name;
 	config.user = user;
@@ -367,7 +359,7 @@ broker_fail(const char *message)
 	ereport(FATAL,
 			(errcode(ERRCODE_CONFIG_FILE_ERROR),
 			 errmsg("risk_alert broker can't work: %s", message),
-			 errhint("Correct the setting; advisory locks of the cluster are not available meanwhile.")));
+			 errhint("Correct the setting, or install what is missing; advisory locks of the cluster are not available meanwhile.")));
 }
 
 static void
@@ -406,47 +398,6 @@ new_epoch(bool session)
 	pg_memory_barrier();
 	pg_atomic_write_u64(&ra_cluster->epoch, ((epoch + 1) | 1) + (session ? 0 : 1));
 	pg_memory_barrier();
-}
-
-static char *
-read_session(void)
-{
-	char	   *text;
-	int			fd;
-	int			n;
-
-	fd = open(SESSION_FILE, O_RDONLY | PG_BINARY);
-	if (fd < 0)
-		return NULL;
-	text = palloc(RA_SESSION_MAX);
-	n = read(fd, text, RA_SESSION_MAX - 1);
-	close(fd);
-	if (n <= 0)
-	{
-		pfree(text);
-		return NULL;
-	}
-	text[n] = '\0';
-	return text;
-}
-
-/*
- * Not flushed: what it is for, ending a session soon, is done by the service
- * anyhow after a crash of the whole machine.
- */
-static void
-write_session(const char *description)
-{
-	int			fd;
-
-	unlink(SESSION_FILE);
-	fd = open(SESSION_FILE, O_WRONLY | O_CREAT | O_EXCL | PG_BINARY, S_IRUSR | S_IWUSR);
-	if (fd < 0 || write(fd, description, strlen(description)) != (ssize_t) strlen(description))
-		ereport(LOG,
-				(errcode_for_file_access(),
-				 errmsg("could not write file \"%s\": %m", SESSION_FILE)));
-	if (fd >= 0)
-		close(fd);
 }
 
 static void
@@ -548,7 +499,8 @@ give_up(RaLockEntry *entry)
 /*
  * Is no session there any more that has the local lock, or waits for it?  Then the
  * entry has been given up.  Without the partition's lock: a local lock is taken
- * first.
+ * first.  We look, and don't take the local lock for that, as somebody's try_ function might run into
+ * it.  So a session may come just now; it finds the entry given up, and asks anew.
  */
 static bool
 nobody_wants(RaLockEntry *entry)
@@ -558,16 +510,42 @@ nobody_wants(RaLockEntry *entry)
 	LWLock	   *partition = ra_lock_partition(&key);
 
 	ra_lock_tag(&tag, &key);
-	if (ra_lock_acquire_now(&tag, ExclusiveLock) == LOCKACQUIRE_NOT_AVAIL)
+	if (is_locked(&tag))
 		return false;			/* whoever has it will decide */
 	LWLockAcquire(partition, LW_EXCLUSIVE);
 	/* it can't have gone: it is held, and only we could change that */
-	if (entry->state == RA_ENTRY_HELD && entry->users == 0)
+	if (entry->state == RA_ENTRY_HELD && entry->users == 0 && entry->waiters == 0)
 		give_up(entry);
 	ra_entry_tidy(entry);
 	LWLockRelease(partition);
-	LockRelease(&tag, ExclusiveLock, true);
 	return true;
+}
+
+/*
+ * Does any session have the local lock that is about to tell us more?  (One that
+ * only keeps it is in no transaction, and does not count.)
+ */
+static bool
+is_locked(const LOCKTAG *tag)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile int n = 1;
+
+	PG_TRY();
+	{
+		int			found;
+
+		pfree(GetLockConflicts(tag, ExclusiveLock, &found));
+		n = found;
+	}
+	PG_CATCH();
+	{
+		/* no memory: looked at again with the next report to the members */
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return n > 0;
 }
 
 static void
@@ -607,6 +585,7 @@ static void
 tell_member(TimestampTz now)
 {
 	char		data[RA_MEMBER_DATA];
+	char		run[64];
 	int			running = 0;
 	int			n;
 	int			i;
@@ -634,8 +613,9 @@ tell_member(TimestampTz now)
 			local->backendStatus.st_state == STATE_RUNNING)
 			running++;
 	}
-	snprintf(data, sizeof(data), "version=%s load=%.2f leader=%d", RA_VERSION,
-			 (double) running / Max(1, (int) sysconf(_SC_NPROCESSORS_ONLN)), leading ? 1 : 0);
+	ra_catch_up_run(run, sizeof(run));
+	snprintf(data, sizeof(data), "version=%s load=%.2f leader=%d run=%s", RA_VERSION,
+			 (double) running / Max(1, (int) sysconf(_SC_NPROCESSORS_ONLN)), leading ? 1 : 0, run);
 	ops->set_member(provider, data);
 }
 
@@ -669,7 +649,7 @@ on_session(void *arg, const char *description, uint64_t generation, int timeout_
 {
 	MemoryContext context = CurrentMemoryContext;
 
-	write_session(description);
+	ra_session_write(description);
 	if (ra_lock_provider != RA_LOCK_PROVIDER_LOCAL)
 		pg_atomic_write_u64(&ra_cluster->generation, generation);
 	PG_TRY();
@@ -689,10 +669,8 @@ on_session(void *arg, const char *description, uint64_t generation, int timeout_
 	if (pg_atomic_read_u64(&ra_cluster->epoch) & 1)
 		return;
 	new_epoch(true);
+	member_told_at = 0;			/* what it says names the session */
 
-	/* A session may be announced again, with a new generation: it leads as before */
-	if (leading)
-		pg_atomic_write_u64(&ra_cluster->leader_epoch, pg_atomic_read_u64(&ra_cluster->epoch));
 	set_state(RA_BROKER_CONNECTED, NULL);
 	ereport(LOG,
 			(errmsg("risk_alert: session at %s begun, timeout %d ms", ops->name, timeout_ms)));
@@ -712,7 +690,7 @@ on_connected(void *arg, bool connected, const char *detail)
 static void
 on_session_lost(void *arg, const char *detail)
 {
-	unlink(SESSION_FILE);
+	ra_session_forget();
 	leading = false;
 	pg_atomic_fetch_add_u64(&ra_cluster->losses, 1);
 	new_epoch(false);

@@ -9,16 +9,9 @@
  * password that the mapping holds; so one that a superuser made without is not handed to
  * somebody who shares the mapping (FOR PUBLIC) after SET ROLE.
  *
- * Passwords.  Without one, the node would let us in for what it believes of the
- * server's operating system user: trust, peer, a password file, a client certificate.
- * That identity is not the local user's to use.  So, unless he is a superuser or the
- * mapping says (which takes a superuser) password_required 'false', the
- * mapping must have a password and the node must have asked for it.
- *
  * Waiting.  Nothing here blocks but on the process latch, with a socket besides, so
  * that statement_timeout, pg_cancel_backend() and shutdown work at any time.
- * libpq leaves connect_timeout to us then; it holds for all of
- * connecting, and is 10 seconds unless set.
+ * How connections are made, and what passwords have to do with it, is in connect.c.
  *
  * Errors.  If a (sub)transaction aborts that has taken a connection, its
  * statement is cancelled (clean_up()).  That must neither throw nor take long:
@@ -34,13 +27,11 @@
  */
 #include "postgres.h"
 
-#include <limits.h>
 #include <poll.h>
 
 #include "access/xact.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
-#include "commands/dbcommands.h"
 #include "foreign/foreign.h"
 #include "lib/ilist.h"
 #include "mb/pg_wchar.h"
@@ -55,24 +46,21 @@
 #include "utils/syscache.h"
 
 #include "cluster/cancel.h"
+#include "cluster/connect.h"
 #include "cluster/connection.h"
 #include "cluster/nodestat.h"
 #include "cluster/options.h"
-#include "cluster/xact.h"
 #include "compat.h"
 #include "guc.h"
 
 /* open at the same time, unless more are in use */
 #define MAX_CONNECTIONS 16
 
-#define DEFAULT_CONNECT_TIMEOUT 10	/* seconds */
 #define CANCEL_TIMEOUT 5		/* seconds, for all connections of a transaction */
 
 /* how values arrive; the node reports the first two whenever they change */
 #define DATESTYLE "ISO, MDY"
 #define INTERVALSTYLE "postgres"
-#define SETTINGS \
-	"-c datestyle=ISO,MDY -c intervalstyle=postgres -c extra_float_digits=3 -c bytea_output=hex"
 
 struct RaConn
 {
@@ -87,6 +75,8 @@ struct RaConn
 	uint32		mapping_hash;
 
 	PGconn	   *pg;				/* NULL until connecting begins */
+	RaConnecting connecting;
+	bool		connected;		/* and found fit for use */
 	PGresult   *result;			/* the latest one */
 	uint64		last_taken;		/* in order */
 	bool		invalidated;	/* server or mapping has changed */
@@ -108,18 +98,17 @@ static uint32 wait_event = 0;
 
 static int	pass_on(const PGresult *res, int field);
 static void initialize(void);
+static RaConn *take(const char *node, RaConnPurpose purpose, bool *again);
 static UserMapping *find_mapping(ForeignServer *server, Oid userid);
 static RaConn *find_connection(Oid mapping, bool trusted, RaConnPurpose purpose);
 static RaConn *make_connection(ForeignServer *server, UserMapping *mapping, bool trusted,
 							   RaConnPurpose purpose);
 static void make_room(void);
-static void start_connecting(RaConn *conn, ForeignServer *server, UserMapping *mapping);
-static void finish_connecting(RaConn *conn, ForeignServer *server);
-static void check_mapping(RaConn *conn, UserMapping *mapping);
+static int	number_open(RaConn **oldest);
 static void notice(void *arg, const PGresult *res);
 static bool usable(RaConn *conn);
 static bool settings_right(RaConn *conn);
-static void set_settings(RaConn *conn);
+static void set_settings(RaConn *conn, int timeout);
 static void close_connection(RaConn *conn);
 static bool result_ready(RaConn *conn);
 static void wait_for_any(RaConn **conns, int n, long timeout);
@@ -127,15 +116,37 @@ static void statement_ended(RaConn *conn);
 static void keep_result(RaConn *conn, PGresult *res);
 static bool is_failure(const PGresult *res);
 static void clean_up(int nestlevel);
+static void give_back(RaConn *conn, bool good);
 static void start_cancelling(RaConn *conn);
 static bool end_cancelling(RaConn *conn, instr_time start, int seconds);
 static bool drain_results(RaConn *conn, instr_time start, int seconds);
-static int	ms_left(instr_time start, int seconds);
 static void invalidate(Datum arg, int cacheid, uint32 hash);
 static void close_all(int code, Datum arg);
 
 RaConn *
 ra_conn_get(const char *node, RaConnPurpose purpose)
+{
+	bool		again;
+	RaConn	   *conn = take(node, purpose, &again);
+
+	if (again)
+		return conn;
+	(void) ra_conn_connect_all(&conn, 1, -1);
+	ra_conn_connected(conn, -1);
+	return conn;
+}
+
+RaConn *
+ra_conn_begin(const char *node)
+{
+	bool		again;
+
+	return take(node, RA_CONN_QUERY, &again);
+}
+
+/* From the pool, or one that has begun to connect.  again: it was taken before. */
+static RaConn *
+take(const char *node, RaConnPurpose purpose, bool *again)
 {
 	Oid			userid = GetUserId();
 	ForeignServer *server;
@@ -158,7 +169,8 @@ ra_conn_get(const char *node, RaConnPurpose purpose)
 		!ra_option_bool(mapping->options, "password_required", true);
 
 	conn = find_connection(mapping->umid, trusted, purpose);
-	if (conn && conn->taken)
+	*again = conn && conn->taken;
+	if (*again)
 	{
 		if (purpose == RA_CONN_BRANCH)
 			return conn;
@@ -180,9 +192,42 @@ ra_conn_get(const char *node, RaConnPurpose purpose)
 	conn->taken = true;
 	conn->nestlevel = GetCurrentTransactionNestLevel();
 	conn->last_taken = ++taken_counter;
-	if (!settings_right(conn))
-		set_settings(conn);
 	return conn;
+}
+
+bool
+ra_conn_connect_all(RaConn **conns, int n, int timeout)
+{
+	RaConnecting **all = palloc(n * sizeof(RaConnecting *));
+	int			waiting = 0;
+	bool		done;
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		if (!conns[i]->connected)
+			all[waiting++] = &conns[i]->connecting;
+	}
+	done = waiting == 0 || ra_connect_wait(all, waiting, timeout);
+	pfree(all);
+	return done;
+}
+
+bool
+ra_conn_silent(RaConn *conn)
+{
+	return !conn->connected && PQstatus(conn->pg) != CONNECTION_BAD &&
+		conn->connecting.status != PGRES_POLLING_OK && conn->connecting.status != PGRES_POLLING_FAILED;
+}
+
+void
+ra_conn_connected(RaConn *conn, int timeout)
+{
+	if (!conn->connected)
+		ra_connect_finish(&conn->connecting, conn->node);
+	conn->connected = true;
+	if (!settings_right(conn))
+		set_settings(conn, timeout);
 }
 
 void
@@ -195,7 +240,7 @@ ra_conn_release(RaConn *conn)
 	PQclear(conn->result);
 	conn->result = NULL;
 	conn->taken = conn->adopted = false;
-	if (status == PQTRANS_IDLE && usable(conn))
+	if (status == PQTRANS_IDLE && usable(conn) && number_open(NULL) <= MAX_CONNECTIONS)
 		return;
 
 	close_connection(conn);
@@ -301,6 +346,12 @@ ra_conn_wait_all_for(RaConn **conns, int n, int timeout)
 	return done;
 }
 
+bool
+ra_conn_busy(RaConn *conn)
+{
+	return conn->busy;
+}
+
 PGresult *
 ra_conn_result(RaConn *conn)
 {
@@ -316,6 +367,28 @@ void
 ra_conn_check(RaConn *conn)
 {
 	ra_conn_report(conn, conn->result);
+}
+
+bool
+ra_conn_failed(RaConn *conn, RaConnFailure *failure)
+{
+	const PGresult *res = conn->result;
+	const char *message = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
+	const char *detail = PQresultErrorField(res, PG_DIAG_MESSAGE_DETAIL);
+	const char *hint = PQresultErrorField(res, PG_DIAG_MESSAGE_HINT);
+
+	if (!is_failure(res))
+		return false;
+	failure->message = pstrdup(message ? message : "the connection was lost");
+	failure->detail = detail ? pstrdup(detail) : NULL;
+	failure->hint = hint ? pstrdup(hint) : NULL;
+	if (message == NULL || PQstatus(conn->pg) != CONNECTION_OK)
+	{
+		failure->message = pstrdup("the connection was lost");
+		failure->detail = message ? pstrdup(message) : pchomp(PQerrorMessage(conn->pg));
+		failure->hint = NULL;
+	}
+	return true;
 }
 
 void
@@ -408,7 +481,6 @@ initialize(void)
 
 	if (initialized)
 		return;
-	ra_xact_register();
 	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, invalidate, (Datum) 0);
 	CacheRegisterSyscacheCallback(USERMAPPINGOID, invalidate, (Datum) 0);
 	on_proc_exit(close_all, (Datum) 0);
@@ -466,9 +538,9 @@ make_connection(ForeignServer *server, UserMapping *mapping, bool trusted, RaCon
 
 	PG_TRY();
 	{
-		check_mapping(conn, mapping);
-		start_connecting(conn, server, mapping);
-		finish_connecting(conn, server);
+		ra_connect_start(&conn->connecting, server, mapping, trusted);
+		conn->pg = conn->connecting.pg;
+		PQsetNoticeReceiver(conn->pg, notice, conn);
 	}
 	PG_CATCH();
 	{
@@ -482,125 +554,30 @@ make_connection(ForeignServer *server, UserMapping *mapping, bool trusted, RaCon
 static void
 make_room(void)
 {
-	RaConn	   *oldest = NULL;
+	RaConn	   *oldest;
+
+	if (number_open(&oldest) >= MAX_CONNECTIONS && oldest)
+		close_connection(oldest);
+}
+
+/* *oldest: the one longest unused, or NULL */
+static int
+number_open(RaConn **oldest)
+{
 	int			n = 0;
 	dlist_iter	iter;
 
+	if (oldest)
+		*oldest = NULL;
 	dlist_foreach(iter, &connections)
 	{
 		RaConn	   *conn = dlist_container(RaConn, list, iter.cur);
 
 		n++;
-		if (!conn->taken && (oldest == NULL || conn->last_taken < oldest->last_taken))
-			oldest = conn;
+		if (oldest && !conn->taken && (*oldest == NULL || conn->last_taken < (*oldest)->last_taken))
+			*oldest = conn;
 	}
-	if (n >= MAX_CONNECTIONS && oldest)
-		close_connection(oldest);
-}
-
-static void
-check_mapping(RaConn *conn, UserMapping *mapping)
-{
-	const char *password = ra_option(mapping->options, "password");
-
-	if (!conn->trusted && (password == NULL || password[0] == '\0'))
-		ereport(ERROR,
-				(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
-				 errmsg("a password is required to connect to node \"%s\"", conn->node),
-				 errdetail("The user mapping has none, and only superusers may connect without."),
-				 errhint("Set option \"password\" of the user mapping, or let a superuser set its option \"password_required\" to false.")));
-}
-
-static void
-start_connecting(RaConn *conn, ForeignServer *server, UserMapping *mapping)
-{
-	int			max = list_length(server->options) + list_length(mapping->options) + 6;
-	const char **keywords = palloc(max * sizeof(char *));
-	const char **values = palloc(max * sizeof(char *));
-	const char *options = ra_option(server->options, "options");
-	int			n = 0;
-
-	/* a later value replaces an earlier one */
-	keywords[n] = "user";
-	values[n++] = GetUserNameFromId(GetUserId(), false);
-	keywords[n] = "dbname";
-	values[n++] = get_database_name(MyDatabaseId);
-	keywords[n] = "application_name";
-	values[n++] = ra_node_name[0] ? psprintf("risk_alert %s", ra_node_name) : "risk_alert";
-	n = ra_libpq_options(server->options, keywords, values, n);
-	n = ra_libpq_options(mapping->options, keywords, values, n);
-	keywords[n] = "options";
-	values[n++] = options ? psprintf("%s %s", options, SETTINGS) : SETTINGS;
-	keywords[n] = "client_encoding";
-	values[n++] = GetDatabaseEncodingName();
-	keywords[n] = values[n] = NULL;
-	Assert(n < max);
-
-	if (!AcquireExternalFD())
-		ereport(ERROR,
-				(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
-				 errmsg("could not connect to node \"%s\"", conn->node),
-				 errdetail("There are too many open files on this server."),
-				 errhint("Raise max_files_per_process or \"ulimit -n\".")));
-	conn->pg = PQconnectStartParams(keywords, values, 0);
-	if (conn->pg == NULL)
-	{
-		ReleaseExternalFD();
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of memory")));
-	}
-	PQsetNoticeReceiver(conn->pg, notice, conn);
-}
-
-static void
-finish_connecting(RaConn *conn, ForeignServer *server)
-{
-	const char *option = ra_option(server->options, "connect_timeout");
-	int			timeout = option ? atoi(option) : DEFAULT_CONNECT_TIMEOUT;
-	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
-	instr_time	start;
-
-	INSTR_TIME_SET_CURRENT(start);
-	while (PQstatus(conn->pg) != CONNECTION_BAD &&
-		   status != PGRES_POLLING_OK && status != PGRES_POLLING_FAILED)
-	{
-		int			events = status == PGRES_POLLING_READING ? WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE;
-		int			left = timeout > 0 ? ms_left(start, timeout) : -1;
-		int			rc;
-
-		if (left == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
-					 errmsg("could not connect to node \"%s\"", conn->node),
-					 errdetail("There was no answer within %d s.", timeout),
-					 errhint("See whether the node is up and reachable; option \"connect_timeout\" of the server sets the time limit.")));
-		rc = WaitLatchOrSocket(MyLatch,
-							   WL_EXIT_ON_PM_DEATH | WL_LATCH_SET | events | (left > 0 ? WL_TIMEOUT : 0),
-							   PQsocket(conn->pg), left,
-							   ra_wait_event(&wait_event, "RiskAlertNode"));
-		if (rc & WL_LATCH_SET)
-		{
-			ResetLatch(MyLatch);
-			CHECK_FOR_INTERRUPTS();
-		}
-		if (rc & events)
-			status = PQconnectPoll(conn->pg);
-	}
-	if (PQstatus(conn->pg) != CONNECTION_OK)
-		ereport(ERROR,
-				(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
-				 errmsg("could not connect to node \"%s\"", conn->node),
-				 errdetail_internal("%s", pchomp(PQerrorMessage(conn->pg)))));
-
-	if (!conn->trusted && !PQconnectionUsedPassword(conn->pg))
-		ereport(ERROR,
-				(errcode(ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED),
-				 errmsg("a password is required to connect to node \"%s\"", conn->node),
-				 errdetail("The node did not ask for it, so it has taken this server's word for the user; only superusers may connect like that."),
-				 errhint("Have the node's pg_hba.conf ask for a password, or let a superuser set option \"password_required\" of the user mapping to false.")));
-	if (PQsetnonblocking(conn->pg, 1) != 0)
-		elog(ERROR, "could not make the connection to node \"%s\" non-blocking", conn->node);
+	return n;
 }
 
 /*
@@ -638,7 +615,7 @@ usable(RaConn *conn)
 			PQfreemem(notify);
 	}
 	return PQstatus(conn->pg) == CONNECTION_OK && !conn->lost && !conn->invalidated &&
-		settings_right(conn);
+		conn->connected && settings_right(conn);
 }
 
 static bool
@@ -658,11 +635,14 @@ settings_right(RaConn *conn)
 
 /* Variables such as PGDATESTYLE, in the environment of the server, outdo what we ask for */
 static void
-set_settings(RaConn *conn)
+set_settings(RaConn *conn, int timeout)
 {
 	ra_conn_send(conn, "SELECT pg_catalog.set_config('datestyle', 'ISO, MDY', false), "
 				 "pg_catalog.set_config('intervalstyle', 'postgres', false)", 0, NULL, false);
-	ra_conn_wait_all(&conn, 1);
+	if (!ra_conn_wait_all_for(&conn, 1, timeout))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("node \"%s\" did not answer in time", conn->node)));
 	ra_conn_check(conn);
 	if (!settings_right(conn))
 		ereport(ERROR,
@@ -800,20 +780,9 @@ clean_up(int nestlevel)
 	dlist_foreach_modify(iter, &connections)
 	{
 		RaConn	   *conn = dlist_container(RaConn, list, iter.cur);
-		bool		good = true;
 
-		if (!conn->taken || conn->adopted || conn->nestlevel < nestlevel)
-			continue;
-		if (conn->busy)
-		{
-			good = end_cancelling(conn, start, CANCEL_TIMEOUT);
-			statement_ended(conn);
-		}
-		PQclear(conn->result);
-		conn->result = NULL;
-		conn->taken = false;
-		if (!good || PQtransactionStatus(conn->pg) != PQTRANS_IDLE || !usable(conn))
-			close_connection(conn);
+		if (conn->taken && !conn->adopted && conn->nestlevel >= nestlevel)
+			give_back(conn, !conn->busy || end_cancelling(conn, start, CANCEL_TIMEOUT));
 	}
 }
 
@@ -828,6 +797,32 @@ ra_conn_interrupt_all(RaConn **conns, bool *good, int n, int seconds)
 		start_cancelling(conns[i]);
 	for (i = 0; i < n; i++)
 		good[i] = end_cancelling(conns[i], start, seconds);
+}
+
+void
+ra_conn_abandon_all(RaConn **conns, int n, int seconds)
+{
+	instr_time	start;
+	int			i;
+
+	INSTR_TIME_SET_CURRENT(start);
+	for (i = 0; i < n; i++)
+		start_cancelling(conns[i]);
+	for (i = 0; i < n; i++)
+		give_back(conns[i], end_cancelling(conns[i], start, seconds));
+}
+
+/* good: nothing runs there any more */
+static void
+give_back(RaConn *conn, bool good)
+{
+	if (conn->busy)
+		statement_ended(conn);
+	PQclear(conn->result);
+	conn->result = NULL;
+	conn->taken = false;
+	if (!good || PQtransactionStatus(conn->pg) != PQTRANS_IDLE || !usable(conn))
+		close_connection(conn);
 }
 
 static void
@@ -845,7 +840,7 @@ end_cancelling(RaConn *conn, instr_time start, int seconds)
 	bool		good = true;
 
 	if (conn->cancelling)
-		good = ra_cancel_end(&conn->cancel, ms_left(start, seconds));
+		good = ra_cancel_end(&conn->cancel, ra_ms_left(start, seconds));
 	conn->cancelling = false;
 	return good && drain_results(conn, start, seconds);
 }
@@ -864,7 +859,7 @@ drain_results(RaConn *conn, instr_time start, int seconds)
 		while (!result_ready(conn))
 		{
 			struct pollfd socket = {.fd = PQsocket(conn->pg),.events = POLLIN};
-			int			left = ms_left(start, seconds);
+			int			left = ra_ms_left(start, seconds);
 
 			if (left == 0)
 				return false;
@@ -893,21 +888,13 @@ drain_results(RaConn *conn, instr_time start, int seconds)
 	}
 }
 
-static int
-ms_left(instr_time start, int seconds)
-{
-	instr_time	now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	INSTR_TIME_SUBTRACT(now, start);
-	return (int) Max(Min(seconds * 1000.0 - INSTR_TIME_GET_MILLISEC(now), INT_MAX), 0);
-}
-
 void
 ra_conn_xact(XactEvent event)
 {
 	dlist_mutable_iter iter;
 
+	if (dlist_is_empty(&connections))
+		return;
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
@@ -935,6 +922,8 @@ ra_conn_subxact(SubXactEvent event)
 	int			level = GetCurrentTransactionNestLevel();
 	dlist_iter	iter;
 
+	if (dlist_is_empty(&connections))
+		return;
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 		clean_up(level);
 	else if (event == SUBXACT_EVENT_COMMIT_SUB)

@@ -13,7 +13,12 @@
  *		...
  *	ra_conn_release(conn);
  *
- * To ask several nodes at once, take and send for each, then ra_conn_wait_all().
+ * To ask several nodes at once, take and send for each, then ra_conn_wait_all().  To
+ * connect to them at once as well:
+ *
+ *	conns[i] = ra_conn_begin("node_b");			-- for each
+ *	ra_conn_connect_all(conns, n, timeout);
+ *	ra_conn_connected(conns[i], timeout);		-- for each: an ERROR if it is not
  */
 #ifndef RA_CONNECTION_H
 #define RA_CONNECTION_H
@@ -24,6 +29,10 @@
 #include "libpq-fe.h"
 
 typedef struct RaConn RaConn;
+
+/* how values arrive, see connection.c */
+#define RA_CONN_SETTINGS \
+	"-c datestyle=ISO,MDY -c intervalstyle=postgres -c extra_float_digits=3 -c bytea_output=hex"
 
 typedef enum RaConnPurpose
 {
@@ -37,6 +46,19 @@ typedef enum RaConnPurpose
  * the node does not answer.
  */
 extern RaConn *ra_conn_get(const char *node, RaConnPurpose purpose);
+
+/*
+ * In three steps: an ERROR if there is no such node, user mapping, or right; waits until all are
+ * connected or can't be, for so many milliseconds (-1: as long as connect_timeout of
+ * the servers says), false: some are not; an ERROR if it could not connect, or (within
+ * so many milliseconds more) not be prepared for use.
+ */
+extern RaConn *ra_conn_begin(const char *node);
+extern bool ra_conn_connect_all(RaConn **conns, int n, int timeout);
+extern void ra_conn_connected(RaConn *conn, int timeout);
+
+/* Does it not connect because there is no answer at all? */
+extern bool ra_conn_silent(RaConn *conn);
 
 /* Nothing runs any more.  Cheap; ERROR if a statement has left a transaction open. */
 extern void ra_conn_release(RaConn *conn);
@@ -62,10 +84,23 @@ extern void ra_conn_wait_all(RaConn **conns, int n);
 extern bool ra_conn_wait_all_for(RaConn **conns, int n, int timeout);
 extern PGresult *ra_conn_result(RaConn *conn);
 
+/* Has the statement not ended yet? */
+extern bool ra_conn_busy(RaConn *conn);
+
 /* The failure that ra_conn_result() tells of, as an ERROR; else nothing */
 extern void ra_conn_check(RaConn *conn);
 
-/* The same of a result that was got otherwise */
+/* The same without an ERROR: has it failed, and how?  (palloc'd; detail and hint may be NULL) */
+typedef struct RaConnFailure
+{
+	char	   *message;
+	char	   *detail;
+	char	   *hint;
+} RaConnFailure;
+
+extern bool ra_conn_failed(RaConn *conn, RaConnFailure *failure);
+
+/* ra_conn_check() of a result that was got otherwise */
 extern void ra_conn_report(RaConn *conn, const PGresult *res);
 
 extern const char *ra_conn_node(RaConn *conn);
@@ -91,6 +126,12 @@ extern bool ra_conn_lost(RaConn *conn);
  * good[i]: that has succeeded.  Never throws.
  */
 extern void ra_conn_interrupt_all(RaConn **conns, bool *good, int n, int seconds);
+
+/*
+ * Gives the connections back, though statements run there: these are cancelled, within so
+ * many seconds in all.  Never throws.
+ */
+extern void ra_conn_abandon_all(RaConn **conns, int n, int seconds);
 
 /* Called by xact.c */
 extern void ra_conn_xact(XactEvent event);

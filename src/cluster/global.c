@@ -12,10 +12,21 @@
  *	   within commit_timeout of the beginning of step 2, by this process' own monotonic clock.
  *	   Register "local": a row that is decided by the caller's own commit.  The others
  *	   decide here and now, so the caller's own transaction must have nothing that could
- *	   still fail: no writes, and it is told to SSI as prepared.
- *	4. The branches are committed, in parallel: after the caller's commit with
- *	   register "local", at once with the others.  From the decision on nothing throws, and
- *	   nothing waits for long; what can't be reached is left to the recovery of its node.
+ *	   still fail (late_failure()), and it is told to SSI as prepared.
+ *	4. The branches are committed, in parallel, after the caller's commit.  Nothing throws
+ *	   then, and nothing waits for long; what can't be reached is left to the recovery of its
+ *	   node.
+ *
+ * From the first proposal until the caller's commit is over, interrupts are held: no error
+ * may tell the client what is not so.  A request to cancel or to end the session ends the wait for
+ * the register, and the outcome is unknown then; once it is known, it ends the wait for
+ * the branches.
+ *
+ * What PostgreSQL does between our callback and the end of the commit can't fail for such a caller: there are
+ * no files to sync, no notifications to queue, no temporary tables to empty, and SSI
+ * finds no conflict with a transaction that is prepared and has written nothing.  Callbacks of other
+ * libraries run before ours (xact.c); those that don't, and fail, make the client
+ * see their error, with a WARNING that the transaction has committed elsewhere.
  *
  * Should any of it fail before the decision, the caller's transaction aborts, and what is prepared
  * is rolled back.  That needs no word to the register: only we would ever propose commit, and
@@ -33,6 +44,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
+#include "commands/async.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
@@ -40,7 +52,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
+#include "utils/timeout.h"
 
 #include "cluster/branch.h"
 #include "cluster/global.h"
@@ -48,8 +60,8 @@
 #include "cluster/lock.h"
 #include "cluster/register.h"
 #include "cluster/register_local.h"
-#include "cluster/xact.h"
 #include "core/gid.h"
+#include "engine/announce.h"
 #include "guc.h"
 #include "risk_alert.h"
 #include "shmem.h"
@@ -69,7 +81,8 @@ typedef enum Stage
 static Stage stage = STAGE_NONE;
 static RaGid gid;				/* of the transaction that is about to commit */
 static char name[RA_GID_SIZE];
-static const RaRegister *decider = NULL;
+static const RaRegister *decider = NULL;	/* NULL: there is nothing to decide */
+static bool holding = false;	/* interrupts */
 
 PG_FUNCTION_INFO_V1(ra_global_execute);
 
@@ -78,15 +91,21 @@ static void commit_readers(int64 deadline);
 static void check_readers(void);
 static void commit_single(RaBranch *branch, int64 deadline);
 static void report_unknown_single(RaBranch *branch) pg_attribute_noreturn();
-static void two_phases(bool caller_wrote, int64 deadline);
+static const char *late_failure(void);
+static bool notifies(void);
+static void refuse_late(const char *what) pg_attribute_noreturn();
+static void two_phases(const char *late, int64 deadline);
 static void name_transaction(void);
 static void prepare_branches(int64 deadline);
 static void decide(int64 deadline);
 static RaDecision propose_until(int64 deadline, char **reason);
+static void hold(void);
+static void let_go(void);
+static void finish(void);
 static bool phase_two(void);
 static void forget(void);
 static void roll_back(void);
-static void left_to_recovery(RaBranch *branch, const char *what);
+static void left_to_recovery(RaBranch *branch, const char *format);
 static void stop_at(const char *step, int number);
 static void end(void);
 
@@ -127,7 +146,6 @@ ra_global_execute(PG_FUNCTION_ARGS)
 		for (i = 0; i < nparams; i++)
 			params[i] = nulls[i] ? NULL : TextDatumGetCString(values[i]);
 	}
-	ra_xact_register();
 	PG_RETURN_INT64(ra_branch_execute(ra_branch_get(node), sql, nparams, params));
 }
 
@@ -148,15 +166,23 @@ ra_global_xact(XactEvent event)
 					 errhint("COMMIT prepares them by itself.")));
 			break;
 		case XACT_EVENT_COMMIT:
+			ra_announce_sent();
 			if (stage == STAGE_WRITTEN)
-			{
 				stage = STAGE_COMMITTED;
-				if (phase_two())
-					decider->forget(name);
-			}
+			if (stage == STAGE_COMMITTED)
+				finish();
 			end();
 			break;
 		case XACT_EVENT_ABORT:
+			if (stage == STAGE_COMMITTED)
+			{
+				/* somebody's callback has failed, see the top of this file */
+				ereport(WARNING,
+						(errcode(ERRCODE_WARNING),
+						 errmsg("the transaction fails on this node, but has committed on others"),
+						 name[0] ? errdetail("It was decided before the failure, as global transaction \"%s\".", name) : 0));
+				finish();
+			}
 			roll_back();
 			end();
 			break;
@@ -176,11 +202,20 @@ ra_global_subxact(SubXactEvent event)
 		ra_branch_subabort(GetCurrentTransactionNestLevel());
 }
 
+void
+ra_global_end_of_session(void)
+{
+	ra_global_xact(XACT_EVENT_ABORT);
+}
+
 static void
 end(void)
 {
 	ra_branch_forget_all();
 	stage = STAGE_NONE;
+	decider = NULL;
+	name[0] = '\0';
+	let_go();
 }
 
 /* ---------------------------------------------------------------- commit */
@@ -188,7 +223,7 @@ end(void)
 static void
 pre_commit(void)
 {
-	bool		caller_wrote = TransactionIdIsValid(GetTopTransactionIdIfAny());
+	const char *late = late_failure();
 	int64		deadline = ra_branch_now() + ra_commit_timeout;
 	RaBranch   *writer = NULL;
 	RaBranch   *branch;
@@ -211,9 +246,9 @@ pre_commit(void)
 		}
 	}
 
-	if (writers > 1 || (writers == 1 && caller_wrote))
+	if (writers > 1 || (writers == 1 && late))
 	{
-		two_phases(caller_wrote, deadline);
+		two_phases(late, deadline);
 		return;
 	}
 	commit_readers(deadline);
@@ -224,6 +259,59 @@ pre_commit(void)
 	check_readers();
 	if (writer)
 		commit_single(writer, deadline);
+}
+
+/*
+ * What the caller's own transaction has done that may still fail when its branches
+ * have committed; NULL: nothing.
+ */
+static const char *
+late_failure(void)
+{
+	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		return "written to this node outside of its branches";
+	if (notifies())
+		return "used NOTIFY, LISTEN or UNLISTEN";
+	if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
+		return "used temporary objects";
+	return NULL;
+}
+
+/* Is there anything for PreCommit_Notify() to do?  That is only told as an error. */
+static bool
+notifies(void)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	volatile bool result = false;
+
+	PG_TRY();
+	{
+		AtPrepare_Notify();
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_FEATURE_NOT_SUPPORTED)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(cxt);
+		FlushErrorState();
+		result = true;
+	}
+	PG_END_TRY();
+	return result;
+}
+
+static void
+refuse_late(const char *what)
+{
+	bool		wrote = TransactionIdIsValid(GetTopTransactionIdIfAny());
+
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("the transaction has %s", what),
+			 errdetail("With risk_alert.commit_register = %s it could not be committed together with them.",
+					   decider->name),
+			 wrote ? errhint("Write to this node by risk_alert.global_execute('%s', ...), too.", ra_node_name) :
+			 errhint("Do that in a transaction of its own, or set risk_alert.commit_register to local.")));
 }
 
 /*
@@ -275,17 +363,18 @@ commit_single(RaBranch *branch, int64 deadline)
 	PreCommit_CheckForSerializationFailure();
 
 	stop_at("commit", 1);
-	HOLD_INTERRUPTS();
+	hold();
 	ended = ra_branch_send(branch, "COMMIT") && ra_branch_wait_all_quietly(deadline, true);
 	if (ended && strcmp(branch->tag, "COMMIT") == 0)
 	{
-		/* a request to cancel comes too late, and must not be an error now */
-		QueryCancelPending = false;
-		RESUME_INTERRUPTS();
 		branch->state = RA_BRANCH_ENDED;
+		stage = STAGE_COMMITTED;
+		stop_at("decided", 0);
 		return;
 	}
-	RESUME_INTERRUPTS();
+
+	/* an error ends the hold */
+	holding = false;
 	if (!ended || ra_conn_lost(branch->conn) || PQtransactionStatus(branch->pg) != PQTRANS_IDLE)
 		report_unknown_single(branch);
 	branch->state = RA_BRANCH_ENDED;
@@ -310,16 +399,11 @@ report_unknown_single(RaBranch *branch)
 }
 
 static void
-two_phases(bool caller_wrote, int64 deadline)
+two_phases(const char *late, int64 deadline)
 {
 	decider = ra_register(ra_commit_register);
-	if (caller_wrote && !decider->with_caller)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("the transaction has written to this node outside of its branches"),
-				 errdetail("With risk_alert.commit_register = %s it could not be committed together with them.",
-						   decider->name),
-				 errhint("Write to this node by risk_alert.global_execute('%s', ...), too.", ra_node_name)));
+	if (late && !decider->with_caller)
+		refuse_late(late);
 	if (decider->with_caller)
 		ra_local_require_epoch();
 
@@ -432,7 +516,6 @@ decide(int64 deadline)
 {
 	RaDecision	decision;
 	char	   *reason = NULL;
-	bool		all;
 
 	if (ra_branch_now() >= deadline)
 		ereport(ERROR,
@@ -447,33 +530,29 @@ decide(int64 deadline)
 
 	/* nothing of the caller's may fail after the decision */
 	PreCommit_CheckForSerializationFailure();
+	CHECK_FOR_INTERRUPTS();
+	hold();
 	stage = STAGE_PROPOSED;
 	decision = propose_until(deadline, &reason);
-	switch (decision)
+	if (decision == RA_DECISION_COMMIT)
 	{
-		case RA_DECISION_COMMIT:
-			stage = STAGE_COMMITTED;
-			HOLD_INTERRUPTS();
-			all = phase_two();
-			QueryCancelPending = false; /* it has been heeded, and must not be an error now */
-			RESUME_INTERRUPTS();
-			if (all)
-				forget();
-			return;
-		case RA_DECISION_ABORT:
-			stage = STAGE_PREPARING;
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("the transaction has been aborted by another node"),
-					 errdetail("This node was taken to be gone."),
-					 errhint("Retry the transaction.")));
-			break;
-		case RA_DECISION_UNKNOWN:
-		case RA_DECISION_NONE:
-			break;
+		stage = STAGE_COMMITTED;
+		stop_at("decided", 0);
+		return;
+	}
+	if (decision == RA_DECISION_ABORT)
+	{
+		stage = STAGE_PREPARING;
+		holding = false;
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the transaction has been aborted by another node"),
+				 errdetail("This node was taken to be gone."),
+				 errhint("Retry the transaction.")));
 	}
 	ereport(NOTICE,
 			(errmsg("the outcome of global transaction \"%s\" is not known yet", name)));
+	holding = false;
 	ereport(ERROR,
 			(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
 			 errmsg("it is not known whether the transaction has committed"),
@@ -483,7 +562,7 @@ decide(int64 deadline)
 
 /*
  * Again and again while the answer is unknown.  A request to cancel makes it unknown
- * for good, as the proposal may be under way.
+ * for good, as the proposal may be under way; so does an error.
  */
 static RaDecision
 propose_until(int64 deadline, char **reason)
@@ -497,16 +576,16 @@ propose_until(int64 deadline, char **reason)
 		{
 			int			left = (int) Max(deadline - ra_branch_now(), 1);
 
-			CHECK_FOR_INTERRUPTS();
 			decision = decider->propose(name, RA_DECISION_COMMIT, left, reason);
-			if (decision == RA_DECISION_UNKNOWN && ra_branch_now() + 100 < deadline)
+			if (decision == RA_DECISION_UNKNOWN && ra_branch_now() + 100 < deadline && !ra_register_given_up())
 				pg_usleep(20000);
-		} while (decision == RA_DECISION_UNKNOWN && ra_branch_now() + 100 < deadline);
+		} while (decision == RA_DECISION_UNKNOWN && ra_branch_now() + 100 < deadline && !ra_register_given_up());
 	}
 	PG_CATCH();
 	{
 		ErrorData  *edata;
 
+		HOLD_INTERRUPTS();		/* the error has ended the hold */
 		MemoryContextSwitchTo(cxt);
 		edata = CopyErrorData();
 		FlushErrorState();
@@ -517,31 +596,62 @@ propose_until(int64 deadline, char **reason)
 	return decision;
 }
 
+/* Interrupts, until the transaction ends, or an error is raised */
+static void
+hold(void)
+{
+	HOLD_INTERRUPTS();
+	holding = true;
+}
+
+/* A request to cancel that came meanwhile has been heeded, and must not be an error now */
+static void
+let_go(void)
+{
+	if (!holding)
+		return;
+	holding = false;
+	QueryCancelPending = false;
+	(void) get_timeout_indicator(STATEMENT_TIMEOUT, true);
+	(void) get_timeout_indicator(LOCK_TIMEOUT, true);
+
+	/* PostgreSQL has its own hold by now, and an error has ended ours */
+	if (InterruptHoldoffCount > 1)
+		RESUME_INTERRUPTS();
+}
+
+/* ---------------------------------------------------------------- afterwards */
+
+/* The transaction has committed.  Never throws. */
+static void
+finish(void)
+{
+	if (phase_two() && decider)
+		forget();
+}
+
 /*
- * The register's entry, after a decision that the caller's commit doesn't make.  Should that
- * fail, it stays, and the register's own housekeeping removes it.
+ * The register's entry.  It stays if there is trouble, and the housekeeping
+ * finds it.
  */
 static void
 forget(void)
 {
 	MemoryContext cxt = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	uint32		held = InterruptHoldoffCount;
 
-	BeginInternalSubTransaction(NULL);
 	PG_TRY();
 	{
 		decider->forget(name);
-		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
+		/* want of memory */
 		MemoryContextSwitchTo(cxt);
 		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
+		InterruptHoldoffCount = held;
 	}
 	PG_END_TRY();
-	MemoryContextSwitchTo(cxt);
-	CurrentResourceOwner = owner;
 }
 
 /* It is decided: tell the branches; have all answered?  Never throws. */
@@ -582,17 +692,18 @@ phase_two(void)
 			continue;
 		}
 		all = false;
-		left_to_recovery(branch, "is committed, but its branch on node \"%s\" is not finished yet");
+		left_to_recovery(branch, "global transaction \"%s\" is committed, but its branch on node \"%s\" is not finished yet");
 	}
 	return all;
 }
 
+/* The message has its memory set aside: transactions end through this */
 static void
-left_to_recovery(RaBranch *branch, const char *what)
+left_to_recovery(RaBranch *branch, const char *format)
 {
 	ereport(WARNING,
 			(errcode(ERRCODE_WARNING),
-			 errmsg_internal("global transaction \"%s\" %s", name, psprintf(what, branch->node)),
+			 errmsg_internal(format, name, branch->node),
 			 errdetail_internal("%s", ra_branch_message(branch)),
 			 errhint("Recovery of that node finishes it.")));
 	ra_branch_break(branch);
@@ -649,7 +760,7 @@ roll_back(void)
 		if (branch->state == RA_BRANCH_PREPARED &&
 			(branch->busy || (strcmp(branch->tag, "ROLLBACK PREPARED") != 0 &&
 							  ra_branch_sqlstate(branch) != ERRCODE_UNDEFINED_OBJECT)))
-			left_to_recovery(branch, "is rolled back, but its branch on node \"%s\" is not finished yet");
+			left_to_recovery(branch, "global transaction \"%s\" is rolled back, but its branch on node \"%s\" is not finished yet");
 	}
 }
 

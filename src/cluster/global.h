@@ -13,4 +13,7 @@
 extern void ra_global_xact(XactEvent event);
 extern void ra_global_subxact(SubXactEvent event);
 
+/* The session ends within a transaction: so do its branches, before the locks that protect them */
+extern void ra_global_end_of_session(void);
+
 #endif							/* RA_GLOBAL_H */

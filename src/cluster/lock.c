@@ -37,8 +37,8 @@
 #include "utils/timestamp.h"
 
 #include "cluster/fence.h"
+#include "cluster/global.h"
 #include "cluster/lock.h"
-#include "cluster/xact.h"
 #include "compat.h"
 #include "guc.h"
 #include "shmem.h"
@@ -83,7 +83,9 @@ static bool enter(Held *held, const RaLockRequest *wanted);
 static bool wait_for_service(RaLockEntry *entry, Held *held, const RaLockRequest *wanted);
 static void end_wait(void);
 static void check_broker(const Held *held, bool nowait);
-static void report_timeout(const Held *held) pg_attribute_noreturn();
+static const char *holder_here(const Held *held, LOCKMODE mode);
+static const char *holder_elsewhere(const Held *held);
+static void report_timeout(const Held *held, const char *detail) pg_attribute_noreturn();
 static bool can_have(const RaLockEntry *entry, bool exclusive);
 static bool is_taken(const RaLockEntry *entry);
 static void take(RaLockEntry *entry, Held *held);
@@ -99,6 +101,8 @@ static const char *lost_detail(const Held *held);
 static void report_lost(const Held *held) pg_attribute_noreturn();
 static void init_session(void);
 static void end_xact_holds(void);
+static void end_xact_kind(Held *held);
+static void after_locks(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *arg);
 static void end_of_session(int code, Datum arg);
 
 /* ---------------------------------------------------------------- to get a lock */
@@ -147,18 +151,21 @@ ra_lock_acquire(const RaLockName *name, const RaLockKey *key, const RaLockReques
 	else
 	{
 		/*
-		 * Once more, in the mode that we have anyway: can't conflict, nor wait.
-		 * (A weaker mode could, with those who queue.)
+		 * Once more, in a mode that we have anyway or a weaker one: as who has
+		 * it, we needn't wait.  Of the session kind only what is asked for, as it
+		 * outlasts the transaction; of the transaction kind the mode that we have.
 		 */
-		LOCKMODE	mode = held->exclusive ? ExclusiveLock : ShareLock;
+		LOCKMODE	mode = wanted->exclusive ? ExclusiveLock : ShareLock;
 
-		if (wanted->session && held->session_mode == NoLock)
+		if (wanted->session && mode > held->session_mode)
 		{
 			(void) LockAcquire(&held->tag, mode, true, false);
+			if (held->session_mode != NoLock)
+				LockRelease(&held->tag, held->session_mode, true);
 			held->session_mode = mode;
 		}
 		else if (!wanted->session && held->xact == NULL)
-			(void) LockAcquire(&held->tag, mode, false, false);
+			(void) LockAcquire(&held->tag, held->exclusive ? ExclusiveLock : ShareLock, false, false);
 	}
 
 	if (!wanted->session)
@@ -172,7 +179,25 @@ ra_lock_acquire(const RaLockName *name, const RaLockKey *key, const RaLockReques
 		held->session_exclusive++;
 	else
 		held->session_shared++;
-	*token = ra_token_numeric(held->generation, held->token, held->sequence);
+
+	PG_TRY();
+	{
+		*token = ra_token_numeric(held->generation, held->token, held->sequence);
+	}
+	PG_CATCH();
+	{
+		/* out of memory: one of the transaction kind ends with the (sub)transaction */
+		if (wanted->session)
+		{
+			if (wanted->exclusive)
+				held->session_exclusive--;
+			else
+				held->session_shared--;
+			release_session(held);
+		}
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	return true;
 }
 
@@ -213,6 +238,7 @@ lock_locally(Held *held, LOCKMODE mode, const RaLockRequest *wanted)
 {
 	LockAcquireResult result = LOCKACQUIRE_NOT_AVAIL;
 	int			saved_timeout = LockTimeout;
+	MemoryContext cxt = CurrentMemoryContext;
 
 	acquiring = held;
 	PG_TRY();
@@ -224,6 +250,8 @@ lock_locally(Held *held, LOCKMODE mode, const RaLockRequest *wanted)
 	}
 	PG_CATCH();
 	{
+		Held		copy = *held;
+
 		LockTimeout = saved_timeout;
 
 		/*
@@ -236,7 +264,11 @@ lock_locally(Held *held, LOCKMODE mode, const RaLockRequest *wanted)
 		not_wanted(held);
 		acquiring = NULL;
 		forget(held);
-		PG_RE_THROW();
+		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(cxt);
+		FlushErrorState();
+		report_timeout(&copy, holder_here(&copy, mode));
 	}
 	PG_END_TRY();
 	acquiring = NULL;
@@ -360,7 +392,7 @@ wait_for_service(RaLockEntry *entry, Held *held, const RaLockRequest *wanted)
 		{
 			left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wanted->deadline);
 			if (left <= 0)
-				report_timeout(held);
+				report_timeout(held, holder_elsewhere(held));
 		}
 		ConditionVariableTimedSleep(&entry->changed, left,
 									ra_wait_event(&wait_event, "RiskAlertLock"));
@@ -401,7 +433,9 @@ check_broker(const Held *held, bool nowait)
 				 errmsg("advisory lock \"%s\" can't be had: the broker can't work",
 						ra_lock_name_display(&held->name)),
 				 errdetail_internal("%s", detail),
-				 errhint("Correct the settings risk_alert.node_name, lock_provider, zookeeper_hosts or redis_hosts.")));
+				 errhint("Correct the settings risk_alert.node_name, lock_provider, %s_hosts or coordination_password_file; library risk_alert_%s must be installed.",
+						 ra_cluster->zookeeper ? "zookeeper" : "redis",
+						 ra_cluster->zookeeper ? "zookeeper" : "redis")));
 	if (nowait && state != RA_BROKER_CONNECTED)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
@@ -411,21 +445,62 @@ check_broker(const Held *held, bool nowait)
 				 errhint("Try again; the connection is made as soon as the service can be reached.")));
 }
 
-static void
-report_timeout(const Held *held)
+/* Who of this server keeps this session from getting the local lock */
+static const char *
+holder_here(const Held *held, LOCKMODE mode)
 {
-	char		detail[sizeof(ra_cluster->last_error)];
-	bool		connected;
+	LockData   *locks = GetLockStatusData();
+	LOCKMASK	conflicting = LOCKBIT_ON(ExclusiveLock) | (mode == ExclusiveLock ? LOCKBIT_ON(ShareLock) : 0);
+	int			i;
+
+	for (i = 0; i < locks->nelements; i++)
+	{
+		const LockInstanceData *lock = &locks->locks[i];
+
+		if (memcmp(&lock->locktag, &held->tag, sizeof(LOCKTAG)) == 0 &&
+			(lock->holdMask & conflicting) && lock->pid != MyProcPid)
+			return psprintf("Process %d of this node holds it.", lock->pid);
+	}
+	return "It is not known who held it: it has just been released.";
+}
+
+/* Why the server has not got what this session, which has the local lock, waits for */
+static const char *
+holder_elsewhere(const Held *held)
+{
+	LWLock	   *partition = ra_lock_partition(&held->key);
+	RaLockEntry *entry;
+	RaLockEntry copy;
 
 	LWLockAcquire(ra_cluster->lock, LW_SHARED);
-	connected = ra_cluster->state == RA_BROKER_CONNECTED;
-	strlcpy(detail, ra_cluster->last_error, sizeof(detail));
+	if (ra_cluster->state != RA_BROKER_CONNECTED)
+	{
+		char		detail[sizeof(ra_cluster->last_error)];
+
+		strlcpy(detail, ra_cluster->last_error, sizeof(detail));
+		LWLockRelease(ra_cluster->lock);
+		return psprintf("There is no connection to the coordination service: %s", detail);
+	}
 	LWLockRelease(ra_cluster->lock);
+
+	LWLockAcquire(partition, LW_SHARED);
+	entry = ra_entry_find(&held->key);	/* this session waits for it, so it is there */
+	copy = *entry;
+	LWLockRelease(partition);
+	if (copy.state == RA_ENTRY_WAITING)
+		return "Another node holds it, unless the coordination service has not answered yet.";
+	if (copy.state == RA_ENTRY_HELD && copy.users > 0)
+		return "Other sessions of this node share it, and another node waits for it.";
+	return "It is not known who holds it: the coordination service has not been asked yet.";
+}
+
+static void
+report_timeout(const Held *held, const char *detail)
+{
 	ereport(ERROR,
 			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 			 errmsg("could not obtain advisory lock \"%s\" in time", ra_lock_name_display(&held->name)),
-			 connected ? errdetail("Another node holds it.") :
-			 errdetail("There is no connection to the coordination service: %s", detail),
+			 errdetail_internal("%s", detail),
 			 errhint("Who holds it is in view risk_alert.advisory_locks.")));
 }
 
@@ -623,12 +698,13 @@ release_session(Held *held)
 			leave(held);
 		LockRelease(&tag, mode, true);
 	}
-	else if (held->session_exclusive == 0 && mode == ExclusiveLock && held->xact == NULL)
+	else if (held->session_exclusive == 0 && mode == ExclusiveLock)
 	{
 		/* let others of this server share it: as who has it, we needn't wait */
 		(void) LockAcquire(&tag, ShareLock, true, false);
 		held->session_mode = ShareLock;
-		held->exclusive = false;
+		if (held->xact == NULL)
+			held->exclusive = false;
 		LockRelease(&tag, ExclusiveLock, true);
 	}
 }
@@ -749,8 +825,19 @@ init_session(void)
 	info.keysize = sizeof(RaLockKey);
 	info.entrysize = sizeof(Held);
 	held_locks = hash_create("risk_alert locks of this session", 16, &info, HASH_ELEM | HASH_BLOBS);
-	ra_xact_register();
+	RegisterResourceReleaseCallback(after_locks, NULL);
 	before_shmem_exit(end_of_session, (Datum) 0);
+}
+
+/*
+ * The transaction has released its local locks.  Not sooner can be seen whether
+ * there is one of the session kind besides.
+ */
+static void
+after_locks(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *arg)
+{
+	if (phase == RESOURCE_RELEASE_AFTER_LOCKS && is_top_level)
+		reconcile();
 }
 
 /* Undo requests of the transaction kind; PostgreSQL releases the local locks right after */
@@ -767,9 +854,18 @@ end_xact_holds(void)
 		if (held->xact == NULL)
 			continue;
 		held->xact = NULL;
-		if (held->session_mode == NoLock)
-			leave(held);
+		end_xact_kind(held);
 	}
+}
+
+/* The last request of the transaction kind is undone: what the session kind has is left */
+static void
+end_xact_kind(Held *held)
+{
+	if (held->session_mode == NoLock)
+		leave(held);
+	else
+		held->exclusive = held->session_mode == ExclusiveLock;
 }
 
 void
@@ -812,7 +908,6 @@ ra_lock_xact(XactEvent event)
 		case XACT_EVENT_ABORT:
 			if (xact_holds > 0)
 				end_xact_holds();
-			reconcile();
 			break;
 		default:
 			break;
@@ -843,14 +938,16 @@ ra_lock_subxact(SubXactEvent event, SubTransactionId subid, SubTransactionId par
 			held->xact = held->xact->next;
 			xact_holds--;
 		}
-		if (held->xact == NULL && held->session_mode == NoLock)
-			leave(held);
+		if (held->xact == NULL)
+			end_xact_kind(held);
 	}
 }
 
 /*
  * However the session ends, and before it aborts its transaction: that releases
- * the local locks.
+ * the local locks.  What the locks protect on other nodes ends first, as far as these answer within
+ * seconds.  A branch that does not can't commit any more, unless it was
+ * prepared and left to recovery: then it holds its rows, the fence's included.
  */
 static void
 end_of_session(int code, Datum arg)
@@ -860,6 +957,7 @@ end_of_session(int code, Datum arg)
 
 	LWLockReleaseAll();
 	ConditionVariableCancelSleep();
+	ra_global_end_of_session();
 	hash_seq_init(&scan, held_locks);
 	while ((held = hash_seq_search(&scan)) != NULL)
 	{

@@ -114,6 +114,7 @@ ra_lock_list(PG_FUNCTION_ARGS)
 	uint64		number;
 	bool		connected;
 	bool		done = false;
+	dsm_handle	tried = DSM_HANDLE_INVALID;
 	char		error[sizeof(ra_cluster->list_error)];
 	dsm_segment *segment = NULL;
 	RaListing  *listing;
@@ -136,37 +137,35 @@ ra_lock_list(PG_FUNCTION_ARGS)
 		SetLatch(latch);
 		end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LIST_TIMEOUT_MS);
 		ConditionVariablePrepareToSleep(&ra_cluster->list_changed);
+
+		/* attached to without a lock: that may fail, or take its time */
 		for (;;)
 		{
 			long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
+			dsm_handle	handle;
 
 			LWLockAcquire(ra_cluster->lock, LW_SHARED);
 			done = ra_cluster->list_done >= number;
+			handle = ra_cluster->list_segment;
 			strlcpy(error, ra_cluster->list_error, sizeof(error));
-			if (done)
-			{
-				/* before the broker makes the next one */
-				PG_TRY();
-				{
-					segment = dsm_attach(ra_cluster->list_segment);
-				}
-				PG_CATCH();
-				{
-					HOLD_INTERRUPTS();	/* LWLockRelease() will resume them */
-					LWLockRelease(ra_cluster->lock);
-					PG_RE_THROW();
-				}
-				PG_END_TRY();
-			}
 			LWLockRelease(ra_cluster->lock);
-			if (done || left <= 0)
+
+			/* if it is gone, the broker has made the next one, which will do */
+			if (done && handle != tried)
+				segment = dsm_attach(handle);
+			if (segment || left <= 0 || (done && handle == tried))
 				break;
-			ConditionVariableTimedSleep(&ra_cluster->list_changed, left,
-										ra_wait_event(&wait_event, "RiskAlertLockList"));
+			if (done)
+				tried = handle;
+			else
+				ConditionVariableTimedSleep(&ra_cluster->list_changed, left,
+											ra_wait_event(&wait_event, "RiskAlertLockList"));
 		}
 		ConditionVariableCancelSleep();
 		if (!done)
 			strlcpy(error, "no answer in time", sizeof(error));
+		else if (segment == NULL && error[0] == '\0')
+			strlcpy(error, "no shared memory for the list", sizeof(error));
 	}
 	if (!done || error[0])
 		ereport(WARNING,

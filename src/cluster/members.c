@@ -38,6 +38,15 @@ published(const char *data, const char *word)
 	return NULL;
 }
 
+bool
+ra_member_says(const RaMember *member, const char *word, const char *value)
+{
+	const char *said = published(member->data, word);
+	size_t		len = strlen(value);
+
+	return said && len > 0 && strncmp(said, value, len) == 0 && (said[len] == ' ' || said[len] == '\0');
+}
+
 int
 ra_members(RaMember **members, uint64 *version)
 {

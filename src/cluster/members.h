@@ -29,4 +29,7 @@ typedef struct RaMember
  */
 extern int	ra_members(RaMember **members, uint64 *version);
 
+/* Does it publish word=value about itself? */
+extern bool ra_member_says(const RaMember *member, const char *word, const char *value);
+
 #endif							/* RA_MEMBERS_H */

@@ -19,7 +19,10 @@
 #include <errno.h>
 #include <math.h>
 
+#include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/reloptions.h"
+#include "access/table.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
@@ -29,6 +32,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/rel.h"
 
 #include "cluster/options.h"
 
@@ -280,6 +284,27 @@ ra_node_server(const char *name, bool missing_ok)
 				 errhint("Nodes are servers of the foreign-data wrapper %s.", RA_NODE_FDW)));
 	}
 	return server;
+}
+
+List *
+ra_node_names(void)
+{
+	Oid			wrapper = get_foreign_data_wrapper_oid(RA_NODE_FDW, true);
+	Relation	rel = table_open(ForeignServerRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+	List	   *names = NIL;
+
+	while ((tuple = systable_getnext(scan)) != NULL)
+	{
+		Form_pg_foreign_server server = (Form_pg_foreign_server) GETSTRUCT(tuple);
+
+		if (server->srvfdw == wrapper)
+			names = lappend(names, pstrdup(NameStr(server->srvname)));
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return names;
 }
 
 const char *

@@ -19,6 +19,9 @@
  */
 extern ForeignServer *ra_node_server(const char *name, bool missing_ok);
 
+/* Names of all nodes that this database has a server for */
+extern List *ra_node_names(void);
+
 /* An option's value, or NULL */
 extern const char *ra_option(List *options, const char *name);
 

@@ -13,7 +13,8 @@
  *	    ever touched.  Those whose coordinator didn't answer last time come last, so
  *	    that they hold up nobody but themselves.
  *	 2. Finish each, in a transaction of its own, as its register says (settle()).
- *	 3. Delete decision rows that nobody can ask for any more: those of transactions whose
+ *	 3. Catch up with what was published while this node was no member (catchup.c).
+ *	 4. Delete decision rows that nobody can ask for any more: those of transactions whose
  *	    coordinator has told that all branches are finished, and now and then others, when
  *	    the participants have no such branch.
  *
@@ -40,6 +41,7 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "storage/procarray.h"
 #include "tcop/tcopprot.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -48,6 +50,7 @@
 #include "utils/snapmgr.h"
 
 #include "cluster/ask.h"
+#include "cluster/catchup.h"
 #include "cluster/globalstate.h"
 #include "cluster/recovery.h"
 #include "cluster/register.h"
@@ -62,6 +65,7 @@
 #define ASK_TIMEOUT 5000		/* ms */
 #define GRACE 5000				/* ms after commit_timeout */
 #define IDLE_ROUNDS 12			/* then the worker ends */
+#define CATCH_UP_INTERVAL 500	/* ms between attempts */
 #define SWEEP_ROUNDS 12			/* between looks at what participants have */
 
 typedef struct Found
@@ -85,6 +89,7 @@ static MemoryContext round_cxt = NULL;
 static List *silent = NIL;		/* coordinators that didn't answer last time (char *) */
 
 static void recovery_sigterm(SIGNAL_ARGS);
+static void wake(pid_t pid);
 static bool something_to_do(void);
 static bool recovery_attach(void);
 static void recovery_detach(int code, Datum arg);
@@ -95,6 +100,7 @@ static bool is_silent(const char *node);
 static bool settle(const Found *found);
 static RaDecision find_decision(const Found *found, char **reason);
 static bool over(const Found *found, int64 age, char **reason);
+static bool still_prepared(const char *gid);
 static void delete_done(void);
 static int	sweep(void);
 static void run_safely(void (*work) (void *arg), void *arg);
@@ -118,17 +124,22 @@ ra_recovery_tick(void)
 		ra_local_note_epoch();
 		epoch_noted = true;
 	}
-	if (now >= looked_at && now < TimestampTzPlusMilliseconds(looked_at, ra_recovery_interval))
+	if (now >= looked_at &&
+		now < TimestampTzPlusMilliseconds(looked_at, ra_catch_up_wanted() ? Min(ra_recovery_interval, CATCH_UP_INTERVAL) : ra_recovery_interval))
 		return;
 	looked_at = now;
 	if (handle)
 	{
-		if (GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED)
+		BgwHandleStatus status = GetBackgroundWorkerPid(handle, &pid);
+
+		if (status == BGWH_STARTED && ra_catch_up_wanted())
+			wake(pid);
+		if (status != BGWH_STOPPED)
 			return;
 		pfree(handle);
 		handle = NULL;
 	}
-	if (!something_to_do())
+	if (!ra_catch_up_wanted() && !something_to_do())
 		return;
 
 	memset(&worker, 0, sizeof(worker));
@@ -155,6 +166,15 @@ ra_recovery_tick(void)
 					 errhint("Increase max_worker_processes.")));
 		complained = true;
 	}
+}
+
+static void
+wake(pid_t pid)
+{
+	PGPROC	   *proc = BackendPidGetProc(pid);
+
+	if (proc)
+		SetLatch(&proc->procLatch);
 }
 
 void
@@ -308,6 +328,12 @@ settle_work(void *arg)
 }
 
 static void
+catch_up_work(void *arg)
+{
+	*(uint64 *) arg = ra_catch_up();
+}
+
+static void
 delete_work(void *arg)
 {
 	delete_done();
@@ -340,6 +366,13 @@ run_round(void)
 	}
 	if (round.settled > 0)
 		ra_wake_worker();		/* there may be events in it */
+	if (ra_catch_up_wanted())
+	{
+		uint64		session = 0;
+
+		run_safely(catch_up_work, &session);
+		ra_catch_up_done(session);
+	}
 	run_safely(delete_work, NULL);
 	if (rounds++ % SWEEP_ROUNDS == 0)
 		run_safely(sweep_work, &round);
@@ -521,7 +554,8 @@ find_decision(const Found *found, char **reason)
 	decision = decider->read(name, ASK_TIMEOUT, reason);
 	if (decision == RA_DECISION_UNKNOWN && kind == RA_REGISTER_LOCAL)
 		note_silent(found->gid.coordinator);
-	if (decision == RA_DECISION_NONE && kind != RA_REGISTER_LOCAL && (own || over(found, age, reason)))
+	if (decision == RA_DECISION_NONE && kind != RA_REGISTER_LOCAL && (own || over(found, age, reason)) &&
+		still_prepared(found->text))
 		decision = decider->propose(name, RA_DECISION_ABORT, ASK_TIMEOUT, reason);
 	return decision;
 }
@@ -542,6 +576,30 @@ over(const Found *found, int64 age, char **reason)
 		note_silent(found->gid.coordinator);
 	}
 	return age >= 2 * (int64) ra_recovery_interval;
+}
+
+/*
+ * The coordinator may have committed, finished all branches and made the register forget it while
+ * we read there and asked whether it is alive.  An abort that we proposed then would
+ * stand in an empty register, and contradict what has been done.  If the branch is still there
+ * after that, nothing had been forgotten, and we find what stands.
+ */
+static bool
+still_prepared(const char *gid)
+{
+	Oid			types[1] = {TEXTOID};
+	Datum		values[1] = {CStringGetTextDatum(gid)};
+	bool		result;
+
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (SPI_execute_with_args("SELECT FROM pg_catalog.pg_prepared_xacts x WHERE x.gid OPERATOR(pg_catalog.=) $1",
+							  1, types, values, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for a prepared transaction");
+	result = SPI_processed > 0;
+	PopActiveSnapshot();
+	SPI_finish();
+	return result;
 }
 
 /* ---------------------------------------------------------------- decision rows */

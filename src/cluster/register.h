@@ -15,6 +15,8 @@
 
 #include "postgres.h"
 
+#include "miscadmin.h"
+
 typedef enum RaRegisterKind
 {
 	RA_REGISTER_LOCAL,			/* a row in the coordinator's database */
@@ -42,9 +44,10 @@ typedef struct RaRegister
 	bool		with_caller;
 
 	/*
-	 * Propose, and return what stands.  Interruptible; never an ERROR for
-	 * reasons of the register, but RA_DECISION_UNKNOWN and a reason (palloc'd).
-	 * gid names the transaction; timeout in milliseconds.
+	 * Propose, and return what stands.  Interruptible, also while interrupts are held
+	 * (ra_register_given_up()); never an ERROR for reasons of the register, but
+	 * RA_DECISION_UNKNOWN and a reason (palloc'd).  gid names the transaction; timeout in
+	 * milliseconds.
 	 */
 	RaDecision	(*propose) (const char *gid, RaDecision decision, int timeout, char **reason);
 
@@ -54,10 +57,22 @@ typedef struct RaRegister
 	/*
 	 * All branches are finished, and no message of the coordinator's can still
 	 * be under way: the entry may go.  Best effort: called when the transaction has
-	 * committed, so it does not wait and never throws.
+	 * committed, so it reads no catalog, hardly waits, and raises no error but for want of memory,
+	 * which its caller must catch.  Told are only those that this session has
+	 * asked since it began.
 	 */
 	void		(*forget) (const char *gid);
 } RaRegister;
+
+/*
+ * Interrupts are held, because commit may have been written: who waits for a
+ * register asks this whenever its latch is set, and gives up.
+ */
+static inline bool
+ra_register_given_up(void)
+{
+	return InterruptHoldoffCount > 0 && (QueryCancelPending || ProcDiePending);
+}
 
 /* By its kind; ERROR with a hint if this server is not set up for it */
 extern const RaRegister *ra_register(RaRegisterKind kind);

@@ -218,9 +218,9 @@ run(const char *gid, RaPaxosValue wish, int timeout, char **reason)
 		step = round_of(&a);
 		if (step == RA_PAXOS_DONE)
 			break;
-		if (ra_boottime() >= a.until)
+		if (ra_register_given_up() || ra_boottime() >= a.until)
 		{
-			*reason = why_not(&a, step);
+			*reason = ra_register_given_up() ? pstrdup("the session was asked to stop waiting for it") : why_not(&a, step);
 			return RA_DECISION_UNKNOWN;
 		}
 		pause_before(&a, turn);
@@ -349,7 +349,7 @@ pause_before(Attempt *a, int turn)
 		(uint64) (pg_prng_double(&pg_global_prng_state) * (double) most * 3 / 4);
 
 	end = Min(end, a->until);
-	while (now < end)
+	while (now < end && !ra_register_given_up())
 	{
 		static uint32 wait_event = 0;
 

@@ -11,6 +11,8 @@
 #include "cluster/register.h"
 #include "shmem.h"
 
+#define FORGET_READ_MS 5000
+
 PG_FUNCTION_INFO_V1(ra_register_propose_fn);
 PG_FUNCTION_INFO_V1(ra_register_read_fn);
 PG_FUNCTION_INFO_V1(ra_register_forget_fn);
@@ -77,10 +79,15 @@ ra_register_read_fn(PG_FUNCTION_ARGS)
 	return decision_datum(decision, reason);
 }
 
-/* _register_forget(kind, gid) */
+/* _register_forget(kind, gid): looks first, so that there is somebody to tell */
 Datum
 ra_register_forget_fn(PG_FUNCTION_ARGS)
 {
-	register_arg(PG_GETARG_TEXT_PP(0))->forget(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	const RaRegister *reg = register_arg(PG_GETARG_TEXT_PP(0));
+	char	   *gid = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char	   *reason = NULL;
+
+	(void) reg->read(gid, FORGET_READ_MS, &reason);
+	reg->forget(gid);
 	PG_RETURN_VOID();
 }

@@ -33,11 +33,16 @@
 /* longest gid: what PREPARE TRANSACTION takes */
 #define GID_MAX 200
 
+/* while interrupts are held, sleepers look that often whether they shall give up */
+#define HELD_NAP_MS 50
+
 /* how long forget() waits for a slot */
 #define FORGET_WAIT_MS 100
 
 /* the broker ends requests at their deadline; a session waits a little longer */
 #define GRACE_MS 1000
+
+#define GIVEN_UP "the session was asked to stop waiting for it"
 
 #define SWEEP_INTERVAL_MS (60 * 60 * 1000)
 
@@ -84,6 +89,7 @@ static RaDecision zk_propose(const char *gid, RaDecision decision, int timeout, 
 static RaDecision zk_read(const char *gid, int timeout, char **reason);
 static void zk_forget(const char *gid);
 static RaDecision ask(SlotKind kind, const char *gid, RaDecision decision, int timeout, char **reason);
+static long nap(int64 left);
 static Slot *take_slot(SlotKind kind, const char *gid, RaDecision decision, int64 deadline, int64 until);
 static bool wait_for_answer(Slot *slot);
 static void leave_slot(int code, Datum arg);
@@ -167,11 +173,10 @@ ask(SlotKind kind, const char *gid, RaDecision decision, int timeout, char **rea
 	slot = take_slot(kind, gid, decision, deadline, deadline);
 	if (slot == NULL)
 	{
-		*reason = pstrdup("too many other sessions ask the broker");
+		*reason = pstrdup(ra_register_given_up() ? GIVEN_UP : "too many other sessions ask the broker");
 		return RA_DECISION_UNKNOWN;
 	}
 
-	strlcpy(error, "the broker gives no answer", sizeof(error));
 	PG_ENSURE_ERROR_CLEANUP(leave_slot, PointerGetDatum(slot));
 	{
 		/* once it is answered, it is ours alone again */
@@ -183,6 +188,8 @@ ask(SlotKind kind, const char *gid, RaDecision decision, int timeout, char **rea
 		found = slot->decision;
 		strlcpy(error, slot->error, sizeof(error));
 	}
+	else
+		strlcpy(error, ra_register_given_up() ? GIVEN_UP : "the broker gives no answer", sizeof(error));
 	leave_slot(0, PointerGetDatum(slot));
 	if (found == RA_DECISION_UNKNOWN)
 		*reason = pstrdup(error);
@@ -211,6 +218,13 @@ no_service(char **reason)
 	if (failed)
 		*reason = pstrdup(error);
 	return failed;
+}
+
+/* A sleep that a request to cancel ends in time */
+static long
+nap(int64 left)
+{
+	return InterruptHoldoffCount > 0 ? Min(left, HELD_NAP_MS) : left;
 }
 
 /* NULL: there was none until then */
@@ -244,9 +258,9 @@ take_slot(SlotKind kind, const char *gid, RaDecision decision, int64 deadline, i
 		}
 		LWLockRelease(decisions->lock);
 		left = (until - (int64) ra_boottime()) / NS_PER_MS;
-		if (slot || left <= 0)
+		if (slot || left <= 0 || ra_register_given_up())
 			break;
-		ConditionVariableTimedSleep(&decisions->freed, left, ra_wait_event(&wait_event, "RiskAlertDecision"));
+		ConditionVariableTimedSleep(&decisions->freed, nap(left), ra_wait_event(&wait_event, "RiskAlertDecision"));
 	}
 	ConditionVariableCancelSleep();
 	latch = ra_cluster->broker_latch;
@@ -273,9 +287,9 @@ wait_for_answer(Slot *slot)
 		waits = slot->state == SLOT_ASKED;
 		LWLockRelease(decisions->lock);
 		/* what no broker has taken by its deadline, none will send */
-		if (done || left <= 0 || (waits && left <= GRACE_MS))
+		if (done || left <= 0 || (waits && left <= GRACE_MS) || ra_register_given_up())
 			break;
-		ConditionVariableTimedSleep(&slot->answered, waits ? Max(left - GRACE_MS, 1) : left,
+		ConditionVariableTimedSleep(&slot->answered, nap(waits ? Max(left - GRACE_MS, 1) : left),
 									ra_wait_event(&wait_event, "RiskAlertDecision"));
 	}
 	ConditionVariableCancelSleep();

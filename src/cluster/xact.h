@@ -7,7 +7,7 @@
 
 #include "postgres.h"
 
-/* From now on in this session; cheap when it has been called before */
+/* Once, when the library is loaded */
 extern void ra_xact_register(void);
 
 #endif							/* RA_XACT_H */

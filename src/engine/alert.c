@@ -52,7 +52,7 @@ enum
 {
 	A_ALERT_ID, A_STREAM_ID, A_STREAM, A_EVENT_KEY, A_ENTITY, A_LEAD_RULE, A_EVENT_TIME, A_RAISED_AT,
 	A_SCORE, A_DECISION, A_SEVERITY, A_RULES, A_REASONS, A_FEATURES, A_RULE_SET_VERSION, A_STATUS,
-	A_ASSIGNEE, A_OUTCOME, A_EVENTS, A_LAST_EVENT_TIME, A_COLUMNS
+	A_ASSIGNEE, A_OUTCOME, A_EVENTS, A_LAST_EVENT_TIME, A_EPOCH, A_COLUMNS
 };
 
 static const RaDirectColumn alert_columns[A_COLUMNS] = {
@@ -75,7 +75,8 @@ static const RaDirectColumn alert_columns[A_COLUMNS] = {
 	[A_ASSIGNEE] = {"assignee", InvalidOid, true},
 	[A_OUTCOME] = {"outcome", TEXTOID, true},
 	[A_EVENTS] = {"events", INT8OID, true},
-	[A_LAST_EVENT_TIME] = {"last_event_time", TIMESTAMPTZOID}
+	[A_LAST_EVENT_TIME] = {"last_event_time", TIMESTAMPTZOID},
+	[A_EPOCH] = {"epoch", INT8OID}
 };
 
 enum
@@ -162,12 +163,12 @@ prepare(void)
 	if (raise_plan == NULL)
 		raise_plan = keep_plan("INSERT INTO risk_alert.alert (stream_id, stream, event_key, entity, lead_rule,"
 							   " event_time, last_event_time, score, decision, severity, rules, reasons,"
-							   " features, rule_set_version)"
-							   " VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8, $9, $10, $11, $12, $13)"
+							   " features, rule_set_version, epoch)"
+							   " VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
 							   " RETURNING alert_id",
-							   13, (Oid[]) {INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
+							   14, (Oid[]) {INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
 							   TIMESTAMPTZOID, INT4OID, TEXTOID, TEXTOID, TEXTARRAYOID, JSONBOID,
-							   JSONBOID, INT8OID});
+							   JSONBOID, INT8OID, INT8OID});
 	if (event_plan == NULL)
 		event_plan = keep_plan("INSERT INTO risk_alert.alert_event"
 							   " (stream_id, event_key, alert_id, event_time, score, rules)"
@@ -215,8 +216,11 @@ moved(TimestampTz time, const Interval *by, int sign)
 {
 	TimestampTz beyond = sign > 0 ? DT_NOEND : DT_NOBEGIN;
 	int64		result = time;
-	int64		days;
+	int64		days = by->day + by->time / USECS_PER_DAY;
+	int64		span;
 
+	if (by->month == PG_INT32_MIN)
+		return beyond;
 	if (by->month != 0)
 	{
 		Interval	months = {0, 0, sign * by->month};
@@ -230,9 +234,11 @@ moved(TimestampTz time, const Interval *by, int sign)
 													   TimestampGetDatum(result),
 													   IntervalPGetDatum(&months)));
 	}
-	if (pg_mul_s64_overflow((int64) sign * by->day, USECS_PER_DAY, &days) ||
-		pg_add_s64_overflow(result, days, &result) ||
-		pg_add_s64_overflow(result, sign * by->time, &result) ||
+	/* days and time may be of opposite signs: only their sum has to fit */
+	if (pg_mul_s64_overflow(days, USECS_PER_DAY, &span) ||
+		pg_add_s64_overflow(span, by->time % USECS_PER_DAY, &span) ||
+		pg_mul_s64_overflow(span, sign, &span) ||
+		pg_add_s64_overflow(result, span, &result) ||
 		!IS_VALID_TIMESTAMP(result))
 		return beyond;
 	return result;
@@ -473,8 +479,8 @@ raise_alert(const Alert *alert)
 {
 	Datum		reasons = JsonbPGetDatum(ra_score_reasons(alert->rs, alert->score));
 	Datum		features = JsonbPGetDatum(ra_score_features(alert->rs));
-	Datum		args[13];
-	char		nulls[14] = "             ";
+	Datum		args[14];
+	char		nulls[15] = "              ";
 	int64		alert_id;
 
 	if (alerts.insertable)
@@ -497,6 +503,8 @@ raise_alert(const Alert *alert)
 		v[A_REASONS] = reasons;
 		v[A_FEATURES] = features;
 		v[A_RULE_SET_VERSION] = Int64GetDatum(alert->rs->version);
+		v[A_EPOCH] = Int64GetDatum(alert->rs->epoch);
+		isnull[A_EPOCH] = alert->rs->epoch == 0;
 		alert_id = DatumGetInt64(v[A_ALERT_ID]);
 		ra_direct_insert(&alerts);
 		return alert_id;
@@ -517,6 +525,9 @@ raise_alert(const Alert *alert)
 	args[10] = reasons;
 	args[11] = features;
 	args[12] = Int64GetDatum(alert->rs->version);
+	args[13] = Int64GetDatum(alert->rs->epoch);
+	if (alert->rs->epoch == 0)
+		nulls[13] = 'n';
 	SPI_connect();
 	prepare();
 	if (SPI_execute_plan(raise_plan, args, nulls, false, 1) != SPI_OK_INSERT_RETURNING)

@@ -8,11 +8,25 @@
  * transaction tells in shared memory, before it commits, that it is about to,
  * and, after its invalidations are sent, that it has; a worker whose snapshot sees
  * it waits for the latter.  That takes microseconds, and hardly ever happens.
+ *
+ * A global transaction commits its branches in between (cluster/xact.c), which takes much longer.
+ * So it announces after all that it has to wait for before its commit, and sends its
+ * invalidations itself after it, before it goes on.
+ *
+ * One that is prepared tells so, too: its rows can be seen a moment before
+ * COMMIT PREPARED sends its invalidations.  It has its transaction ID locked until
+ * after that, so a worker whose snapshot sees it waits for this lock.  What is prepared when
+ * the worker starts may have been announced in an earlier life of the server: any
+ * may be such a transaction.
  */
 #include "postgres.h"
 
+#include "access/twophase.h"
 #include "access/xact.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/procarray.h"
 #include "utils/inval.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
@@ -28,7 +42,9 @@
 static bool changed = false;
 static pg_atomic_uint32 *announced = NULL;
 
-static void xact_callback(XactEvent event, void *arg);
+static void announce(TransactionId xid);
+static void announce_prepared(RaDatabase *db, TransactionId xid);
+static void find_prepared(RaDatabase *db);
 static void release_callback(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *arg);
 
 void
@@ -38,37 +54,75 @@ ra_announce_change(void)
 
 	if (!registered)
 	{
-		RegisterXactCallback(xact_callback, NULL);
 		RegisterResourceReleaseCallback(release_callback, NULL);
 		registered = true;
 	}
 	changed = true;
 }
 
-static void
-xact_callback(XactEvent event, void *arg)
+void
+ra_announce_xact(XactEvent event)
 {
-	TransactionId xid;
-	RaDatabase *db;
+	TransactionId xid = InvalidTransactionId;
+
+	if (changed)
+		xid = GetTopTransactionIdIfAny();
+	if (!TransactionIdIsValid(xid) || ra_my_database() == NULL)
+		return;
+	if (event == XACT_EVENT_PRE_COMMIT)
+		announce(xid);
+	else if (event == XACT_EVENT_PRE_PREPARE)
+		announce_prepared(ra_my_database(), xid);
+}
+
+static void
+announce(TransactionId xid)
+{
+	RaDatabase *db = ra_my_database();
 	int			i;
 
-	if (event != XACT_EVENT_PRE_COMMIT || !changed || announced != NULL)
-		return;
-	xid = GetTopTransactionIdIfAny();
-	db = ra_my_database();
-	if (db == NULL || !TransactionIdIsValid(xid))
-		return;
 	/* without a free place, what this is about may happen */
-	for (i = 0; i < RA_MAX_CHANGING; i++)
+	for (i = 0; i < RA_MAX_CHANGING && announced == NULL; i++)
 	{
 		uint32		none = InvalidTransactionId;
 
 		if (pg_atomic_compare_exchange_u32(&db->changing[i], &none, xid))
-		{
 			announced = &db->changing[i];
-			break;
-		}
 	}
+}
+
+/* It stays until a worker has seen the transaction's end.  As above, without a place. */
+static void
+announce_prepared(RaDatabase *db, TransactionId xid)
+{
+	int			i;
+
+	for (i = 0; i < RA_MAX_CHANGING; i++)
+	{
+		uint32		there = pg_atomic_read_u32(&db->prepared[i]);
+
+		if (there == xid)
+			break;
+
+		/* a database that no worker serves has old ones */
+		if ((!TransactionIdIsValid(there) || !TransactionIdIsInProgress(there)) &&
+			pg_atomic_compare_exchange_u32(&db->prepared[i], &there, xid))
+			break;
+	}
+}
+
+/*
+ * The transaction has committed, and goes on to do what may take long: others
+ * must not wait for that.  What PostgreSQL has still to do is less by that.
+ */
+void
+ra_announce_sent(void)
+{
+	if (announced == NULL)
+		return;
+	AtEOXact_Inval(true);
+	pg_atomic_write_u32(announced, InvalidTransactionId);
+	announced = NULL;
 }
 
 /* In this phase invalidations have been sent */
@@ -85,12 +139,37 @@ release_callback(ResourceReleasePhase phase, bool is_commit, bool is_top_level, 
 	}
 }
 
+/* Once: what was prepared before this process could have been told */
+static void
+find_prepared(RaDatabase *db)
+{
+	static bool done = false;
+	uint64		i;
+
+	if (done || db == NULL || max_prepared_xacts == 0)
+		return;
+	SPI_connect();
+	if (SPI_execute("SELECT p.transaction FROM pg_catalog.pg_prepared_xact() AS p (transaction, gid, prepared, ownerid, dbid)"
+					" WHERE p.dbid OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())",
+					true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not list prepared transactions");
+	for (i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+
+		announce_prepared(db, DatumGetTransactionId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull)));
+	}
+	SPI_finish();
+	done = true;
+}
+
 void
 ra_await_announcements(Snapshot snapshot)
 {
 	RaDatabase *db = ra_my_database();
 	int			i;
 
+	find_prepared(db);
 	for (i = 0; db != NULL && i < RA_MAX_CHANGING; i++)
 	{
 		TransactionId xid = pg_atomic_read_u32(&db->changing[i]);
@@ -103,6 +182,16 @@ ra_await_announcements(Snapshot snapshot)
 			pg_usleep(PAUSE_US);
 			waited += PAUSE_US;
 		}
+	}
+
+	for (i = 0; db != NULL && i < RA_MAX_CHANGING; i++)
+	{
+		uint32		xid = pg_atomic_read_u32(&db->prepared[i]);
+
+		if (!TransactionIdIsValid(xid) || XidInMVCCSnapshot(xid, snapshot))
+			continue;
+		XactLockTableWait(xid, NULL, NULL, XLTW_None);
+		(void) pg_atomic_compare_exchange_u32(&db->prepared[i], &xid, InvalidTransactionId);
 	}
 
 	/*

@@ -7,10 +7,17 @@
 
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "utils/snapshot.h"
 
 /* This transaction changes configuration that processes keep copies of */
 extern void ra_announce_change(void);
+
+/* Before a transaction commits, or is prepared: after all else that takes time */
+extern void ra_announce_xact(XactEvent event);
+
+/* It has committed, but will not be at its end soon.  Never throws. */
+extern void ra_announce_sent(void);
 
 /*
  * What the snapshot sees committed, this process has been told of: call it

@@ -528,13 +528,13 @@ instance_of(RaRuleSet *rs, int entity)
 	return known_instances[entity];
 }
 
-/* (score int, decision text, reasons jsonb, features jsonb, rule_set_version bigint) */
+/* (score int, decision text, reasons jsonb, features jsonb, rule_set_version bigint, epoch bigint) */
 static Datum
 assessment_record(FunctionCallInfo fcinfo, Assessment *a)
 {
 	TupleDesc	desc;
-	Datum		values[5];
-	bool		nulls[5] = {false};
+	Datum		values[6];
+	bool		nulls[6] = {false};
 	int			level = ra_settings_enter();
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
@@ -544,6 +544,8 @@ assessment_record(FunctionCallInfo fcinfo, Assessment *a)
 	values[2] = JsonbPGetDatum(ra_score_reasons(a->rs, &a->score));
 	values[3] = JsonbPGetDatum(ra_score_features(a->rs));
 	values[4] = Int64GetDatum(a->rs->version);
+	values[5] = Int64GetDatum(a->rs->epoch);
+	nulls[5] = a->rs->epoch == 0;
 	ra_settings_leave(level);
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls));
 }

@@ -329,13 +329,13 @@ is_identifier_char(char c)
 static void
 open_names(RaCheck *check, int32 stream_id)
 {
-	RaStreamRow *stream = ra_read_stream(stream_id);
+	RaStreamRow *stream = ra_read_stream(stream_id, NULL);
 
 	if (stream == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("stream with ID %d does not exist", stream_id)));
-	ra_names_load(stream, ra_read_features(stream_id), &check->names);
+	ra_names_load(stream, ra_read_features(stream_id, NULL), &check->names);
 }
 
 /*

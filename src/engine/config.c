@@ -11,7 +11,9 @@
  * taken anew each time: what is committed now, and what this transaction has
  * done, whatever its isolation level.  An older snapshot could show the
  * configuration from before the change whose invalidation we are acting on,
- * and there would be no second one.
+ * and there would be no second one.  What belongs together is read with one
+ * and the same snapshot (ra_config_snapshot()): a change that is committed in between
+ * would be half seen.
  *
  * Readers take no locks beyond the tables' own; who writes the configuration of
  * a stream holds the lock of its row.
@@ -30,6 +32,7 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 #include "engine/config.h"
 #include "engine/queue.h"
@@ -40,7 +43,8 @@ enum
 {
 	STREAM_ID = 1, STREAM_NAME, STREAM_RELATION, STREAM_KEY, STREAM_EVENT_TIME,
 	STREAM_REVIEW_AT, STREAM_DENY_AT, STREAM_SUPPRESS, STREAM_VERSION,
-	STREAM_LAYOUT_ID, STREAM_OWNER, STREAM_COLUMNS = STREAM_OWNER
+	STREAM_LAYOUT_ID, STREAM_OWNER, STREAM_CREATED_AT, STREAM_EPOCH,
+	STREAM_EPOCH_VERSION, STREAM_COLUMNS = STREAM_EPOCH_VERSION
 };
 
 enum
@@ -60,7 +64,7 @@ enum
 
 typedef void *(*RowReader) (const Datum *values, const bool *nulls);
 
-static List *read_rows(const char *table, int nkeys, ScanKey keys, int ncolumns, RowReader reader);
+static List *read_rows(const char *table, Snapshot snapshot, int nkeys, ScanKey keys, int ncolumns, RowReader reader);
 static void *read_stream_row(const Datum *values, const bool *nulls);
 static void *read_feature_row(const Datum *values, const bool *nulls);
 static void *read_rule_row(const Datum *values, const bool *nulls);
@@ -68,45 +72,53 @@ static int	compare_features(const ListCell *a, const ListCell *b);
 static int	compare_rules(const ListCell *a, const ListCell *b);
 
 
+Snapshot
+ra_config_snapshot(void)
+{
+	Oid			relid = ra_extension_relid("stream");
+
+	return OidIsValid(relid) ? RegisterSnapshot(GetCatalogSnapshot(relid)) : NULL;
+}
+
 RaStreamRow *
-ra_read_stream(int32 stream_id)
+ra_read_stream(int32 stream_id, Snapshot snapshot)
 {
 	ScanKeyData key;
 	List	   *rows;
 
 	ScanKeyInit(&key, STREAM_ID, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(stream_id));
-	rows = read_rows("stream", 1, &key, STREAM_COLUMNS, read_stream_row);
+	rows = read_rows("stream", snapshot, 1, &key, STREAM_COLUMNS, read_stream_row);
 	return rows == NIL ? NULL : linitial(rows);
 }
 
 List *
 ra_read_streams(void)
 {
-	return read_rows("stream", 0, NULL, STREAM_COLUMNS, read_stream_row);
+	return read_rows("stream", NULL, 0, NULL, STREAM_COLUMNS, read_stream_row);
 }
 
 List *
-ra_read_features(int32 stream_id)
+ra_read_features(int32 stream_id, Snapshot snapshot)
 {
 	ScanKeyData key;
 	List	   *rows;
 
 	ScanKeyInit(&key, FEATURE_STREAM_ID, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(stream_id));
-	rows = read_rows("feature", 1, &key, FEATURE_COLUMNS, read_feature_row);
+	rows = read_rows("feature", snapshot, 1, &key, FEATURE_COLUMNS, read_feature_row);
 	list_sort(rows, compare_features);
 	return rows;
 }
 
 List *
-ra_read_rules(int32 stream_id)
+ra_read_rules(int32 stream_id, Snapshot snapshot)
 {
 	ScanKeyData key;
 	List	   *rows;
 
 	ScanKeyInit(&key, RULE_STREAM_ID, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(stream_id));
-	rows = read_rows("rule", 1, &key, RULE_COLUMNS, read_rule_row);
+	rows = read_rows("rule", snapshot, 1, &key, RULE_COLUMNS, read_rule_row);
 	list_sort(rows, compare_rules);
 	return rows;
 }
@@ -130,7 +142,7 @@ ra_stream_by_relid(Oid relid)
 
 		ScanKeyInit(&key, STREAM_RELATION, BTEqualStrategyNumber, F_OIDEQ,
 					ObjectIdGetDatum(lfirst_oid(lc)));
-		rows = read_rows("stream", 1, &key, STREAM_COLUMNS, read_stream_row);
+		rows = read_rows("stream", NULL, 1, &key, STREAM_COLUMNS, read_stream_row);
 		if (rows != NIL)
 			return ((RaStreamRow *) linitial(rows))->stream_id;
 	}
@@ -146,7 +158,7 @@ ra_stream_by_name(const char *name)
 	/* names are equal if their bytes are, so any collation will do */
 	ScanKeyEntryInitialize(&key, 0, STREAM_NAME, BTEqualStrategyNumber, InvalidOid,
 						   C_COLLATION_OID, F_TEXTEQ, CStringGetTextDatum(name));
-	rows = read_rows("stream", 1, &key, STREAM_COLUMNS, read_stream_row);
+	rows = read_rows("stream", NULL, 1, &key, STREAM_COLUMNS, read_stream_row);
 	return rows == NIL ? 0 : ((RaStreamRow *) linitial(rows))->stream_id;
 }
 
@@ -154,7 +166,7 @@ ra_stream_by_name(const char *name)
  * Read the rows that match the keys; NIL also if the extension is not there
  */
 static List *
-read_rows(const char *table, int nkeys, ScanKey keys, int ncolumns, RowReader reader)
+read_rows(const char *table, Snapshot snapshot, int nkeys, ScanKey keys, int ncolumns, RowReader reader)
 {
 	Oid			relid = ra_extension_relid(table);
 	Relation	rel;
@@ -172,7 +184,7 @@ read_rows(const char *table, int nkeys, ScanKey keys, int ncolumns, RowReader re
 	if (RelationGetDescr(rel)->natts < ncolumns)
 		elog(ERROR, "table risk_alert.%s has too few columns", table);
 
-	scan = systable_beginscan(rel, InvalidOid, false, NULL, nkeys, keys);
+	scan = systable_beginscan(rel, InvalidOid, false, snapshot, nkeys, keys);
 	while ((tuple = systable_getnext(scan)) != NULL)
 	{
 		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
@@ -227,6 +239,10 @@ read_stream_row(const Datum *values, const bool *nulls)
 	row->version = DatumGetInt64(values[STREAM_VERSION - 1]);
 	row->layout_id = nulls[STREAM_LAYOUT_ID - 1] ? 0 : DatumGetInt32(values[STREAM_LAYOUT_ID - 1]);
 	row->owner = DatumGetObjectId(values[STREAM_OWNER - 1]);
+	row->epoch = 0;
+	if (!nulls[STREAM_EPOCH - 1] && !nulls[STREAM_EPOCH_VERSION - 1] &&
+		DatumGetInt64(values[STREAM_EPOCH_VERSION - 1]) == row->version)
+		row->epoch = DatumGetInt64(values[STREAM_EPOCH - 1]);
 	return row;
 }
 

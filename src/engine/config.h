@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "nodes/pg_list.h"
+#include "utils/snapshot.h"
 #include "utils/timestamp.h"
 
 typedef struct RaStreamRow
@@ -23,6 +24,7 @@ typedef struct RaStreamRow
 	int64		version;
 	int32		layout_id;		/* 0: NULL */
 	Oid			owner;
+	int64		epoch;			/* the publication that this version is; 0: none */
 } RaStreamRow;
 
 typedef struct RaFeatureRow
@@ -54,16 +56,22 @@ typedef struct RaRuleRow
 } RaRuleRow;
 
 /*
- * All of these read what is committed now, whatever the transaction's snapshot
- * and the current user's rights.  The stream's row, or NULL.
+ * What is committed now, for reads that belong together; to be unregistered.
+ * NULL: the extension is not there.
  */
-extern RaStreamRow *ra_read_stream(int32 stream_id);
+extern Snapshot ra_config_snapshot(void);
+
+/*
+ * All of these read what is committed now, or what the given snapshot shows, whatever the
+ * transaction's snapshot and the current user's rights.  The stream's row, or NULL.
+ */
+extern RaStreamRow *ra_read_stream(int32 stream_id, Snapshot snapshot);
 
 /* All streams */
 extern List *ra_read_streams(void);
 
 /* The stream's features by feature_id, and its rules by rule_id */
-extern List *ra_read_features(int32 stream_id);
-extern List *ra_read_rules(int32 stream_id);
+extern List *ra_read_features(int32 stream_id, Snapshot snapshot);
+extern List *ra_read_rules(int32 stream_id, Snapshot snapshot);
 
 #endif							/* RA_CONFIG_H */

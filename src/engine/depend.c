@@ -165,7 +165,7 @@ ra_stream_invalidate(int32 stream_id)
 
 	if (!OidIsValid(stream_table))
 		return;
-	stream = ra_read_stream(stream_id);
+	stream = ra_read_stream(stream_id, NULL);
 
 	/*
 	 * The watched table's entry for those who keep something about it; our own

@@ -92,7 +92,7 @@ ra_rename_begin(Oid relid)
 		int32		stream_id = ra_stream_by_relid(relid);
 
 		if (stream_id != 0)
-			rows = list_make1(ra_read_stream(stream_id));
+			rows = list_make1(ra_read_stream(stream_id, NULL));
 	}
 	else
 		rows = ra_read_streams();
@@ -148,8 +148,8 @@ static RaRenameStream *
 prepare(RaStreamRow *row)
 {
 	RaRenameStream *stream = palloc0(sizeof(RaRenameStream));
-	List	   *features = ra_read_features(row->stream_id);
-	List	   *rules = ra_read_rules(row->stream_id);
+	List	   *features = ra_read_features(row->stream_id, NULL);
+	List	   *rules = ra_read_rules(row->stream_id, NULL);
 	Relation	rel = try_relation_open(row->relid, AccessShareLock);
 	ListCell   *lc;
 
@@ -257,7 +257,7 @@ finish(RaRenameStream *stream)
 	int			sec_context;
 	bool		changed = false;
 	ListCell   *lc;
-	RaStreamRow *row = ra_read_stream(stream->row->stream_id);
+	RaStreamRow *row = ra_read_stream(stream->row->stream_id, NULL);
 	Relation	rel;
 
 	if (row == NULL)

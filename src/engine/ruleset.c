@@ -4,7 +4,8 @@
  *
  * Loading a rule set:
  *
- * 1. Read the rows of the stream, its features and its rules.
+ * 1. Read the rows of the stream, its features and its rules, with one snapshot: a version
+ *	  and what is in it.
  * 2. Parse each feature's value and filter, and distribute the features over
  *	  entities (one per set of columns), measures (one per value, filter and
  *	  owner, shared by all functions and windows over it) and look-ups (one per
@@ -35,6 +36,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
@@ -72,6 +74,7 @@ typedef struct RaLoader
 	RaRuleSet  *rs;
 	RaStreamRow *stream;
 	RaNames		names;
+	Snapshot	snapshot;		/* what the rows are read with */
 	RaUses	   *uses;			/* or NULL */
 	RaFeatureDraft *drafts;		/* as in names.features */
 	Bitmapset  *captured;
@@ -121,9 +124,12 @@ load(int32 stream_id, MemoryContext parent, RaUses *uses)
 
 	memset(&loader, 0, sizeof(loader));
 	loader.uses = uses;
-	loader.stream = ra_read_stream(stream_id);
+	loader.snapshot = ra_config_snapshot();
+	loader.stream = loader.snapshot ? ra_read_stream(stream_id, loader.snapshot) : NULL;
 	if (loader.stream == NULL)
 	{
+		if (loader.snapshot)
+			UnregisterSnapshot(loader.snapshot);
 		MemoryContextSwitchTo(caller);
 		MemoryContextDelete(scratch);
 		return NULL;
@@ -142,8 +148,8 @@ load(int32 stream_id, MemoryContext parent, RaUses *uses)
 
 	if (load_stream(&loader))
 	{
-		load_features(&loader, ra_read_features(stream_id));
-		load_rules(&loader, ra_read_rules(stream_id));
+		load_features(&loader, ra_read_features(stream_id, loader.snapshot));
+		load_rules(&loader, ra_read_rules(stream_id, loader.snapshot));
 		finish_entities(&loader);
 
 		rs->ncaptured = bms_num_members(loader.captured);
@@ -153,6 +159,7 @@ load(int32 stream_id, MemoryContext parent, RaUses *uses)
 	}
 	if (loader.names.rel != NULL)
 		relation_close(loader.names.rel, AccessShareLock);
+	UnregisterSnapshot(loader.snapshot);
 	ra_settings_leave(nestlevel);
 
 	if (uses != NULL)
@@ -182,6 +189,7 @@ load_stream(RaLoader *loader)
 	rs->name = MemoryContextStrdup(rs->cxt, stream->name);
 	rs->relid = stream->relid;
 	rs->version = stream->version;
+	rs->epoch = stream->epoch;
 	rs->review_at = stream->review_at;
 	rs->deny_at = stream->deny_at;
 	rs->suppress = stream->suppress;

@@ -194,6 +194,7 @@ typedef struct RaRuleSet
 	char	   *name;
 	Oid			relid;			/* root table */
 	int64		version;
+	int64		epoch;			/* the publication that it is; 0: none */
 	int			review_at;
 	int			deny_at;
 	Interval	suppress;

@@ -103,6 +103,16 @@ INSERT INTO al_pay VALUES (8, 7, 10, '2020-01-01 10:05');
 SELECT risk_alert.drain();
 SELECT event_key, status, events FROM risk_alert.alerts WHERE stream = 'al_pay' ORDER BY alert_id;
 
+-- claim: parts of suppress may be of opposite signs and each beyond what a time can be: their sum counts (eight days)
+SELECT risk_alert.alter_stream('al_pay', suppress => '1 mon 106751970 days -2562047788:00:54.775807');
+INSERT INTO al_pay VALUES (23, 20, 2000, '2020-05-01 10:00'), (24, 20, 2000, '2020-05-01 10:01'), (25, 20, 2000, '2020-05-01 10:02'),
+                          (26, 20, 2000, '2020-05-09 08:00'), (27, 20, 2000, '2020-05-09 08:01'), (28, 20, 2000, '2020-05-09 08:02');
+SELECT risk_alert.drain();
+INSERT INTO al_pay VALUES (20, 20, 2000, '2020-03-01 10:00'), (21, 20, 2000, '2020-03-01 10:01'), (22, 20, 2000, '2020-03-01 10:02');
+SELECT risk_alert.drain();
+SELECT event_key, events, lead_rule FROM risk_alert.alerts WHERE stream = 'al_pay' AND event_key::int >= 20 ORDER BY alert_id;
+DELETE FROM risk_alert.alert WHERE stream = 'al_pay' AND event_key::int >= 20;
+
 -- claim: alerts outlive their stream, and a dropped role its deeds
 SELECT risk_alert.unwatch('al_pay');
 SELECT count(*) FROM risk_alert.alerts WHERE stream = 'al_pay';

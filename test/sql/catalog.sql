@@ -35,6 +35,14 @@ UNION ALL
 SELECT t.tgname || ' on ' || t.tgrelid::regclass FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
  WHERE c.relnamespace = 'risk_alert'::regnamespace AND NOT t.tgisinternal AND obj_description(t.oid, 'pg_trigger') IS NULL;
 
+-- claim: so has every column of a table or view of which any has one
+SELECT a.attrelid::regclass AS relation, a.attname
+  FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+ WHERE c.relnamespace = 'risk_alert'::regnamespace AND c.relkind IN ('r', 'v') AND a.attnum > 0 AND NOT a.attisdropped
+   AND col_description(a.attrelid, a.attnum) IS NULL
+   AND EXISTS (SELECT FROM pg_description d WHERE d.classoid = 'pg_class'::regclass AND d.objoid = a.attrelid AND d.objsubid > 0)
+ ORDER BY a.attrelid::regclass::text COLLATE "C", a.attnum;
+
 -- claim: functions resolve names when they are created, or under a search_path of their own; C has its own ways
 SELECT oid::regprocedure FROM func
  WHERE lanname <> 'c' AND prosqlbody IS NULL

@@ -254,6 +254,21 @@ CREATE USER MAPPING FOR CURRENT_USER SERVER c_$i;});
 	is($node_a->safe_psql('postgres', q{SET SESSION AUTHORIZATION operator; SELECT level, name, remediation FROM risk_alert.check_node('node_c') WHERE level <> 'ok'}),
 		'warning|remote_role|GRANT risk_alert_admin TO remote on that server.', 'a role without rights is found');
 
+	# what each use needs
+	my $role = q{SET SESSION AUTHORIZATION operator; SELECT level, detail FROM risk_alert.check_node('node_c') WHERE name = 'remote_role'};
+	$node_c->safe_psql('postgres', 'GRANT risk_alert_locker TO remote');
+	is($node_a->safe_psql('postgres', $role), 'info|Role remote has those of risk_alert_locker. It can\'t: read alerts, score (risk_alert_admin or risk_alert_analyst); '
+		. 'work on alerts (risk_alert_analyst); configure, answer recovery, vote as Paxos acceptor (risk_alert_admin).', 'a role that may lock only');
+	$node_c->safe_psql('postgres', 'REVOKE risk_alert_locker FROM remote; GRANT risk_alert_analyst TO remote');
+	is($node_a->safe_psql('postgres', $role), 'ok|Role remote has those of risk_alert_analyst. It can\'t: configure, answer recovery, vote as Paxos acceptor (risk_alert_admin); '
+		. 'take advisory locks (risk_alert_admin or risk_alert_locker).', 'one of an analyst');
+	$node_a->safe_psql('postgres', q{ALTER USER MAPPING FOR CURRENT_USER SERVER node_c OPTIONS (ADD "user" 'remote', ADD password 't0p-secret')});
+	is($findings->('node_c'), 'warning recovery_role', 'a mapping that recovery uses, and that has too few rights');
+	$node_c->safe_psql('postgres', 'REVOKE risk_alert_analyst FROM remote; GRANT risk_alert_admin TO remote');
+	is($findings->('node_c'), '', 'with those of an administrator nothing is wrong');
+	$node_a->safe_psql('postgres', q{ALTER USER MAPPING FOR CURRENT_USER SERVER node_c OPTIONS (DROP "user", DROP password)});
+	$node_c->safe_psql('postgres', 'REVOKE risk_alert_admin FROM remote');
+
 	$node_a->safe_psql('postgres', qq{CREATE SERVER alias FOREIGN DATA WRAPPER risk_alert_node OPTIONS (host '$host', port '$port', dbname 'template1');
 CREATE USER MAPPING FOR CURRENT_USER SERVER alias;});
 	is($findings->('alias'), 'error extension, error node_name, info remote_role', 'a database without the extension, and a server of another name, are found');

@@ -36,6 +36,14 @@ SET lock_timeout = '100ms'; SELECT risk_alert.advisory_lock('account:42')});
 SET statement_timeout = '100ms'; SELECT risk_alert.advisory_lock('account:42')});
 	like($err, qr/57014/, "$provider: statement_timeout");
 
+	my $pid = $one->query_safe('SELECT pg_backend_pid()');
+	for my $limit (q{SELECT risk_alert.advisory_lock_shared('account:42', timeout => '100ms')}, q{SET lock_timeout = '100ms'; SELECT risk_alert.advisory_lock('account:42')})
+	{
+		($rc, $out, $err) = $a->psql('postgres', "\\set VERBOSITY verbose\n$limit");
+		like($err, qr/55P03: could not obtain advisory lock "account:42" in time.*Process $pid of this node holds it\./s,
+			"$provider: who holds it on the same node");
+	}
+
 	is($b->safe_psql('postgres',
 			q{SELECT key, node, mode, granted, pid IS NULL FROM risk_alert.advisory_locks}),
 		'account:42|node_0|exclusive|t|t', "$provider: the other node sees who has it");

@@ -97,7 +97,10 @@ log_min_messages = debug2});
 	# what can't work at all
 	ok(with_settings($node, 'failed', 'No such file', coordination_password_file => "$dir/none"), "$provider: no password file");
 	(undef, $err) = sql($node, q{SELECT risk_alert.advisory_lock('k', '20s')});
-	like($err, qr/F0000: .*the broker can't work.*DETAIL:  could not open file.*HINT/s, "$provider: a lock says so at once");
+	like($err, qr/F0000: .*the broker can't work.*DETAIL:  could not open file.*HINT:.*${provider}_hosts.*coordination_password_file.*library risk_alert_$provider/s, "$provider: a lock says so at once");
+	my $finding = q{SELECT level, detail, remediation FROM risk_alert.check_setup() WHERE name = 'coordination'};
+	like($node->safe_psql('postgres', $finding), qr/^error\|could not open file.*\|Correct .*${provider}_hosts or coordination_password_file, or install library risk_alert_$provider/,
+		"$provider: check_setup() says so");
 	ok(wait_until($node, 'SELECT count(*) FROM risk_alert._lock_entries()', 0), "$provider: what can't be had takes no place");
 	ok(with_settings($node, 'failed', 'must not be accessible to others',
 			coordination_password_file => password_file('open', "risk:$secret\n", 0644)), "$provider: one that all can read");
@@ -134,6 +137,7 @@ log_min_messages = debug2});
 	$node->restart;
 	ok(wait_until($node, q{SELECT state FROM risk_alert.stat_coordination}, 'connected'), "$provider: the right password");
 	is($node->safe_psql('postgres', q{SELECT risk_alert.advisory_lock('k', '10s') IS NOT NULL}), 't', "$provider: a lock");
+	is($node->safe_psql('postgres', $finding), "ok|It is $provider.|", "$provider: check_setup() finds nothing wrong");
 	for my $file ($wrong, '')
 	{
 		ok(with_settings($node, 'connecting', 'WRONGPASS|NOAUTH|invalid password|refuse', coordination_password_file => $file),

@@ -209,6 +209,26 @@ foreach my $death (sort keys %deaths)
 	$_->append_conf('postgresql.conf', "risk_alert.recovery_interval = '200ms'\n"), $_->reload foreach $node_b, $node_c;
 }
 
+# Recovery uses a user mapping that works, not just the first
+{
+	my $session = session($node_a);
+
+	$id++;
+	$node_b->safe_psql('postgres', q{DROP USER MAPPING FOR CURRENT_USER SERVER node_a;
+ALTER USER MAPPING FOR operator SERVER node_a OPTIONS (SET password 'wrong');
+CREATE ROLE later; GRANT USAGE ON FOREIGN SERVER node_a TO later;
+CREATE USER MAPPING FOR later SERVER node_a OPTIONS ("user" 'remote', password 't0p-secret')});
+	commit_until($session, 'commit 1', on('node_b', take($id)), on('node_c', give($id)));
+	$node_a->stop('immediate');
+	eval { $session->quit };
+	go();
+	$node_a->start;
+	ok(defined settled(), 'recovery tries other user mappings than the first, which has a wrong password');
+	is(balances($id), '1000 990 1010', 'and finds out what was decided');
+	$node_b->safe_psql('postgres', q{DROP USER MAPPING FOR later SERVER node_a; DROP OWNED BY later; DROP ROLE later;
+ALTER USER MAPPING FOR operator SERVER node_a OPTIONS (SET password 't0p-secret'); CREATE USER MAPPING FOR CURRENT_USER SERVER node_a});
+}
+
 # F22 A branch is finished by somebody else, so that the answer is "does not exist"
 {
 	my $session = session($node_a);

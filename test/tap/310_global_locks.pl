@@ -65,6 +65,29 @@ sub balances { return join(' ', map { $_->safe_psql('postgres', 'SELECT balance 
 	ok(wait_until($b, q{SELECT risk_alert.try_advisory_lock('account:1') IS NOT NULL}), 'then the lock is free');
 	$session->quit;
 }
+
+# The session is terminated, and the other node takes its time to roll back: the lock is held until it has
+{
+	my $session = $a->background_psql('postgres', on_error_stop => 0);
+	my $pid = $session->query_safe('SELECT pg_backend_pid()');
+	my $free = q{SELECT count(*) FROM (SELECT risk_alert.try_advisory_lock('account:1') t) x WHERE t IS NOT NULL};
+	my ($remote, $early);
+
+	$session->query_safe(q{BEGIN;
+SELECT risk_alert.advisory_xact_lock('account:1');
+SELECT risk_alert.global_execute('node_1', 'UPDATE account SET balance = balance + 1');});
+	$remote = $b->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction'});
+	kill('STOP', $remote);
+	$a->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
+	$early = 0;
+	$early += $b->safe_psql('postgres', $free) foreach 1 .. 20;
+	is($early, 0, 'the session is terminated: the lock is held while its branch is there');
+	is($a->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid"), 1, 'its process waits for that');
+	kill('CONT', $remote);
+	ok(wait_until($b, $free, 1), 'then it is free');
+	is(balances(), '99 101', 'nothing is done');
+	eval { $session->quit };
+}
 {
 	my $session = commit_until('decide');
 

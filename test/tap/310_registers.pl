@@ -113,10 +113,22 @@ my @nodes = new_cluster([ 'node_a', 'node_b', 'node_c' ],
 	init => { allows_streaming => 1 }, conf => "restart_after_crash = on\n");
 my ($a, $b, $c) = @nodes;
 
+my $vote = q{SELECT level, description, detail FROM risk_alert.check_setup() WHERE name = 'paxos_vote'};
+is($a->safe_psql('postgres', $vote), '', 'check_setup() has nothing to say about a register that is not used');
+is($a->safe_psql('postgres', "SET risk_alert.commit_register = paxos; $vote"), 'warning|this node has no vote in the Paxos register|It was not admitted.',
+	'check_setup() finds a node without a vote');
 like(propose($a, 'paxos', 'test:early', 'commit', 2000), qr/^unknown: no majority.*node_b.*has no vote.*not admitted/s,
 	'paxos: nobody votes who was not admitted');
 $_->safe_psql('postgres', 'SELECT risk_alert.paxos_admit()') for @nodes;
 is($a->safe_psql('postgres', 'SELECT risk_alert._paxos_problem() IS NULL'), 't', 'paxos: admitted');
+is($a->safe_psql('postgres', $vote), 'ok|this node has a vote in the Paxos register|', 'check_setup() finds it in order');
+$a->safe_psql('postgres', q{ALTER SYSTEM SET risk_alert.paxos_acceptors = 'node_a'; SELECT pg_reload_conf()});
+ok(wait_until($a, $vote, 'error|this node has no vote in the Paxos register|It votes as one of risk_alert:node_a,node_b,node_c, and the acceptors are risk_alert:node_a.'),
+	'check_setup() finds another set of acceptors');
+$a->safe_psql('postgres', q{ALTER SYSTEM SET risk_alert.paxos_acceptors = 'node_b, node_c'; SELECT pg_reload_conf()});
+ok(wait_until($a, $vote, 'info|this node is no acceptor of the Paxos register|Acceptors are node_b, node_c.'), 'check_setup() says when it is none');
+$a->safe_psql('postgres', q{ALTER SYSTEM RESET risk_alert.paxos_acceptors; SELECT pg_reload_conf()});
+ok(wait_until($a, $vote, 'ok|this node has a vote in the Paxos register|'), 'and when it is one again');
 
 my $gid = new_gid();
 is(standing($b, 'paxos', $gid), 'none', 'paxos: nothing stands at first');
@@ -277,6 +289,7 @@ like($err, qr/permission denied/, 'a register is not asked by anybody');
 	is($restored->safe_psql('postgres', 'SELECT risk_alert._paxos_problem()'),
 		'It is a copy of the server that was admitted, restored from a backup or promoted.',
 		'paxos: a restored backup knows that it is one');
+	like($restored->safe_psql('postgres', $vote), qr/^warning\|.*no vote.*\|It is a copy/, 'check_setup() says so');
 	$c->start;
 	my ($host, $port) = ($restored->host, $restored->port);
 	$_->safe_psql('postgres', "ALTER SERVER node_b OPTIONS (SET host '$host', SET port '$port')") for $a, $c, $restored;

@@ -22,11 +22,16 @@ use Session;
 use Test::More;
 use Time::HiRes;
 
-our @EXPORT = qw(accounts_cluster on take give session answer begin outcome balances settled commit_until go
-  register_scenario);
+our @EXPORT = qw(accounts_cluster on take give session answer begin outcome balances settled prepared commit_until go
+  leave_foreign foreign_left register_scenario);
 
 my @nodes;
 my %stops;
+
+# Prepared by others: no names of ours, of another cluster, of no branch, of no form
+my @foreign = ('mine', 'ra:other:node_a:z:5:1:1:1:1', 'ra:risk_alert:node_a:l:5:1:1:1', 'ra:risk_alert:node_a:p:5:1:1:01:1', 'ra:');
+my $foreign = join(',', map { "'$_'" } @foreign);
+my $prepared = "SELECT count(*) FROM pg_prepared_xacts WHERE gid NOT IN ($foreign)";
 
 # Nodes node_a, node_b and node_c, each with 200 accounts of 1000 that "operator" may use, too
 sub accounts_cluster
@@ -60,15 +65,40 @@ sub balances
 	return join(' ', map { $_->safe_psql('postgres', "SELECT balance FROM account WHERE id = $id") } @nodes);
 }
 
-# Until nobody has anything prepared; how long that took
+# Until none of these nodes (default: all) has anything prepared; how long that took
 sub settled
 {
+	my (@which) = @_;
 	my $began = Time::HiRes::time;
-	foreach my $node (@nodes)
+	foreach my $node (@which ? @which : @nodes)
 	{
-		wait_until($node, 'SELECT count(*) FROM pg_prepared_xacts', 0) or return undef;
+		wait_until($node, $prepared, 0) or return undef;
 	}
 	return Time::HiRes::time - $began;
+}
+
+# How much a node has prepared, without what leave_foreign() has
+sub prepared
+{
+	my ($node) = @_;
+	return $node->safe_psql('postgres', $prepared);
+}
+
+# Transactions of others are prepared on all nodes
+sub leave_foreign
+{
+	foreach my $node (@nodes)
+	{
+		$node->safe_psql('postgres', "BEGIN; SELECT pg_advisory_xact_lock(1000 + $_); PREPARE TRANSACTION '$foreign[$_]'") foreach 0 .. $#foreign;
+	}
+	return;
+}
+
+# Whether they still are
+sub foreign_left
+{
+	my $found = join(' ', map { $_->safe_psql('postgres', "SELECT count(*) FROM pg_prepared_xacts WHERE gid IN ($foreign)") } @nodes);
+	return $found eq join(' ', (scalar @foreign) x @nodes);
 }
 
 # A transaction of node_a that stops at a step of its commit, until go() is called

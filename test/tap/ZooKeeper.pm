@@ -8,7 +8,8 @@
 #
 # Methods act on all servers, or on those whose numbers (from 1) are given.
 # All that is known stands in files below the directory, so that another process
-# can go on with the same servers: ZooKeeper->new($dir) finds them.
+# can go on with the same servers: ZooKeeper->new($dir) finds them.  They end with the
+# process that has started them, unless new() is told keep => 1.
 # zookeeper_server in test/provider does this for programs in other languages.
 
 package ZooKeeper;
@@ -26,6 +27,16 @@ use Time::HiRes qw(sleep time);
 my $jars = $ENV{ZOOKEEPER_JARS} || '/usr/share/java';
 my @jvm = qw(-Xmx128m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData -Xshare:auto);
 
+# Whose servers end with us
+my @ours;
+
+END
+{
+	my $status = $?;
+	$_->[0] == $$ && $_->[1]->signal('KILL') foreach @ours;
+	$? = $status;
+}
+
 # Whether these servers can be run here; else why not
 sub missing
 {
@@ -36,11 +47,12 @@ sub missing
 
 # tick: milliseconds; sessions last 2 to 20 of them.  fsync: whether the log is
 # flushed to disk, as it must be where data counts.  jvm: its options, in place of
-# those that start soon and take little.
+# those that start soon and take little.  keep: they outlive this process.
 sub new
 {
 	my ($class, $dir, %opt) = @_;
 	my $self = bless { dir => $dir, ports => [], jvm => $opt{jvm} // \@jvm }, $class;
+	push @ours, [ $$, $self ] unless $opt{keep};
 
 	if (-e "$dir/ports")
 	{
