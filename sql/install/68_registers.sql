@@ -92,13 +92,13 @@ COMMENT ON FUNCTION risk_alert._paxos_decided(text, text, text, text) IS
     'internal: another node tells the outcome';
 REVOKE ALL ON FUNCTION risk_alert._paxos_decided(text, text, text, text) FROM PUBLIC;
 
-CREATE FUNCTION risk_alert._paxos_forget(acceptors text, node text, gid text) RETURNS void
+CREATE FUNCTION risk_alert._paxos_forget(acceptors text, node text, gids text[]) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'ra_acceptor_forget';
-COMMENT ON FUNCTION risk_alert._paxos_forget(text, text, text) IS
-    'internal: all branches are finished, so the entry may go after register_retention';
-REVOKE ALL ON FUNCTION risk_alert._paxos_forget(text, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION risk_alert._paxos_forget(text, text, text[]) IS
+    'internal: all branches are finished, so the entries may go after register_retention';
+REVOKE ALL ON FUNCTION risk_alert._paxos_forget(text, text, text[]) FROM PUBLIC;
 
 CREATE FUNCTION risk_alert._paxos_problem() RETURNS text
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER

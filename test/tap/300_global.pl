@@ -29,6 +29,12 @@ my $id = 0;
 	is(balances($id), '990 990 1020', 'local writes and a branch');
 	answer($session, 'BEGIN;' . on('node_a', take($id)) . ';' . on('node_b', give($id)) . ';COMMIT');
 	is(balances($id), '980 1000 1020', 'a branch to the own node');
+	answer($session, 'BEGIN;' . on('node_b', 'DEALLOCATE ALL') . ';' . on('node_b', take($id)) . ';' . on('node_c', give($id)) . ';COMMIT');
+	is(balances($id), '980 990 1030', 'a branch may deallocate all prepared statements');
+	like(answer($session, on('node_c', q{DO 'BEGIN EXECUTE ''DEALLOCATE ALL''; END'})), qr/ERROR:  26000/, 'a function that does so fails,');
+	is(answer($session, on('node_c', q{DO 'BEGIN EXECUTE ''DEALLOCATE ALL''; END'})), 0, 'and does not the second time');
+	answer($session, 'BEGIN;' . on('node_b', give($id)) . ';' . on('node_c', take($id)) . ';COMMIT');
+	is(balances($id), '980 1000 1020', 'nor do others afterwards');
 	like(answer($session, 'BEGIN;' . on('node_b', give($id)) . ';' . on('node_c', "UPDATE account SET balance = -1 WHERE id = $id")),
 		qr/ERROR:  23514: .*CONTEXT:  statement on node "node_c".*CONSTRAINT NAME:  account_balance_check/s, 'an error is passed on whole');
 	answer($session, 'ROLLBACK');

@@ -9,6 +9,7 @@ use LockCluster;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use RiskAlert;
+use Session;
 use Test::More;
 use Time::HiRes;
 
@@ -234,7 +235,14 @@ $c->start;
 
 # forget: kept for a time
 $gid = new_gid();
-$a->safe_psql('postgres', "SELECT risk_alert._register_propose('paxos', '$gid', 'commit'); SELECT risk_alert._register_forget('paxos', '$gid')");
+{
+	my $session = session($a);
+	$session->query_safe("SELECT risk_alert._register_propose('paxos', '$gid', 'commit')");
+	# a majority has it: the others may still be connecting
+	wait_until($b, "SELECT count(*) FROM risk_alert.paxos_acceptor WHERE gid = '$gid'", 1);
+	$session->query_safe("SELECT risk_alert._register_forget('paxos', '$gid')");
+	$session->quit;
+}
 ok(wait_until($b, "SELECT forgotten_at IS NOT NULL FROM risk_alert.paxos_acceptor WHERE gid = '$gid'"),
 	'paxos: forgotten, but still there');
 $b->safe_psql('postgres', q{UPDATE risk_alert.paxos_acceptor SET created_at = created_at - interval '2 days', changed_at = changed_at - interval '2 days', forgotten_at = forgotten_at - interval '2 days'});
@@ -248,6 +256,21 @@ for (1 .. 4)
 ok(wait_until($b, "SELECT count(*) = 0 FROM risk_alert.paxos_acceptor WHERE gid = '$gid'"), 'paxos: it goes after its time');
 is($b->safe_psql('postgres', q{SELECT count(*) FROM risk_alert.paxos_acceptor WHERE forgotten_at IS NULL AND value = 'commit'}), $before,
 	'paxos: a commit that nobody has finished stays');
+
+# a session that commits much tells of several at a time, and of the rest when it ends
+{
+	my $many = new_gid();
+	$a->safe_psql('postgres', join('', map { "SELECT risk_alert._register_propose('paxos', '$many-\\\"$_', 'commit'); SELECT risk_alert._register_forget('paxos', '$many-\\\"$_');" } 1 .. 40));
+	my $forgotten = 0;
+	for (1 .. 1000)
+	{
+		# an acceptor that is late may miss one or the other
+		$forgotten = (sort { $::b <=> $::a } map { $_->safe_psql('postgres', "SELECT count(forgotten_at) FROM risk_alert.paxos_acceptor WHERE starts_with(gid, '$many')") } @nodes)[0];
+		last if $forgotten > 36;
+		Time::HiRes::sleep(0.02);
+	}
+	ok($forgotten > 36, "paxos: what a session has done is forgotten when it ends, not only every 32nd: $forgotten of 40");
+}
 
 # rights: another role's global transaction is decided with the owner's mappings, and can't be tampered with
 ($rc, $out, $err) = $a->psql('postgres', q{SELECT risk_alert._register_propose('paxos', 'x', 'abort')}, extra_params => [ '-U', 'operator' ]);
