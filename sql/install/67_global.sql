@@ -22,12 +22,14 @@ REVOKE ALL ON risk_alert.global_commit FROM PUBLIC;
 -- Not to be dumped: a server that is made from a dump has no memory of earlier transactions
 CREATE TABLE risk_alert.global_epoch (
     epoch        bigint NOT NULL,
+    database     oid NOT NULL,
     began_at_lsn pg_lsn NOT NULL,
     began_at     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    CONSTRAINT global_epoch_pkey PRIMARY KEY (epoch)
+    CONSTRAINT global_epoch_pkey PRIMARY KEY (epoch, database)
 );
 COMMENT ON TABLE risk_alert.global_epoch IS 'runs of this server: it does not vote on transactions of one that it does not remember';
 COMMENT ON COLUMN risk_alert.global_epoch.epoch IS 'a random number';
+COMMENT ON COLUMN risk_alert.global_epoch.database IS 'OID of the database: a copy of it has rows of its origin, too';
 COMMENT ON COLUMN risk_alert.global_epoch.began_at_lsn IS 'end of the write-ahead log then';
 COMMENT ON COLUMN risk_alert.global_epoch.began_at IS 'when the run began in this database';
 REVOKE ALL ON risk_alert.global_epoch FROM PUBLIC;

@@ -15,7 +15,7 @@
  * random incarnation.  The file lies where base backups leave files out, and
  * holds its own inode, so that a copy of the directory is told apart.  A restored
  * backup or a promoted standby lacks the file or has another timeline, a
- * dropped and restored database lacks the row.  What can't be told from here is a machine
+ * dropped and restored database lacks the row, and a copied one has another OID.  What can't be told from here is a machine
  * that is set back as a whole, to a snapshot of its disk.
  *
  * Membership.  Requests name the whole set of acceptors, and whom they are for.  A vote
@@ -62,6 +62,7 @@ typedef struct Admission
 	char		incarnation[48];
 	uint64		system;
 	uint32		timeline;
+	Oid			database;		/* of the table only */
 	char	   *acceptors;		/* of the table only */
 } Admission;
 
@@ -407,6 +408,8 @@ problem(Admission *admission)
 		return pstrdup("It is a standby.");
 	if (!read_table(admission))
 		return pstrdup("It was not admitted.");
+	if (admission->database != MyDatabaseId)
+		return pstrdup("Its database is a copy of the one that was admitted.");
 	if (!read_file(&file, &copied))
 		return pstrdup("It is a copy of the server that was admitted, restored from a backup or promoted.");
 	if (copied || file.system != GetSystemIdentifier() || admission->system != file.system ||
@@ -458,7 +461,7 @@ read_table(Admission *admission)
 	TupleDesc	desc;
 	bool		isnull;
 
-	execute(&plan, "SELECT incarnation, system_identifier::text, timeline, acceptors FROM risk_alert.paxos_admission",
+	execute(&plan, "SELECT incarnation, system_identifier::text, timeline, acceptors, database FROM risk_alert.paxos_admission",
 			0, NULL, NULL, NULL, true, SPI_OK_SELECT);
 	if (SPI_processed == 0)
 		return false;
@@ -468,6 +471,7 @@ read_table(Admission *admission)
 	admission->system = strtoull(SPI_getvalue(tuple, desc, 2), NULL, 10);
 	admission->timeline = (uint32) DatumGetInt64(SPI_getbinval(tuple, desc, 3, &isnull));
 	admission->acceptors = SPI_getvalue(tuple, desc, 4);
+	admission->database = DatumGetObjectId(SPI_getbinval(tuple, desc, 5, &isnull));
 	return true;
 }
 
@@ -539,8 +543,8 @@ ra_acceptor_admit(PG_FUNCTION_ARGS)
 	char	   *reason;
 	char	   *incarnation = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	SPIPlanPtr	plan = NULL;
-	Oid			types[4] = {TEXTOID, TEXTOID, INT8OID, TEXTOID};
-	Datum		values[4];
+	Oid			types[5] = {TEXTOID, TEXTOID, INT8OID, TEXTOID, OIDOID};
+	Datum		values[5];
 	int			n = ra_acceptors(&names, &identity, &reason);
 	int			i;
 
@@ -570,14 +574,15 @@ ra_acceptor_admit(PG_FUNCTION_ARGS)
 	values[1] = CStringGetTextDatum(psprintf(UINT64_FORMAT, GetSystemIdentifier()));
 	values[2] = Int64GetDatum(GetWALInsertionTimeLine());
 	values[3] = CStringGetTextDatum(identity);
+	values[4] = ObjectIdGetDatum(MyDatabaseId);
 	SPI_connect();
 	execute(&plan,
-			"INSERT INTO risk_alert.paxos_admission (incarnation, system_identifier, timeline, acceptors, admitted_at)"
-			" VALUES ($1, $2::numeric, $3, $4, now())"
+			"INSERT INTO risk_alert.paxos_admission (incarnation, system_identifier, timeline, acceptors, database, admitted_at)"
+			" VALUES ($1, $2::numeric, $3, $4, $5, now())"
 			" ON CONFLICT (one) DO UPDATE SET incarnation = EXCLUDED.incarnation,"
 			"  system_identifier = EXCLUDED.system_identifier, timeline = EXCLUDED.timeline,"
-			"  acceptors = EXCLUDED.acceptors, admitted_at = EXCLUDED.admitted_at",
-			4, types, values, NULL, false, SPI_OK_INSERT);
+			"  acceptors = EXCLUDED.acceptors, database = EXCLUDED.database, admitted_at = EXCLUDED.admitted_at",
+			5, types, values, NULL, false, SPI_OK_INSERT);
 	SPI_finish();
 	PG_RETURN_TEXT_P(cstring_to_text(identity));
 }

@@ -30,6 +30,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "storage/lock.h"
@@ -39,9 +40,11 @@
 #include "utils/pg_lsn.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "cluster/ask.h"
 #include "cluster/globalstate.h"
+#include "cluster/locktable.h"
 #include "cluster/register.h"
 #include "cluster/register_local.h"
 #include "compat.h"
@@ -53,6 +56,8 @@
 #define COMMIT_COLUMNS 5
 
 static const char *participants = "";
+
+PG_FUNCTION_INFO_V1(ra_run_age);
 
 static RaDecision local_propose(const char *gid, RaDecision decision, int timeout, char **reason);
 static RaDecision local_read(const char *gid, int timeout, char **reason);
@@ -219,18 +224,18 @@ row_there(const RaGid *gid)
 static bool
 forgotten(const RaGid *gid, char **reason)
 {
-	Oid			types[2] = {INT8OID, LSNOID};
-	Datum		values[2] = {Int64GetDatum((int64) gid->epoch), LSNGetDatum(gid->position)};
+	Oid			types[3] = {INT8OID, LSNOID, OIDOID};
+	Datum		values[3] = {Int64GetDatum((int64) gid->epoch), LSNGetDatum(gid->position), ObjectIdGetDatum(MyDatabaseId)};
 	SPIPlanPtr	plan;
 	bool		known = false;
 	bool		lost = false;
 
 	SPI_connect();
 	plan = SPI_prepare("SELECT EXISTS (SELECT FROM risk_alert.global_epoch n"
-					   "                WHERE n.began_at_lsn OPERATOR(pg_catalog.>) e.began_at_lsn AND n.began_at_lsn OPERATOR(pg_catalog.<) $2)"
+					   "                WHERE n.database OPERATOR(pg_catalog.=) $3 AND n.began_at_lsn OPERATOR(pg_catalog.>) e.began_at_lsn AND n.began_at_lsn OPERATOR(pg_catalog.<) $2)"
 					   "       OR e.began_at_lsn OPERATOR(pg_catalog.>) $2"
-					   "  FROM risk_alert.global_epoch e WHERE e.epoch OPERATOR(pg_catalog.=) $1",
-					   2, types);
+					   "  FROM risk_alert.global_epoch e WHERE e.epoch OPERATOR(pg_catalog.=) $1 AND e.database OPERATOR(pg_catalog.=) $3",
+					   3, types);
 	if (plan == NULL ||
 		SPI_execute_snapshot(plan, values, NULL, GetLatestSnapshot(), InvalidSnapshot, true, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read risk_alert.global_epoch");
@@ -268,23 +273,30 @@ ask_coordinator(const RaGid *gid, const char *name, int timeout, char **reason)
 
 /*
  * The worker of the database writes the epoch's row, as it can't be done in the transaction that
- * is to be decided.
+ * is to be decided.  The time is noted first: when the row can be seen, it is there.
  */
 void
 ra_local_note_epoch(void)
 {
-	Oid			types[2] = {INT8OID, LSNOID};
-	Datum		values[2];
+	Oid			types[3] = {INT8OID, LSNOID, OIDOID};
+	Datum		values[3];
 	RaRecovery *slot;
+
+	LWLockAcquire(ra_global_state->lock, LW_EXCLUSIVE);
+	slot = ra_recovery_slot(MyDatabaseId, true);
+	if (slot)
+		slot->noted_at = ra_boottime();
+	LWLockRelease(ra_global_state->lock);
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	values[0] = Int64GetDatum((int64) ra_global_state->epoch);
 	values[1] = LSNGetDatum(GetXLogInsertRecPtr());
+	values[2] = ObjectIdGetDatum(MyDatabaseId);
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (SPI_execute_with_args("INSERT INTO risk_alert.global_epoch (epoch, began_at_lsn) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-							  2, types, values, NULL, false, 0) != SPI_OK_INSERT)
+	if (SPI_execute_with_args("INSERT INTO risk_alert.global_epoch (epoch, began_at_lsn, database) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+							  3, types, values, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write risk_alert.global_epoch");
 	PopActiveSnapshot();
 	SPI_finish();
@@ -296,6 +308,42 @@ ra_local_note_epoch(void)
 	if (slot)
 		slot->epoch_noted = true;
 	LWLockRelease(ra_global_state->lock);
+}
+
+/*
+ * risk_alert._run_age(): for how long this run of the server has had the extension's tables, as
+ * they are now, in this database: neither a restored nor a promoted server, nor an
+ * extension that was made anew, has it for longer.  NULL: it was not noted yet.
+ */
+Datum
+ra_run_age(PG_FUNCTION_ARGS)
+{
+	Oid			types[2] = {INT8OID, OIDOID};
+	Datum		values[2];
+	RaRecovery *slot;
+	Interval   *result;
+	uint64		noted_at = 0;
+	bool		found;
+
+	ra_require_preload();
+	values[0] = Int64GetDatum((int64) ra_global_state->epoch);
+	values[1] = ObjectIdGetDatum(MyDatabaseId);
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT FROM risk_alert.global_epoch e WHERE e.epoch = $1 AND e.database = $2",
+							  2, types, values, NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read risk_alert.global_epoch");
+	found = SPI_processed > 0;
+	SPI_finish();
+	LWLockAcquire(ra_global_state->lock, LW_SHARED);
+	slot = ra_recovery_slot(MyDatabaseId, false);
+	if (slot)
+		noted_at = slot->noted_at;
+	LWLockRelease(ra_global_state->lock);
+	if (!found || noted_at == 0)
+		PG_RETURN_NULL();
+	result = palloc0(sizeof(Interval));
+	result->time = (int64) ((ra_boottime() - noted_at) / 1000);
+	PG_RETURN_INTERVAL_P(result);
 }
 
 static bool
