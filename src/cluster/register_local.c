@@ -17,6 +17,8 @@
  *	- it doesn't know the epoch,
  *	- or the epoch's successor began before that position in the log: a crash
  *	  loses nothing that was flushed.
+ *	- or rows of later transactions of its epoch have been removed: its participant was restored to
+ *	  a time when it had not finished its branch yet.
  * (The moment is the one when the transaction began to commit: one that a backup
  * cuts in two, between that and its commit record, may be taken for aborted.)
  */
@@ -53,7 +55,7 @@
 #include "risk_alert.h"
 #include "shmem.h"
 
-#define COMMIT_COLUMNS 5
+#define COMMIT_COLUMNS 6
 
 static const char *participants = "";
 
@@ -158,6 +160,7 @@ insert_row(const RaGid *gid, const char *name)
 	values[2] = CStringGetTextDatum(name);
 	values[3] = CStringGetTextDatum(participants);
 	values[4] = TimestampTzGetDatum(GetCurrentTimestamp());
+	nulls[5] = true;
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
 	CatalogTupleInsert(rel, tuple);
 	table_close(rel, NoLock);
@@ -224,18 +227,20 @@ row_there(const RaGid *gid)
 static bool
 forgotten(const RaGid *gid, char **reason)
 {
-	Oid			types[3] = {INT8OID, LSNOID, OIDOID};
-	Datum		values[3] = {Int64GetDatum((int64) gid->epoch), LSNGetDatum(gid->position), ObjectIdGetDatum(MyDatabaseId)};
+	Oid			types[4] = {INT8OID, LSNOID, OIDOID, INT8OID};
+	Datum		values[4] = {Int64GetDatum((int64) gid->epoch), LSNGetDatum(gid->position),
+		ObjectIdGetDatum(MyDatabaseId), Int64GetDatum((int64) gid->number)};
 	SPIPlanPtr	plan;
 	bool		known = false;
 	bool		lost = false;
+	bool		removed = false;
 
 	SPI_connect();
 	plan = SPI_prepare("SELECT EXISTS (SELECT FROM risk_alert.global_epoch n"
 					   "                WHERE n.database OPERATOR(pg_catalog.=) $3 AND n.began_at_lsn OPERATOR(pg_catalog.>) e.began_at_lsn AND n.began_at_lsn OPERATOR(pg_catalog.<) $2)"
-					   "       OR e.began_at_lsn OPERATOR(pg_catalog.>) $2"
+					   "       OR e.began_at_lsn OPERATOR(pg_catalog.>) $2, $4 OPERATOR(pg_catalog.<=) e.removed_to"
 					   "  FROM risk_alert.global_epoch e WHERE e.epoch OPERATOR(pg_catalog.=) $1 AND e.database OPERATOR(pg_catalog.=) $3",
-					   3, types);
+					   4, types);
 	if (plan == NULL ||
 		SPI_execute_snapshot(plan, values, NULL, GetLatestSnapshot(), InvalidSnapshot, true, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read risk_alert.global_epoch");
@@ -245,11 +250,13 @@ forgotten(const RaGid *gid, char **reason)
 
 		known = true;
 		lost = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		removed = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
 	}
 	SPI_finish();
-	if (known && !lost)
+	if (known && !lost && !removed)
 		return false;
-	*reason = pstrdup("This server has no memory of the time when the transaction committed or aborted: it was restored from a backup, or was a standby.");
+	*reason = pstrdup(known && !lost ? "The transaction is older than risk_alert.decision_retention: if it has committed, all its branches had been finished, and it was forgotten." :
+					  "This server has no memory of the time when the transaction committed or aborted: it was restored from a backup, or was a standby.");
 	return true;
 }
 

@@ -191,7 +191,7 @@ ra_zk_decide(RaProvider *p, void *owner, const char *name, int namelen, const ch
 }
 
 void
-ra_zk_forget(RaProvider *p, const char *name, int namelen)
+ra_zk_forget(RaProvider *p, const char *name, int namelen, const char *value)
 {
 	char		keyname[ZK_KEYNAME_MAX];
 	char		path[ZK_PATH_MAX];
@@ -200,7 +200,10 @@ ra_zk_forget(RaProvider *p, const char *name, int namelen)
 		return;
 	ra_zk_keyname(keyname, name, namelen);
 	snprintf(path, sizeof(path), "/%s/decisions/%03x/%s", p->cluster, ra_zk_bucket(keyname), keyname);
-	ra_zk_delete(p, ra_zk_ignore, NULL, path, -1);
+	if (value != NULL)
+		ra_zk_set(p, ra_zk_ignore, NULL, path, value, (int) strlen(value), -1);
+	else
+		ra_zk_delete(p, ra_zk_ignore, NULL, path, -1);
 }
 
 /* ---- time, connections, sessions ---- */
