@@ -180,6 +180,15 @@ $c->start;
 	$session->quit;
 }
 
+# an answer whose acceptor can't commit it is none, though it has left
+{
+	$_->safe_psql('postgres', q{CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.gid = 'test:late' THEN RAISE 'too late'; END IF; RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER late AFTER INSERT OR UPDATE ON risk_alert.paxos_acceptor DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION late();}) foreach $b, $c;
+	like(propose($a, 'paxos', 'test:late', 'commit', 1500), qr/^unknown: no majority.*too late/s, 'paxos: a vote that is not durable does not count');
+	$_->safe_psql('postgres', 'DROP FUNCTION late CASCADE') foreach $b, $c;
+	like(propose($b, 'paxos', 'test:late', 'abort'), qr/^(commit|abort)$/, 'paxos: it is decided when they can');
+}
+
 # who was held up while answers came has not heard them in time
 {
 	my $session = $a->background_psql('postgres');
