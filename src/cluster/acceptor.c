@@ -15,7 +15,7 @@
  * random incarnation.  The file lies where base backups leave files out, and
  * holds its own inode, so that a copy of the directory is told apart.  A restored
  * backup or a promoted standby lacks the file or has another timeline, a
- * dropped and restored database lacks the row.  What can't be told from here is a machine
+ * dropped and restored database lacks the row, and a copied one has another OID.  What can't be told from here is a machine
  * that is set back as a whole, to a snapshot of its disk.
  *
  * Membership.  Requests name the whole set of acceptors, and whom they are for.  A vote
@@ -59,7 +59,7 @@
 /* expired rows removed with each forget() */
 #define REMOVE_AT_ONCE 100
 
-#define ADMISSION_COLUMNS 6
+#define ADMISSION_COLUMNS 7
 
 /* Who this server is, as the file or the table has it */
 typedef struct Admission
@@ -67,6 +67,7 @@ typedef struct Admission
 	char		incarnation[48];
 	uint64		system;
 	uint32		timeline;
+	Oid			database;		/* of the table only */
 	char	   *acceptors;		/* of the table only */
 } Admission;
 
@@ -413,6 +414,8 @@ problem(Admission *admission)
 		return pstrdup("It is a standby.");
 	if (!read_table(admission))
 		return pstrdup("It was not admitted.");
+	if (admission->database != MyDatabaseId)
+		return pstrdup("Its database is a copy of the one that was admitted.");
 	if (!read_file(&file, &copied))
 		return pstrdup("It is a copy of the server that was admitted, restored from a backup or promoted.");
 	if (copied || file.system != GetSystemIdentifier() || admission->system != file.system ||
@@ -476,7 +479,8 @@ read_table(Admission *admission)
 		strlcpy(admission->incarnation, TextDatumGetCString(values[1]), sizeof(admission->incarnation));
 		admission->system = strtoull(DatumGetCString(DirectFunctionCall1(numeric_out, values[2])), NULL, 10);
 		admission->timeline = (uint32) DatumGetInt64(values[3]);
-		admission->acceptors = TextDatumGetCString(values[4]);
+		admission->database = DatumGetObjectId(values[4]);
+		admission->acceptors = TextDatumGetCString(values[5]);
 	}
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
@@ -552,8 +556,8 @@ ra_acceptor_admit(PG_FUNCTION_ARGS)
 	char	   *reason;
 	char	   *incarnation = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	SPIPlanPtr	plan = NULL;
-	Oid			types[4] = {TEXTOID, TEXTOID, INT8OID, TEXTOID};
-	Datum		values[4];
+	Oid			types[5] = {TEXTOID, TEXTOID, INT8OID, TEXTOID, OIDOID};
+	Datum		values[5];
 	int			n = ra_acceptors(&names, &identity, &reason);
 	int			i;
 
@@ -583,14 +587,15 @@ ra_acceptor_admit(PG_FUNCTION_ARGS)
 	values[1] = CStringGetTextDatum(psprintf(UINT64_FORMAT, GetSystemIdentifier()));
 	values[2] = Int64GetDatum(GetWALInsertionTimeLine());
 	values[3] = CStringGetTextDatum(identity);
+	values[4] = ObjectIdGetDatum(MyDatabaseId);
 	SPI_connect();
 	execute(&plan,
-			"INSERT INTO risk_alert.paxos_admission (incarnation, system_identifier, timeline, acceptors, admitted_at)"
-			" VALUES ($1, $2::numeric, $3, $4, now())"
+			"INSERT INTO risk_alert.paxos_admission (incarnation, system_identifier, timeline, acceptors, database, admitted_at)"
+			" VALUES ($1, $2::numeric, $3, $4, $5, now())"
 			" ON CONFLICT (one) DO UPDATE SET incarnation = EXCLUDED.incarnation,"
 			"  system_identifier = EXCLUDED.system_identifier, timeline = EXCLUDED.timeline,"
-			"  acceptors = EXCLUDED.acceptors, admitted_at = EXCLUDED.admitted_at",
-			4, types, values, NULL, false, SPI_OK_INSERT);
+			"  acceptors = EXCLUDED.acceptors, database = EXCLUDED.database, admitted_at = EXCLUDED.admitted_at",
+			5, types, values, NULL, false, SPI_OK_INSERT);
 	SPI_finish();
 	PG_RETURN_TEXT_P(cstring_to_text(identity));
 }

@@ -255,8 +255,15 @@ round_of(Attempt *a)
 		char	   *reason;
 		int			i = ra_links_wait(a->until, &result, &reason);
 
-		if (i < 0)
+		/*
+		 * What is looked at too late does not count: acceptors that were admitted
+		 * since trust in it.
+		 */
+		if (i < 0 || ra_boottime() >= a->until)
+		{
+			PQclear(result);
 			return RA_PAXOS_WAIT;
+		}
 		if (result && !parse_answer(a, result, &answer))
 			reason = pstrdup("it gives an answer of another form");
 		a->reasons[i] = reason;

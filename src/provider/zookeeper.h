@@ -353,7 +353,8 @@ extern bool ra_zk_create(RaProvider *p, ZkDone done, void *subject, const char *
 						 const char *data, int len, int mode, bool quiet);
 extern bool ra_zk_delete(RaProvider *p, ZkDone done, void *subject, const char *path, int version,
 						 bool quiet);
-extern bool ra_zk_delete_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, int n);
+extern bool ra_zk_change_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, int n,
+							 const char *value);
 extern bool ra_zk_set(RaProvider *p, ZkDone done, void *subject, const char *path,
 					  const char *data, int len, int version);
 extern bool ra_zk_get(RaProvider *p, ZkDone done, void *subject, const char *path, ZkWatch *watch);
@@ -429,7 +430,7 @@ extern void ra_zk_list_free(RaProvider *p);
 /* zookeeper_decide.c */
 extern bool ra_zk_decide(RaProvider *p, void *owner, const char *name, int namelen,
 						 const char *value, int64_t deadline);
-extern void ra_zk_forget(RaProvider *p, const char *name, int namelen);
+extern void ra_zk_forget(RaProvider *p, const char *name, int namelen, const char *value);
 extern void ra_zk_sweep(RaProvider *p, const char *value, int64_t before);
 extern void ra_zk_forget_now(RaProvider *p);
 extern void ra_zk_decide_drive(RaProvider *p);

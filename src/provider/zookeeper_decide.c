@@ -51,6 +51,7 @@ struct ZkDecision
 struct ZkForgotten
 {
 	ZkForgotten *next;			/* on their way */
+	char		value[RA_VALUE_MAX];	/* what they become; "": deleted */
 	int			n;
 	char	   *paths[FORGET_AT_ONCE];
 };
@@ -219,7 +220,7 @@ ra_zk_decide(RaProvider *p, void *owner, const char *name, int namelen, const ch
 }
 
 void
-ra_zk_forget(RaProvider *p, const char *name, int namelen)
+ra_zk_forget(RaProvider *p, const char *name, int namelen, const char *value)
 {
 	ZkForgotten *f = p->forgotten;
 	char		keyname[ZK_KEYNAME_MAX];
@@ -227,10 +228,16 @@ ra_zk_forget(RaProvider *p, const char *name, int namelen)
 
 	if (!ra_zk_ready(p))
 		return;
+	if (f != NULL && strcmp(f->value, value != NULL ? value : "") != 0)
+	{
+		ra_zk_forget_now(p);
+		f = NULL;
+	}
 	if (f == NULL)
 		f = p->forgotten = calloc(1, sizeof(*f));
 	if (f == NULL)
 		return;
+	snprintf(f->value, sizeof(f->value), "%s", value != NULL ? value : "");
 	ra_zk_keyname(keyname, name, namelen);
 	snprintf(path, sizeof(path), "/%s/decisions/%03x/%s", p->cluster, ra_zk_bucket(keyname), keyname);
 	f->paths[f->n] = strdup(path);
@@ -254,7 +261,16 @@ free_forgotten(ZkForgotten *f)
 	}
 }
 
-/* One that is gone already keeps all from being deleted: then each for itself */
+static void
+forget_one(RaProvider *p, const ZkForgotten *f, int i)
+{
+	if (f->value[0] != '\0')
+		ra_zk_set(p, ra_zk_ignore, NULL, f->paths[i], f->value, (int) strlen(f->value), -1);
+	else
+		ra_zk_delete(p, ra_zk_ignore, NULL, f->paths[i], -1, true);
+}
+
+/* One that is gone already keeps all from being changed: then each for itself */
 static void
 forgot(RaProvider *p, ZkCall *call)
 {
@@ -262,7 +278,7 @@ forgot(RaProvider *p, ZkCall *call)
 	ZkForgotten **at = &p->forgetting;
 
 	for (int i = 0; call->rc == ZNONODE && i < f->n; i++)
-		ra_zk_delete(p, ra_zk_ignore, NULL, f->paths[i], -1, true);
+		forget_one(p, f, i);
 	while (*at != f)
 		at = &(*at)->next;
 	*at = f->next;
@@ -281,10 +297,10 @@ ra_zk_forget_now(RaProvider *p)
 	p->forgotten_at = ra_zk_now();
 	if (f->n == 1)
 	{
-		ra_zk_delete(p, ra_zk_ignore, NULL, f->paths[0], -1, true);
+		forget_one(p, f, 0);
 		free_forgotten(f);
 	}
-	else if (ra_zk_delete_all(p, forgot, f, f->paths, f->n))
+	else if (ra_zk_change_all(p, forgot, f, f->paths, f->n, f->value[0] ? f->value : NULL))
 	{
 		f->next = p->forgetting;
 		p->forgetting = f;

@@ -539,9 +539,9 @@ ra_zk_delete(RaProvider *p, ZkDone done, void *subject, const char *path, int ve
 	return call_sent(call, zoo_adelete(p->handle->zh, path, version, on_void, call));
 }
 
-/* All of them or none */
+/* All of them or none: set to a value, or deleted (NULL) */
 bool
-ra_zk_delete_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, int n)
+ra_zk_change_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, int n, const char *value)
 {
 	ZkCall	   *call = call_new(p, done, subject);
 	zoo_op_t   *ops;
@@ -549,7 +549,8 @@ ra_zk_delete_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, 
 
 	if (call == NULL)
 		return false;
-	p->stats.deletes++;
+	if (value == NULL)
+		p->stats.deletes++;
 	call->proves = true;
 	ops = calloc(n, sizeof(*ops));
 	call->results = calloc(n, sizeof(*call->results));
@@ -559,7 +560,12 @@ ra_zk_delete_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, 
 		return call_sent(call, ZSYSTEMERROR);
 	}
 	for (int i = 0; i < n; i++)
-		zoo_delete_op_init(&ops[i], paths[i], -1);
+	{
+		if (value != NULL)
+			zoo_set_op_init(&ops[i], paths[i], value, (int) strlen(value), -1, &call->stat);
+		else
+			zoo_delete_op_init(&ops[i], paths[i], -1);
+	}
 	rc = zoo_amulti(p->handle->zh, n, ops, call->results, on_void, call);
 	free(ops);					/* the library has written the request */
 	return call_sent(call, rc);

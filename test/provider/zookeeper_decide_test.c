@@ -62,8 +62,12 @@ first_one_stands(void **state)
 	UNTIL(first.answers);
 	assert_string_equal(first.value, "commit");
 
+	/* another value, on request only */
+	a->ops->forget(a->p, "tx", 2, "finished");
+	UNTIL(strcmp(look(b, "tx"), "finished") == 0);
+
 	/* forgotten: as if never there */
-	a->ops->forget(a->p, "tx", 2);
+	a->ops->forget(a->p, "tx", 2, NULL);
 	UNTIL(look(b, "tx")[0] == '\0');
 	assert_int_equal(a->warnings + b->warnings, 0);
 }
@@ -200,7 +204,7 @@ answer_lost(void **state)
 	UNTIL(a->sessions && b->sessions);
 	decide(a, &mine, "tx", "abort");	/* makes what it lies in */
 	UNTIL(mine.answers);
-	a->ops->forget(a->p, "tx", 2);
+	a->ops->forget(a->p, "tx", 2, NULL);
 	UNTIL(look(b, "tx")[0] == '\0');
 
 	proxy_swallow(proxy, true);
