@@ -156,7 +156,7 @@ send_decision(RaProvider *p, ZkDecision *d)
 	if (d->parent_missing > 0)
 	{
 		snprintf(path, sizeof(path), "/%s/decisions/%03x", p->cluster, d->bucket);
-		ra_zk_create(p, ra_zk_ignore, NULL, path, "", 0, ZOO_PERSISTENT);
+		ra_zk_create(p, ra_zk_ignore, NULL, path, "", 0, ZOO_PERSISTENT, false);
 	}
 	decision_path(p, d, path);
 	if (d->value[0] == '\0')
@@ -165,7 +165,7 @@ send_decision(RaProvider *p, ZkDecision *d)
 		d->flies = ra_zk_get(p, got, d, path, NULL);
 	}
 	else
-		d->flies = ra_zk_create(p, created, d, path, d->value, (int) strlen(d->value), ZOO_PERSISTENT);
+		d->flies = ra_zk_create(p, created, d, path, d->value, (int) strlen(d->value), ZOO_PERSISTENT, false);
 	if (!d->flies)
 		later(d);
 }
@@ -200,7 +200,7 @@ ra_zk_forget(RaProvider *p, const char *name, int namelen)
 		return;
 	ra_zk_keyname(keyname, name, namelen);
 	snprintf(path, sizeof(path), "/%s/decisions/%03x/%s", p->cluster, ra_zk_bucket(keyname), keyname);
-	ra_zk_delete(p, ra_zk_ignore, NULL, path, -1);
+	ra_zk_delete(p, ra_zk_ignore, NULL, path, -1, false);
 }
 
 /* ---- time, connections, sessions ---- */
@@ -324,7 +324,7 @@ swept_value(RaProvider *p, ZkCall *call)
 	ZkSweep    *sweep = candidate->sweep;
 
 	if (call->rc == ZOK && call->stat.ctime < sweep->before && strcmp(call->value, sweep->value) == 0)
-		ra_zk_delete(p, ra_zk_ignore, NULL, candidate->path, call->stat.version);
+		ra_zk_delete(p, ra_zk_ignore, NULL, candidate->path, call->stat.version, false);
 	sweep_call_ends(p, sweep);
 }
 
