@@ -112,21 +112,38 @@ REVOKE ALL ON FUNCTION risk_alert._publish_lock_all(text, text) FROM PUBLIC;
 
 -- Rule sets
 
+-- The table's lock is for those who ask what was published
+CREATE FUNCTION risk_alert._publish_begin(wait bool) RETURNS text
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    before text := current_setting('lock_timeout');
+BEGIN
+    IF NOT wait THEN
+        PERFORM set_config('lock_timeout', '1s', true);
+    END IF;
+    LOCK TABLE risk_alert.list_epoch IN ROW EXCLUSIVE MODE;
+    RETURN before;
+END
+$$;
+COMMENT ON FUNCTION risk_alert._publish_begin(bool) IS
+    'internal: begins to lock what is published; returns the lock_timeout to be restored';
+REVOKE ALL ON FUNCTION risk_alert._publish_begin(bool) FROM PUBLIC;
+
 CREATE FUNCTION risk_alert._publish_lock(stream_name text, wait bool) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     id int := (risk_alert._find_stream(stream_name)).stream_id;
+    before text := risk_alert._publish_begin(wait);
 BEGIN
-    IF wait THEN
-        PERFORM FROM risk_alert.stream s WHERE s.stream_id = id FOR UPDATE;
-    ELSE
-        PERFORM FROM risk_alert.stream s WHERE s.stream_id = id FOR UPDATE NOWAIT;
-    END IF;
+    PERFORM FROM risk_alert.stream s WHERE s.stream_id = id FOR UPDATE;
     IF NOT FOUND THEN               -- dropped while we waited
         PERFORM risk_alert._find_stream(stream_name);
     END IF;
+    PERFORM set_config('lock_timeout', before, true);
 END
 $$;
 COMMENT ON FUNCTION risk_alert._publish_lock(text, bool) IS 'internal: locks a stream''s configuration until the transaction ends';
@@ -346,7 +363,9 @@ DECLARE
     state record;
     absent text[];
     missing text[] := '{}';
+    own_epoch bigint;
     new_epoch bigint := 0;
+    newest text;
 BEGIN
     PERFORM risk_alert._not_null('stream', stream);
     PERFORM risk_alert._publish_check();
@@ -359,14 +378,24 @@ BEGIN
     FOREACH node IN ARRAY nodes LOOP
         IF node = own THEN
             state := risk_alert._publish_state(stream, rule_set.lists);
+            own_epoch := state.epoch;
         ELSE
             SELECT * INTO state
               FROM risk_alert.on_node(node, 'SELECT * FROM risk_alert._publish_state($1, $2::text[])',
                                       ARRAY[stream, rule_set.lists::text]) n (epoch bigint, missing text[]);
         END IF;
-        new_epoch := GREATEST(new_epoch, state.epoch);
+        IF state.epoch > new_epoch THEN
+            new_epoch := state.epoch;
+            newest := node;
+        END IF;
         missing := missing || state.missing;
     END LOOP;
+    IF own_epoch < new_epoch THEN
+        RAISE object_not_in_prerequisite_state USING
+            MESSAGE = format('node "%s" has not caught up with what was published of stream "%s"', own, stream),
+            DETAIL = format('Node "%s" has epoch %s of it, and this one %s.', newest, new_epoch, COALESCE(NULLIF(own_epoch, 0)::text, 'none')),
+            HINT = format('Its rule set would undo that. SELECT risk_alert.pull_cluster(%L, %L), then make your changes again.', stream, newest);
+    END IF;
     new_epoch := new_epoch + 1;
 
     -- a list that is not here either is as missing there as it is here
@@ -424,44 +453,46 @@ REVOKE ALL ON FUNCTION risk_alert.pull_cluster(text, text) FROM PUBLIC;
 
 -- Lists
 
--- Whoever asks for what he has missed locks the whole table: it may be a list of which there is no row yet.
 CREATE FUNCTION risk_alert._list_lock(list_name text, wait bool) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    before text := risk_alert._publish_begin(wait);
 BEGIN
     PERFORM risk_alert._label('list', list_name);
-    IF NOT wait THEN
-        PERFORM set_config('lock_timeout', '1s', true);
-    END IF;
     INSERT INTO risk_alert.list_epoch (name) VALUES (list_name) ON CONFLICT (name) DO NOTHING;
     PERFORM FROM risk_alert.list_epoch l WHERE l.name = list_name FOR UPDATE;
-    IF NOT wait THEN
-        PERFORM set_config('lock_timeout', '0', true);
-    END IF;
+    PERFORM set_config('lock_timeout', before, true);
 END
 $$;
 COMMENT ON FUNCTION risk_alert._list_lock(text, bool) IS 'internal: locks a list against other changes on all nodes, until the transaction ends';
 REVOKE ALL ON FUNCTION risk_alert._list_lock(text, bool) FROM PUBLIC;
 
-CREATE FUNCTION risk_alert._list_state(list_name text) RETURNS bigint
+CREATE FUNCTION risk_alert._list_state(list_name text, OUT epoch bigint, OUT dropped bool)
     LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT COALESCE((SELECT l.epoch FROM risk_alert.list_epoch l WHERE l.name = list_name), 0)
+    SELECT COALESCE(pg_catalog.max(l.epoch), 0), COALESCE(pg_catalog.bool_or(l.dropped), false)
+      FROM risk_alert.list_epoch l WHERE l.name = list_name
 $$;
-COMMENT ON FUNCTION risk_alert._list_state(text) IS 'internal: a list''s epoch, 0 if it was never changed on all nodes';
+COMMENT ON FUNCTION risk_alert._list_state(text) IS 'internal: a list''s epoch, 0 if it was never changed on all nodes, and whether it was dropped with that';
 REVOKE ALL ON FUNCTION risk_alert._list_state(text) FROM PUBLIC;
 
-CREATE FUNCTION risk_alert._note_list_epoch(list_name text, new_epoch bigint, is_dropped bool, was_modified bool, ticket bigint)
+CREATE FUNCTION risk_alert._note_list_epoch(list_name text, new_epoch bigint, is_dropped bool, is_modified bool, ticket bigint)
     RETURNS void
-    LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $$
-    INSERT INTO risk_alert.list_epoch AS l (name, epoch, dropped, modified, epoch_role)
-        VALUES (list_name, new_epoch, is_dropped, was_modified, risk_alert._caller(ticket))
+DECLARE
+    caller regrole := risk_alert._caller(ticket);
+BEGIN
+    INSERT INTO risk_alert.list_epoch AS l (name, epoch, dropped, epoch_role)
+        VALUES (list_name, new_epoch, is_dropped, caller)
         ON CONFLICT (name) DO UPDATE
-            SET epoch = EXCLUDED.epoch, dropped = EXCLUDED.dropped, modified = EXCLUDED.modified, epoch_role = EXCLUDED.epoch_role
+            SET epoch = EXCLUDED.epoch, dropped = EXCLUDED.dropped, epoch_role = EXCLUDED.epoch_role;
+    UPDATE risk_alert.list l SET modified = is_modified WHERE l.name = list_name AND l.modified <> is_modified;
+END
 $$;
 COMMENT ON FUNCTION risk_alert._note_list_epoch(text, bigint, bool, bool, bigint) IS 'internal: notes a change of a list on all nodes';
 REVOKE ALL ON FUNCTION risk_alert._note_list_epoch(text, bigint, bool, bool, bigint) FROM PUBLIC;
@@ -490,6 +521,7 @@ $$;
 COMMENT ON FUNCTION risk_alert._list_apply(text, bigint, text, text, timestamptz, text) IS 'internal: one node''s share of a change of a list on all nodes';
 REVOKE ALL ON FUNCTION risk_alert._list_apply(text, bigint, text, text, timestamptz, text) FROM PUBLIC;
 
+-- A node that has missed earlier changes (it has not caught up yet, or is new) gets the whole list first
 CREATE FUNCTION risk_alert._publish_list(action text, list text, value text, expires timestamptz, note text) RETURNS bool
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
@@ -498,8 +530,12 @@ DECLARE
     own text := current_setting('risk_alert.node_name', true);
     nodes text[];
     node text;
-    epoch bigint := 0;
-    there bigint;
+    epochs bigint[] := '{}';
+    state record;
+    latest bigint := -1;
+    gone bool;
+    source text;
+    contents jsonb;
     was_there bool;
 BEGIN
     PERFORM risk_alert._not_null('list', list);
@@ -510,17 +546,35 @@ BEGIN
     nodes := risk_alert._publish_lock_all('SELECT risk_alert._list_lock($1, $2::bool)', list);
     FOREACH node IN ARRAY nodes LOOP
         IF node = own THEN
-            there := risk_alert._list_state(list);
+            state := risk_alert._list_state(list);
         ELSE
-            SELECT n.epoch INTO there
-              FROM risk_alert.on_node(node, 'SELECT risk_alert._list_state($1)', ARRAY[list]) n (epoch bigint);
+            SELECT n.epoch, n.dropped INTO state
+              FROM risk_alert.on_node(node, 'SELECT * FROM risk_alert._list_state($1)', ARRAY[list]) n (epoch bigint, dropped bool);
         END IF;
-        epoch := GREATEST(epoch, there);
+        epochs := epochs || state.epoch;
+        IF state.epoch > latest THEN
+            latest := state.epoch;
+            gone := state.dropped;
+            source := node;
+        END IF;
     END LOOP;
+    IF latest > ANY (epochs) AND NOT gone THEN
+        IF source = own THEN
+            contents := risk_alert._list_contents(list);
+        ELSE
+            SELECT n.contents INTO contents
+              FROM risk_alert.on_node(source, 'SELECT risk_alert._list_contents($1)', ARRAY[list]) n (contents jsonb);
+        END IF;
+    END IF;
+
     was_there := EXISTS (SELECT FROM risk_alert.list_entries e WHERE e.list = _publish_list.list AND e.value = _publish_list.value);
-    FOREACH node IN ARRAY nodes LOOP
-        PERFORM risk_alert._publish_run(node, 'SELECT risk_alert._list_apply($1, $2::bigint, $3, $4, $5::timestamptz, $6)',
-                                        list, (epoch + 1)::text, action, value, expires::text, note);
+    FOR i IN 1 .. cardinality(nodes) LOOP
+        IF epochs[i] < latest THEN
+            PERFORM risk_alert._publish_run(nodes[i], 'SELECT risk_alert._adopt_list($1, $2::bigint, $3::bool, $4::jsonb)',
+                                            list, latest::text, gone::text, contents::text);
+        END IF;
+        PERFORM risk_alert._publish_run(nodes[i], 'SELECT risk_alert._list_apply($1, $2::bigint, $3, $4, $5::timestamptz, $6)',
+                                        list, (latest + 1)::text, action, value, expires::text, note);
     END LOOP;
     RETURN was_there = (action = 'remove');
 END
@@ -539,15 +593,15 @@ $$;
 COMMENT ON FUNCTION risk_alert._publish_list(text, text) IS 'internal: makes or drops a list on all live nodes, or on none';
 REVOKE ALL ON FUNCTION risk_alert._publish_list(text, text) FROM PUBLIC;
 
--- A change on this node alone, of a list that is changed on all nodes otherwise.  Without need
--- the table isn't locked: see _list_lock().
+-- A change on this node alone, of a list that is changed on all nodes otherwise
 CREATE FUNCTION risk_alert._list_changed(list_name text) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF EXISTS (SELECT FROM risk_alert.list_epoch l WHERE l.name = list_name AND NOT l.modified) THEN
-        UPDATE risk_alert.list_epoch l SET modified = true WHERE l.name = list_name AND NOT l.modified;
+    IF EXISTS (SELECT FROM risk_alert.list_epoch p JOIN risk_alert.list l USING (name)
+                WHERE l.name = list_name AND p.epoch > 0 AND NOT l.modified) THEN
+        UPDATE risk_alert.list l SET modified = true WHERE l.name = list_name AND NOT l.modified;
     END IF;
 END
 $$;
@@ -562,7 +616,7 @@ COMMENT ON FUNCTION risk_alert._is_member(text, text) IS
     'internal: is the node a member of the cluster, in this session of it, as far as this one knows?';
 REVOKE ALL ON FUNCTION risk_alert._is_member(text, text) FROM PUBLIC;
 
--- The order matters: see there.  The locks are those that publishers hold.
+-- The order matters: see there.  The lock is against that of _publish_begin().
 CREATE FUNCTION risk_alert._publications(asker text, run text) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
@@ -571,7 +625,6 @@ BEGIN
     IF NOT risk_alert._is_member(asker, run) THEN
         RETURN NULL;
     END IF;
-    PERFORM FROM risk_alert.stream s ORDER BY s.stream_id FOR SHARE;
     LOCK TABLE risk_alert.list_epoch IN SHARE MODE;
     RETURN jsonb_build_object(
         'streams', COALESCE((SELECT jsonb_object_agg(s.name, s.epoch) FROM risk_alert.stream s WHERE s.epoch IS NOT NULL), '{}'),
@@ -665,7 +718,7 @@ CREATE FUNCTION risk_alert._adopt_list(list text, epoch bigint, dropped bool, co
 AS $$
 BEGIN
     PERFORM risk_alert._list_lock(list, true);
-    IF risk_alert._list_state(list) >= epoch THEN
+    IF (risk_alert._list_state(list)).epoch >= epoch THEN
         RETURN;
     ELSIF NOT dropped THEN
         PERFORM risk_alert._set_list_as(list, content, risk_alert._ticket());

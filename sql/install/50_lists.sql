@@ -84,7 +84,6 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM risk_alert._find_list(list_name);
     END IF;
-    PERFORM risk_alert._list_changed(list_name);
 END
 $$;
 COMMENT ON FUNCTION risk_alert._drop_list(text, bigint) IS 'internal: see drop_list()';

@@ -114,7 +114,7 @@ CREATE VIEW risk_alert.lists AS
            pg_catalog.count(e.value) FILTER (WHERE e.expires <= pg_catalog.now()) AS expired,
            pg_catalog.max(e.added_at) AS last_added_at,
            NULLIF(p.epoch, 0) AS epoch,
-           CASE WHEN p.epoch > 0 THEN p.modified END AS modified,
+           CASE WHEN p.epoch > 0 THEN l.modified END AS modified,
            pg_catalog.pg_get_userbyid(l.owner) AS owner,
            l.created_at
       FROM risk_alert.list l

@@ -37,6 +37,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/snapmgr.h"
@@ -50,6 +51,7 @@
 #include "guc.h"
 
 #define ASK_TIMEOUT 5000		/* ms */
+#define LOCK_TIMEOUT_SETTING "1s"
 
 /* A stream or list of which another node has a newer epoch */
 typedef struct Behind
@@ -200,9 +202,14 @@ ra_catch_up(void)
 	answers = ask_members();
 	behind = find_behind(answers);
 
-	/* first everything from others, then our own locks */
+	/*
+	 * First everything from others, then our own locks.  A branch that we are to finish
+	 * ourselves may have them.
+	 */
 	foreach(lc, behind)
 		fetch(lfirst(lc));
+	(void) set_config_option("lock_timeout", LOCK_TIMEOUT_SETTING, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
 	foreach(lc, behind)
 		put_into_use(lfirst(lc));
 	CommandCounterIncrement();

@@ -57,7 +57,7 @@ register_scenario('zookeeper', sub { $zookeeper->stop }, sub { $zookeeper->start
 	my $session = session($node_a);
 	my $gid;
 
-	commit_until($session, 'decide', on('node_b', take(100)), on('node_c', give(100)));
+	commit_until($session, 'decide', on('node_b', take(101)), on('node_c', give(101)));
 	$gid = $node_b->safe_psql('postgres', 'SELECT gid FROM risk_alert.global_transactions');
 	$node_b->stop('immediate');
 	system_or_bail('cp', '-a', $data, "$data.backup");
@@ -77,7 +77,7 @@ register_scenario('zookeeper', sub { $zookeeper->stop }, sub { $zookeeper->start
 	$node_b->start;
 	ok(wait_until($node_b, q{SELECT waiting, last_error LIKE '%older than decisions are kept%' FROM risk_alert.stat_recovery}, '1|t'), 'zookeeper: a participant is restored then: it does not guess');
 	is($node_b->safe_psql('postgres', "SELECT risk_alert.resolve('$gid', 'commit')"), 1, 'zookeeper: an operator decides');
-	is(balances(100), '1000 990 1010', 'zookeeper: as the others have');
+	is(balances(101), '1000 990 1010', 'zookeeper: as the others have');
 }
 
 $_->stop foreach @nodes;

@@ -267,6 +267,11 @@ my $waited = q{SELECT epoch, reasons->0->>'text' FROM risk_alert.alerts WHERE ev
 	is($node_b->safe_psql('postgres', q{SELECT entries FROM risk_alert.lists WHERE list = 'old'}), 0, 'a node lacks the list: no node has the value');
 	$node_c->safe_psql('postgres', q{SELECT risk_alert.create_list('old')});
 
+	# as if it had not caught up yet
+	$node_c->safe_psql('postgres', q{UPDATE risk_alert.list_epoch SET epoch = 0 WHERE name = 'bad'; DELETE FROM risk_alert.list_entry WHERE value = '13'});
+	$node_a->safe_psql('postgres', q{SELECT risk_alert.list_add('bad', '14', cluster => true)});
+	is(one_line($node_c->safe_psql('postgres', q{SELECT value FROM risk_alert.list_entries WHERE list = 'bad' ORDER BY value})), '13 14 666', 'a node that lacks earlier changes of a list gets all of it');
+
 	$away->($node_c);
 	foreach my $i (1 .. 3)
 	{
@@ -278,8 +283,12 @@ my $waited = q{SELECT epoch, reasons->0->>'text' FROM risk_alert.alerts WHERE ev
 	$node_a->safe_psql('postgres', q{SELECT risk_alert.list_remove('bad', '666', cluster => true)});
 	$node_a->safe_psql('postgres', q{SELECT risk_alert.drop_list('old', cluster => true)});
 	my ($epoch) = epochs($node_a);
+	my $idle = session($node_b);
+	answer($idle, q{BEGIN; SELECT risk_alert.alter_rule('payments', 'first', points => 1); SELECT risk_alert.list_add('made', '3')});
 	$node_c->start;
 	drain($node_c);
+	answer($idle, 'ROLLBACK');
+	$idle->quit;
 	is($node_c->safe_psql('postgres', $waited), "$epoch|away 3", 'a node was away: an event that waited there is scored with the newest rule set');
 	is(definition($node_c), definition($node_a), 'a node was away: it has that rule set');
 	my $lists = q{SELECT list, entries, epoch, modified FROM risk_alert.lists ORDER BY list; SELECT list, value, expires, note FROM risk_alert.list_entries ORDER BY 1, 2};
@@ -332,6 +341,9 @@ my $waited = q{SELECT epoch, reasons->0->>'text' FROM risk_alert.alerts WHERE ev
 	wait_until($_, $members, 'node_a node_b node_c') foreach @nodes;
 	my ($epoch) = epochs($node_a);
 	$node_c->safe_psql('postgres', q{SELECT risk_alert.unwatch('payments'); SELECT risk_alert.watch('payments', event_time => 'created_at')});
+	my $new = session($node_c);
+	like(answer($new, publish()), qr/ERROR:  55000: node "node_c" has not caught up with what was published of stream "payments"\nDETAIL:  Node "node_a" has epoch $epoch of it, and this one none\./, 'a node that lacks what was published does not undo it');
+	$new->quit;
 	is($node_c->safe_psql('postgres', q{SELECT risk_alert.pull_cluster('payments', 'node_b')}), $epoch, 'a new node fetches what was published');
 	is(epochs(), "$epoch $epoch $epoch", 'and has the same epoch');
 	is(definition($node_c), definition($node_a), 'and the same rule set');
