@@ -11,7 +11,7 @@
  * The service's client library is loaded here and nowhere else, through a
  * provider (src/provider/provider.h); its callbacks run in this process's main
  * thread.  They must not throw through the library's frames, so they only copy
- * and note.
+ * and note; what they log goes through report().
  *
  * When this process ends, so does its session: locks are lost and their
  * holders find out by the epoch.  When it had no chance to say goodbye (the
@@ -45,7 +45,7 @@
 #include "cluster/fence.h"
 #include "cluster/locktable.h"
 #include "cluster/register.h"
-#include "cluster/session_file.h"
+#include "cluster/sessionfile.h"
 #include "compat.h"
 #include "guc.h"
 #include "provider/provider.h"
@@ -85,6 +85,8 @@ static void open_provider(void);
 static void broker_fail(const char *message);
 static void set_state(RaBrokerState state, const char *detail);
 static void new_epoch(bool session);
+static void report(int level, const char *message, const char *detail, const char *hint);
+static void report_caught(void);
 static void serve_queue(void);
 static bool of_use(const RaLockEntry *entry);
 static void serve_entry(RaLockEntry *entry);
@@ -164,6 +166,8 @@ ra_broker_main(Datum main_arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	/* the default handler would exit from within whatever the library is doing */
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	/* there is no query to cancel */
+	pqsignal(SIGINT, SIG_IGN);
 	BackgroundWorkerUnblockSignals();
 
 	/* To no database; else pg_stat_activity and pg_terminate_backend() don't know us */
@@ -253,7 +257,7 @@ broker_exit(int code, Datum arg)
 	{
 		ops->close(provider, (int64_t) ra_boottime() + (int64_t) CLOSE_MS * 1000000);
 		provider = NULL;
-		ra_session_forget();
+		ra_session_file_remove();
 	}
 	ra_cluster->broker_pid = 0;
 	if (ra_cluster->state != RA_BROKER_FAILED)
@@ -331,7 +335,7 @@ open_provider(void)
 	}
 	PG_END_TRY();
 
-	previous = ra_session_read();
+	previous = ra_session_file_read();
 	config.cluster = ra_cluster_name;
 	config.node = ra_node_name;
 	config.user = user;
@@ -398,6 +402,51 @@ new_epoch(bool session)
 	pg_memory_barrier();
 	pg_atomic_write_u64(&ra_cluster->epoch, ((epoch + 1) | 1) + (session ? 0 : 1));
 	pg_memory_barrier();
+}
+
+/*
+ * Log from within a callback.  Even a mere message could throw: for want of
+ * memory, from another library's hook, or because it looks for interrupts at its
+ * end.  The caller may hold a lock of the table, whose count of interrupts held off
+ * an error would have forgotten.
+ */
+static void
+report(int level, const char *message, const char *detail, const char *hint)
+{
+	MemoryContext context = CurrentMemoryContext;
+	uint32		holdoff = InterruptHoldoffCount;
+
+	PG_TRY();
+	{
+		HOLD_INTERRUPTS();
+		ereport(level,
+				(errmsg_internal("risk_alert: %s", message),
+				 detail ? errdetail_internal("%s", detail) : 0,
+				 hint ? errhint("%s", hint) : 0));
+	}
+	PG_CATCH();
+	{
+		/* it could not be told: nor can this */
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	InterruptHoldoffCount = holdoff;
+}
+
+/* The same for an error that was caught */
+static void
+report_caught(void)
+{
+	PG_TRY();
+	{
+		EmitErrorReport();
+	}
+	PG_CATCH();
+	{
+	}
+	PG_END_TRY();
+	FlushErrorState();
 }
 
 static void
@@ -648,8 +697,13 @@ static void
 on_session(void *arg, const char *description, uint64_t generation, int timeout_ms)
 {
 	MemoryContext context = CurrentMemoryContext;
+	char		message[256];
 
-	ra_session_write(description);
+	if (!ra_session_file_write(description))
+	{
+		snprintf(message, sizeof(message), "could not write the session's file: %m");
+		report(LOG, message, NULL, "After a crash of this server its locks become free when the session expires.");
+	}
 	if (ra_lock_provider != RA_LOCK_PROVIDER_LOCAL)
 		pg_atomic_write_u64(&ra_cluster->generation, generation);
 	PG_TRY();
@@ -660,8 +714,7 @@ on_session(void *arg, const char *description, uint64_t generation, int timeout_
 	{
 		/* the next one that is seen will be noted; time keeps it growing too */
 		MemoryContextSwitchTo(context);
-		EmitErrorReport();
-		FlushErrorState();
+		report_caught();
 	}
 	PG_END_TRY();
 
@@ -672,8 +725,8 @@ on_session(void *arg, const char *description, uint64_t generation, int timeout_
 	member_told_at = 0;			/* what it says names the session */
 
 	set_state(RA_BROKER_CONNECTED, NULL);
-	ereport(LOG,
-			(errmsg("risk_alert: session at %s begun, timeout %d ms", ops->name, timeout_ms)));
+	snprintf(message, sizeof(message), "session at %s begun, timeout %d ms", ops->name, timeout_ms);
+	report(LOG, message, NULL, NULL);
 }
 
 static void
@@ -690,14 +743,16 @@ on_connected(void *arg, bool connected, const char *detail)
 static void
 on_session_lost(void *arg, const char *detail)
 {
-	ra_session_forget();
+	char		message[512];
+
+	ra_session_file_remove();
 	leading = false;
 	pg_atomic_fetch_add_u64(&ra_cluster->losses, 1);
 	new_epoch(false);
 	set_state(RA_BROKER_CONNECTING, detail);
-	ereport(LOG,
-			(errmsg("risk_alert: session at %s lost: %s", ops->name, detail ? detail : "expired"),
-			 errdetail("Cluster-wide advisory locks held until now are lost; transactions that hold one will fail.")));
+	snprintf(message, sizeof(message), "session at %s lost: %s", ops->name, detail ? detail : "expired");
+	report(LOG, message,
+		   "Cluster-wide advisory locks held until now are lost; transactions that hold one will fail.", NULL);
 }
 
 static void
@@ -940,8 +995,7 @@ publish_list(void)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
-		EmitErrorReport();
-		FlushErrorState();
+		report_caught();
 	}
 	PG_END_TRY();
 	if (segment == NULL)
@@ -960,9 +1014,8 @@ publish_list(void)
 static void
 on_log(void *arg, RaProviderLevel level, const char *message, const char *hint)
 {
-	ereport(level == RA_PROVIDER_WARNING ? WARNING : level == RA_PROVIDER_INFO ? LOG : DEBUG1,
-			(errmsg("risk_alert: %s", message),
-			 hint ? errhint("%s", hint) : 0));
+	report(level == RA_PROVIDER_WARNING ? WARNING : level == RA_PROVIDER_INFO ? LOG : DEBUG1,
+		   message, NULL, hint);
 	if (level == RA_PROVIDER_WARNING)
 	{
 		LWLockAcquire(ra_cluster->lock, LW_EXCLUSIVE);

@@ -13,7 +13,8 @@
  *
  * A session that lets go of the lock leaves it with the server if another session of
  * this server queues for it, but not more than lock_cohort_limit times in a
- * row while other servers queue too.
+ * row while other servers queue too.  Within the same limit, who asks for it while
+ * the broker has not got to the release yet has it without one.
  *
  * What can be known about the lock at the service may change at any time: when
  * its session there is lost, the lock is lost.  So a transaction that holds a lock
@@ -87,6 +88,7 @@ static const char *holder_here(const Held *held, LOCKMODE mode);
 static const char *holder_elsewhere(const Held *held);
 static void report_timeout(const Held *held, const char *detail) pg_attribute_noreturn();
 static bool can_have(const RaLockEntry *entry, bool exclusive);
+static bool may_stay(const RaLockEntry *entry);
 static bool is_taken(const RaLockEntry *entry);
 static void take(RaLockEntry *entry, Held *held);
 static void leave(Held *held);
@@ -508,7 +510,10 @@ report_timeout(const Held *held, const char *detail)
 static bool
 can_have(const RaLockEntry *entry, bool exclusive)
 {
-	if (entry->state != RA_ENTRY_HELD || entry->give_up || (exclusive && !entry->exclusive))
+	if (entry->state != RA_ENTRY_HELD || (exclusive && !entry->exclusive))
+		return false;
+	/* the broker was told to release it, but has not begun to: as good as left for us */
+	if (entry->give_up && !may_stay(entry))
 		return false;
 	if (!ra_epoch_valid(entry->epoch))
 		return false;
@@ -516,6 +521,18 @@ can_have(const RaLockEntry *entry, bool exclusive)
 		return entry->sequence < RA_TOKEN_SEQUENCE_MAX;
 	/* readers that join readers must not keep a writer elsewhere out for ever */
 	return !entry->contended || entry->handovers < ra_lock_cohort_limit;
+}
+
+/*
+ * Under the partition's lock: may it pass from one session of this server to the next,
+ * without the service?
+ */
+static bool
+may_stay(const RaLockEntry *entry)
+{
+	return entry->state == RA_ENTRY_HELD && entry->users == 0 && entry->waiters == 0 &&
+		entry->sequence < RA_TOKEN_SEQUENCE_MAX && ra_lock_cohort_limit > 0 &&
+		entry->handovers < (entry->contended ? ra_lock_cohort_limit : INT_MAX);
 }
 
 /*
@@ -548,6 +565,7 @@ take(RaLockEntry *entry, Held *held)
 			ra_entry_queue(entry);
 		}
 	}
+	entry->give_up = false;
 	pg_atomic_fetch_add_u64(&ra_cluster->grants, 1);
 	/* readers that join others may have the same token */
 	if (entry->sequence < RA_TOKEN_SEQUENCE_MAX)
@@ -636,9 +654,7 @@ leave(Held *held)
 	{
 		entry->users--;
 		if (entry->users == 0 && entry->state == RA_ENTRY_HELD &&
-			!(entry->waiters == 0 && !entry->give_up && entry->sequence < RA_TOKEN_SEQUENCE_MAX &&
-			  entry->handovers < (entry->contended ? ra_lock_cohort_limit : INT_MAX) &&
-			  ra_lock_cohort_limit > 0 &&
+			!(may_stay(entry) && !entry->give_up &&
 			  LockHasWaiters(&held->tag, held->exclusive ? ExclusiveLock : ShareLock, false)))
 		{
 			entry->give_up = true;

@@ -15,7 +15,7 @@
  * seen as soon as it has committed, whatever the transaction's isolation level.
  *
  * A row image is: uint32 length of data, uint8 flags, null bitmap if any, data
- * as heap_fill_tuple() lays it out.  An UPDATE carries the old image, then the
+ * as heap_fill_tuple() would lay it out.  An UPDATE carries the old image, then the
  * new one; an UPDATE that leaves all columns of interest as they were is not
  * captured at all.
  */
@@ -59,6 +59,16 @@
 #define Anum_layout_attnums 3
 #define Anum_layout_types	4
 
+/* A column of the layout, and what laying out its values takes */
+typedef struct CaptureColumn
+{
+	AttrNumber	attno;			/* in this table */
+	int16		len;			/* as in pg_type: > 0, -1 or -2 */
+	uint8		align;			/* bytes */
+	bool		byval;
+	bool		packable;		/* its values may have a header of one byte */
+} CaptureColumn;
+
 typedef struct CaptureTarget
 {
 	Oid			relid;			/* hash key: the table the trigger fires on */
@@ -67,7 +77,7 @@ typedef struct CaptureTarget
 	Oid			root;			/* topmost partitioned table, or relid */
 	int32		stream_id;		/* 0: not watched */
 	RaLayout   *layout;			/* NULL: nothing can be carried */
-	AttrNumber *attnos;			/* layout's columns in this table */
+	CaptureColumn *columns;
 	AttrNumber	max_attno;
 	MemoryContext cxt;
 } CaptureTarget;
@@ -84,13 +94,16 @@ static void target_invalidate(Datum arg, Oid relid);
 static void capture_xact_callback(XactEvent event, void *arg);
 static void capture_release_callback(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
 									 void *arg);
-static bytea *image_pack(CaptureTarget *target, char op, TupleTableSlot *first,
-						 TupleTableSlot *second);
+static void column_init(CaptureColumn *column, AttrNumber attno, Form_pg_attribute att);
+static void append(CaptureTarget *target, char op, TupleTableSlot *first, TupleTableSlot *second);
 static bool superseded(TupleTableSlot *slot);
 static Size image_measure(CaptureTarget *target, TupleTableSlot *slot, Datum *values, bool *nulls,
 						  uint8 *flags, Size *data_len);
-static char *image_write(CaptureTarget *target, char *out, Datum *values, bool *nulls, uint8 flags,
-						 Size data_len);
+static Size column_place(const CaptureColumn *column, Datum value, Size offset, Size *len);
+static bool column_shortens(const CaptureColumn *column, const struct varlena *v);
+static char *image_write(CaptureTarget *target, char *out, const Datum *values, const bool *nulls,
+						 uint8 flags, Size data_len);
+static void value_write(const CaptureColumn *column, char *out, Datum value, Size len);
 static bool same_image(CaptureTarget *target, TupleTableSlot *a, TupleTableSlot *b);
 
 /*
@@ -102,8 +115,6 @@ ra_capture(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
 	CaptureTarget *target;
-	bytea	   *data;
-	char		op;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
@@ -139,26 +150,11 @@ ra_capture(PG_FUNCTION_ARGS)
 	}
 
 	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
-	{
-		op = RA_OP_INSERT;
-		data = image_pack(target, op, trigdata->tg_trigslot, NULL);
-	}
+		append(target, RA_OP_INSERT, trigdata->tg_trigslot, NULL);
 	else if (TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
-	{
-		op = RA_OP_DELETE;
-		data = image_pack(target, op, trigdata->tg_trigslot, NULL);
-	}
-	else
-	{
-		if (same_image(target, trigdata->tg_trigslot, trigdata->tg_newslot))
-			return PointerGetDatum(NULL);
-		op = RA_OP_UPDATE;
-		data = image_pack(target, op, trigdata->tg_trigslot, trigdata->tg_newslot);
-	}
-
-	ra_queue_append(target->stream_id, target->layout->layout_id, op, data);
-	pfree(data);
-	wake_at_commit = true;
+		append(target, RA_OP_DELETE, trigdata->tg_trigslot, NULL);
+	else if (!same_image(target, trigdata->tg_trigslot, trigdata->tg_newslot))
+		append(target, RA_OP_UPDATE, trigdata->tg_trigslot, trigdata->tg_newslot);
 
 	return PointerGetDatum(NULL);
 }
@@ -167,10 +163,12 @@ void
 ra_capture_truncate(Oid root_relid)
 {
 	CaptureTarget *target = capture_target(root_relid);
+	RaQueueRow	row;
 
 	if (target->stream_id == 0)
 		return;
-	ra_queue_append(target->stream_id, 0, RA_OP_FORGET, NULL);
+	ra_queue_make_row(&row, 0);
+	ra_queue_append(&row, target->stream_id, 0, RA_OP_FORGET);
 	wake_at_commit = true;
 }
 
@@ -274,9 +272,13 @@ ra_image_unpack(const RaLayout *layout, const char **data, const char *end,
 static CaptureTarget *
 capture_target(Oid relid)
 {
+	static CaptureTarget *latest = NULL;
 	CaptureTarget *target;
 	bool		found;
 
+	/* entries stay where they are for good */
+	if (latest != NULL && latest->relid == relid && latest->valid)
+		return latest;
 	if (targets == NULL)
 	{
 		HASHCTL		ctl;
@@ -301,6 +303,7 @@ capture_target(Oid relid)
 	}
 	if (!target->valid)
 		target_load(target);
+	latest = target;
 	return target;
 }
 
@@ -318,7 +321,7 @@ target_load(CaptureTarget *target)
 	target->root = target->relid;
 	target->stream_id = 0;
 	target->layout = NULL;
-	target->attnos = NULL;
+	target->columns = NULL;
 	target->max_attno = 0;
 
 	/*
@@ -342,11 +345,11 @@ target_load(CaptureTarget *target)
 			layout = ra_layout_load(layout_id, target->cxt);
 		if (layout)
 		{
-			target->attnos = MemoryContextAlloc(target->cxt, layout->n * sizeof(AttrNumber));
+			target->columns = MemoryContextAlloc(target->cxt, layout->n * sizeof(CaptureColumn));
 			for (i = 0; i < layout->n; i++)
 			{
 				AttrNumber	attno = layout->attnums[i];
-				Oid			want = TupleDescAttr(layout->desc, i)->atttypid;
+				Form_pg_attribute att = TupleDescAttr(layout->desc, i);
 
 				if (target->root != target->relid)
 				{
@@ -359,18 +362,42 @@ target_load(CaptureTarget *target)
 				 * A column that is gone or of another type than the layout
 				 * says: nothing can be carried until the stream is refreshed.
 				 */
-				if (attno <= 0 || get_atttype(target->relid, attno) != want)
+				if (attno <= 0 || get_atttype(target->relid, attno) != att->atttypid)
 				{
 					layout = NULL;
 					break;
 				}
-				target->attnos[i] = attno;
+				column_init(&target->columns[i], attno, att);
 				target->max_attno = Max(target->max_attno, attno);
 			}
 		}
 		target->layout = layout;
 	}
 	target->valid = !target->changed;
+}
+
+static void
+column_init(CaptureColumn *column, AttrNumber attno, Form_pg_attribute att)
+{
+	column->attno = attno;
+	column->len = att->attlen;
+	column->byval = att->attbyval;
+	column->packable = att->attlen == -1 && att->attstorage != TYPSTORAGE_PLAIN;
+	switch (att->attalign)
+	{
+		case TYPALIGN_CHAR:
+			column->align = 1;
+			break;
+		case TYPALIGN_SHORT:
+			column->align = ALIGNOF_SHORT;
+			break;
+		case TYPALIGN_INT:
+			column->align = ALIGNOF_INT;
+			break;
+		default:
+			column->align = ALIGNOF_DOUBLE;
+			break;
+	}
 }
 
 static void
@@ -412,9 +439,9 @@ capture_release_callback(ResourceReleasePhase phase, bool is_commit, bool is_top
 	ra_wake_worker();
 }
 
-/* Pack one or two rows into a bytea */
-static bytea *
-image_pack(CaptureTarget *target, char op, TupleTableSlot *first, TupleTableSlot *second)
+/* Append an event with the images of one or two rows */
+static void
+append(CaptureTarget *target, char op, TupleTableSlot *first, TupleTableSlot *second)
 {
 	int			n = target->layout->n;
 	Datum		stack_values[2][32];
@@ -423,13 +450,13 @@ image_pack(CaptureTarget *target, char op, TupleTableSlot *first, TupleTableSlot
 	bool	   *nulls[2];
 	uint8		flags[2] = {0, 0};
 	Size		data_len[2] = {0, 0};
-	Size		size = VARHDRSZ;
-	bytea	   *result;
+	Size		size;
+	RaQueueRow	row;
 	char	   *out;
 
 	values[0] = n <= 32 ? stack_values[0] : palloc(n * sizeof(Datum));
 	nulls[0] = n <= 32 ? stack_nulls[0] : palloc(n * sizeof(bool));
-	size += image_measure(target, first, values[0], nulls[0], &flags[0], &data_len[0]);
+	size = image_measure(target, first, values[0], nulls[0], &flags[0], &data_len[0]);
 	if (second)
 	{
 		values[1] = n <= 32 ? stack_values[1] : palloc(n * sizeof(Datum));
@@ -441,13 +468,13 @@ image_pack(CaptureTarget *target, char op, TupleTableSlot *first, TupleTableSlot
 	if (op != RA_OP_DELETE && superseded(second ? second : first))
 		flags[second ? 1 : 0] |= IMAGE_SUPERSEDED;
 
-	result = palloc0(size);
-	SET_VARSIZE(result, size);
-	out = image_write(target, VARDATA(result), values[0], nulls[0], flags[0], data_len[0]);
+	ra_queue_make_row(&row, size);
+	out = image_write(target, row.data, values[0], nulls[0], flags[0], data_len[0]);
 	if (second)
 		out = image_write(target, out, values[1], nulls[1], flags[1], data_len[1]);
-	Assert(out == (char *) result + size);
-	return result;
+	Assert(out == row.data + size);
+	ra_queue_append(&row, target->stream_id, target->layout->layout_id, op);
+	wake_at_commit = true;
 }
 
 /*
@@ -476,51 +503,88 @@ static Size
 image_measure(CaptureTarget *target, TupleTableSlot *slot, Datum *values, bool *nulls,
 			  uint8 *flags, Size *data_len)
 {
-	RaLayout   *layout = target->layout;
+	int			n = target->layout->n;
+	Size		offset = 0;
 	int			i;
 
 	slot_getsomeattrs(slot, target->max_attno);
-	for (i = 0; i < layout->n; i++)
+	for (i = 0; i < n; i++)
 	{
-		int			a = target->attnos[i] - 1;
+		const CaptureColumn *column = &target->columns[i];
+		struct varlena *v;
+		Size		len;
 
-		values[i] = slot->tts_values[a];
-		nulls[i] = slot->tts_isnull[a];
-		if (nulls[i])
-			*flags |= IMAGE_HAS_NULLS;
-		else if (TupleDescAttr(layout->desc, i)->attlen == -1)
+		values[i] = slot->tts_values[column->attno - 1];
+		nulls[i] = slot->tts_isnull[column->attno - 1];
+		if (!nulls[i] && column->len == -1)
 		{
-			struct varlena *v = (struct varlena *) DatumGetPointer(values[i]);
-
+			v = (struct varlena *) DatumGetPointer(values[i]);
 			if (VARATT_IS_EXTENDED(v) && !VARATT_IS_SHORT(v))
 			{
 				if (toast_raw_datum_size(values[i]) <= RA_CAPTURE_MAX_VALUE + VARHDRSZ)
-				{
 					values[i] = PointerGetDatum(detoast_attr(v));
-					continue;
-				}
+				else
+					nulls[i] = true;
 			}
-			else if (VARSIZE_ANY(v) <= RA_CAPTURE_MAX_VALUE + VARHDRSZ)
-				continue;
-
-			values[i] = (Datum) 0;
-			nulls[i] = true;
-			*flags |= IMAGE_HAS_NULLS | IMAGE_INCOMPLETE;
+			else if (VARSIZE_ANY(v) > RA_CAPTURE_MAX_VALUE + VARHDRSZ)
+				nulls[i] = true;
+			if (nulls[i])
+				*flags |= IMAGE_INCOMPLETE;
+		}
+		if (nulls[i])
+			*flags |= IMAGE_HAS_NULLS;
+		else
+		{
+			offset = column_place(column, values[i], offset, &len);
+			offset += len;
 		}
 	}
-	*data_len = heap_compute_data_size(layout->desc, values, nulls);
-	return sizeof(uint32) + 1 + ((*flags & IMAGE_HAS_NULLS) ? BITMAPLEN(layout->n) : 0) + *data_len;
+	*data_len = offset;
+	return sizeof(uint32) + 1 + ((*flags & IMAGE_HAS_NULLS) ? BITMAPLEN(n) : 0) + offset;
+}
+
+/* Where behind offset a value begins, and how long it is there */
+static inline Size
+column_place(const CaptureColumn *column, Datum value, Size offset, Size *len)
+{
+	const struct varlena *v;
+
+	if (column->len > 0)
+	{
+		*len = column->len;
+		return TYPEALIGN(column->align, offset);
+	}
+	if (column->len == -2)
+	{
+		*len = strlen(DatumGetCString(value)) + 1;
+		return TYPEALIGN(column->align, offset);
+	}
+	v = (const struct varlena *) DatumGetPointer(value);
+	if (column_shortens(column, v))
+	{
+		*len = VARATT_CONVERTED_SHORT_SIZE(v);
+		return offset;
+	}
+	*len = VARSIZE_ANY(v);
+	return VARATT_IS_SHORT(v) ? offset : TYPEALIGN(column->align, offset);
+}
+
+/* Does a value (which is not toasted) exchange its header for one of a byte? */
+static inline bool
+column_shortens(const CaptureColumn *column, const struct varlena *v)
+{
+	return column->packable && VARATT_CAN_MAKE_SHORT(v);
 }
 
 static char *
-image_write(CaptureTarget *target, char *out, Datum *values, bool *nulls, uint8 flags, Size data_len)
+image_write(CaptureTarget *target, char *out, const Datum *values, const bool *nulls, uint8 flags,
+			Size data_len)
 {
-	RaLayout   *layout = target->layout;
+	int			n = target->layout->n;
 	uint32		len = (uint32) data_len;
 	bits8	   *bitmap = NULL;
-	uint16		infomask = 0;
-	Datum		stack_buffer[128];
-	char	   *aligned;
+	Size		offset = 0;
+	int			i;
 
 	memcpy(out, &len, sizeof(len));
 	out += sizeof(len);
@@ -528,18 +592,64 @@ image_write(CaptureTarget *target, char *out, Datum *values, bool *nulls, uint8 
 	if (flags & IMAGE_HAS_NULLS)
 	{
 		bitmap = (bits8 *) out;
-		out += BITMAPLEN(layout->n);
+		memset(bitmap, 0, BITMAPLEN(n));
+		out += BITMAPLEN(n);
 	}
 
-	/*
-	 * heap_fill_tuple() aligns by address, the reader deforms from an aligned
-	 * copy: so fill at an aligned place first.
-	 */
-	aligned = data_len <= sizeof(stack_buffer) ? (char *) stack_buffer : palloc(data_len);
-	memset(aligned, 0, data_len);
-	heap_fill_tuple(layout->desc, values, nulls, aligned, data_len, &infomask, bitmap);
-	memcpy(out, aligned, data_len);
+	/* the padding too: it tells that a header of four bytes follows */
+	memset(out, 0, data_len);
+	for (i = 0; i < n; i++)
+	{
+		Size		value_len;
+
+		if (nulls[i])
+			continue;
+		if (bitmap)
+			bitmap[i / 8] |= 1 << (i % 8);
+		offset = column_place(&target->columns[i], values[i], offset, &value_len);
+		value_write(&target->columns[i], out + offset, values[i], value_len);
+		offset += value_len;
+	}
+	Assert(offset == data_len);
 	return out + data_len;
+}
+
+/* To a place that is aligned relative to the image's data only */
+static inline void
+value_write(const CaptureColumn *column, char *out, Datum value, Size len)
+{
+	if (column->byval)
+	{
+		uint8		i8 = DatumGetUInt8(value);
+		uint16		i16 = DatumGetUInt16(value);
+		uint32		i32 = DatumGetUInt32(value);
+
+		switch (column->len)
+		{
+			case sizeof(i8):
+				memcpy(out, &i8, sizeof(i8));
+				break;
+			case sizeof(i16):
+				memcpy(out, &i16, sizeof(i16));
+				break;
+			case sizeof(i32):
+				memcpy(out, &i32, sizeof(i32));
+				break;
+			case sizeof(Datum):
+				memcpy(out, &value, sizeof(Datum));
+				break;
+			default:
+				elog(ERROR, "unsupported length of a type passed by value: %d", column->len);
+		}
+	}
+	else if (column->len == -1 &&
+			 column_shortens(column, (const struct varlena *) DatumGetPointer(value)))
+	{
+		SET_VARSIZE_SHORT(out, len);
+		memcpy(out + VARHDRSZ_SHORT, VARDATA(DatumGetPointer(value)), len - VARHDRSZ_SHORT);
+	}
+	else
+		memcpy(out, DatumGetPointer(value), len);
 }
 
 /* Are all columns of interest bitwise the same? */
@@ -552,13 +662,13 @@ same_image(CaptureTarget *target, TupleTableSlot *a, TupleTableSlot *b)
 	slot_getsomeattrs(b, target->max_attno);
 	for (i = 0; i < target->layout->n; i++)
 	{
-		int			c = target->attnos[i] - 1;
-		Form_pg_attribute att = TupleDescAttr(target->layout->desc, i);
+		const CaptureColumn *column = &target->columns[i];
+		int			c = column->attno - 1;
 
 		if (a->tts_isnull[c] != b->tts_isnull[c])
 			return false;
 		if (!a->tts_isnull[c] &&
-			!datumIsEqual(a->tts_values[c], b->tts_values[c], att->attbyval, att->attlen))
+			!datumIsEqual(a->tts_values[c], b->tts_values[c], column->byval, column->len))
 			return false;
 	}
 	return true;

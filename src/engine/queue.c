@@ -61,11 +61,7 @@
 #include "guc.h"
 #include "shmem.h"
 
-#define Anum_queue_arrived	1
-#define Anum_queue_xid		2
-#define Anum_queue_stream	3
-#define Anum_queue_layout	4
-#define Anum_queue_op		5
+/* the columns before it: QueueRow */
 #define Anum_queue_data		6
 #define Natts_queue			6
 
@@ -121,36 +117,78 @@ typedef struct QueueRow
 	int32		stream_id;
 	int32		layout_id;
 	char		op;
+	/* data follows: at once if its length takes a byte, else aligned */
 } QueueRow;
 
-static inline const QueueRow *
+#define QUEUE_ROW_SIZE		(offsetof(QueueRow, op) + sizeof(char))
+
+static inline QueueRow *
 queue_row(HeapTupleHeader tuple)
 {
-	return (const QueueRow *) ((char *) tuple + tuple->t_hoff);
+	return (QueueRow *) ((char *) tuple + tuple->t_hoff);
+}
+
+/*
+ * What heap_form_tuple() would make, in a fraction of its time.  This runs once
+ * for each row that a user writes.
+ */
+void
+ra_queue_make_row(RaQueueRow *row, Size len)
+{
+	Size		hoff = MAXALIGN(SizeofHeapTupleHeader + (len == 0 ? BITMAPLEN(Natts_queue) : 0));
+	Size		at = hoff + QUEUE_ROW_SIZE;
+	bool		is_short = len + VARHDRSZ_SHORT <= VARATT_SHORT_MAX;
+	HeapTupleHeader tuple;
+
+	if (len > 0 && !is_short)
+		at = INTALIGN(at);
+	row->tuple.t_len = at;
+	if (len > 0)
+		row->tuple.t_len += (is_short ? VARHDRSZ_SHORT : VARHDRSZ) + len;
+	row->tuple.t_data = tuple = palloc(row->tuple.t_len);
+	ItemPointerSetInvalid(&row->tuple.t_self);
+	row->tuple.t_tableOid = InvalidOid;
+
+	/* the header, the fixed part and what stands between it and the data */
+	memset(tuple, 0, at);
+	ItemPointerSetInvalid(&tuple->t_ctid);
+	HeapTupleHeaderSetNatts(tuple, Natts_queue);
+	tuple->t_hoff = (uint8) hoff;
+	if (len == 0)
+	{
+		tuple->t_infomask = HEAP_HASNULL;
+		tuple->t_bits[0] = (1 << (Natts_queue - 1)) - 1;
+		row->data = NULL;
+	}
+	else
+	{
+		char	   *value = (char *) tuple + at;
+
+		tuple->t_infomask = HEAP_HASVARWIDTH;
+		if (is_short)
+			SET_VARSIZE_SHORT(value, len + VARHDRSZ_SHORT);
+		else
+			SET_VARSIZE(value, len + VARHDRSZ);
+		row->data = VARDATA_ANY(value);
+	}
 }
 
 void
-ra_queue_append(int32 stream_id, int32 layout_id, char op, bytea *data)
+ra_queue_append(RaQueueRow *row, int32 stream_id, int32 layout_id, char op)
 {
 	RaDatabase *db = ra_my_database();
 	int			current = db ? pg_atomic_read_u32(&db->queue_current) % RA_QUEUE_TABLES : 0;
 	Relation	rel = table_open(queue_relid(current), RowExclusiveLock);
-	Datum		values[Natts_queue];
-	bool		nulls[Natts_queue] = {false};
-	HeapTuple	tuple;
+	QueueRow   *fixed = queue_row(row->tuple.t_data);
 
-	values[Anum_queue_arrived - 1] = Int64GetDatum(ra_arrival());
-	values[Anum_queue_xid - 1] = FullTransactionIdGetDatum(GetTopFullTransactionId());
-	values[Anum_queue_stream - 1] = Int32GetDatum(stream_id);
-	values[Anum_queue_layout - 1] = Int32GetDatum(layout_id);
-	values[Anum_queue_op - 1] = CharGetDatum(op);
-	values[Anum_queue_data - 1] = PointerGetDatum(data);
-	nulls[Anum_queue_data - 1] = data == NULL;
-
-	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
-	heap_insert(rel, tuple, GetCurrentCommandId(true), HEAP_INSERT_SKIP_FSM, NULL);
-	note_block(current, ItemPointerGetBlockNumber(&tuple->t_self));
-	heap_freetuple(tuple);
+	fixed->arrived = ra_arrival();
+	fixed->xid = U64FromFullTransactionId(GetTopFullTransactionId());
+	fixed->stream_id = stream_id;
+	fixed->layout_id = layout_id;
+	fixed->op = op;
+	heap_insert(rel, &row->tuple, GetCurrentCommandId(true), HEAP_INSERT_SKIP_FSM, NULL);
+	note_block(current, ItemPointerGetBlockNumber(&row->tuple.t_self));
+	pfree(row->tuple.t_data);
 
 	/* the lock stays until commit: it tells the reader that rows may come */
 	table_close(rel, NoLock);

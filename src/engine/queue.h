@@ -7,13 +7,24 @@
 
 #include "postgres.h"
 
+#include "access/htup.h"
 #include "storage/itemptr.h"
 #include "utils/snapshot.h"
 
 #define RA_QUEUE_TABLES 3
 
-/* Append an event in the current transaction.  data may be NULL. */
-extern void ra_queue_append(int32 stream_id, int32 layout_id, char op, bytea *data);
+/* A row that is being written */
+typedef struct RaQueueRow
+{
+	HeapTupleData tuple;
+	char	   *data;			/* to be filled by the caller; NULL: it has none */
+} RaQueueRow;
+
+/* Make a row with room for so many bytes of data, 0: none; it is palloc'd */
+extern void ra_queue_make_row(RaQueueRow *row, Size len);
+
+/* Append it as an event in the current transaction; frees it */
+extern void ra_queue_append(RaQueueRow *row, int32 stream_id, int32 layout_id, char op);
 
 /* The stream's current capture layout as of now, or 0 */
 extern int32 ra_queue_stream_layout(int32 stream_id);

@@ -42,6 +42,7 @@
 #define PAUSE_MIN		100		/* ms, before a new handle */
 #define PAUSE_MAX		10000
 #define PAUSE_ACCESS	10000	/* access was refused: somebody must act */
+#define QUIET_MAX		(50 * NS_PER_MS)	/* until quiet answers are looked at */
 #define TROUBLE_AFTER	(2000 * NS_PER_MS)	/* without contact before we say so */
 #define PREVIOUS_TRIES	3
 
@@ -169,13 +170,13 @@ ra_zk_create_base(RaProvider *p)
 	char		path[ZK_PATH_MAX];
 
 	snprintf(path, sizeof(path), "/%s", p->cluster);
-	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT);
+	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT, false);
 	snprintf(path, sizeof(path), "/%s/locks", p->cluster);
-	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT);
+	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT, false);
 	snprintf(path, sizeof(path), "/%s/members", p->cluster);
-	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT);
+	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT, false);
 	snprintf(path, sizeof(path), "/%s/decisions", p->cluster);
-	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT);
+	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT, false);
 }
 
 static void
@@ -340,7 +341,7 @@ generation_got(RaProvider *p, ZkCall *call)
 		/* an empty service: its transactions may count from 0 */
 		p->zxid_seen = 0;
 		ra_zk_create_base(p);
-		p->generation_flies = ra_zk_create(p, generation_set_done, NULL, path, data, len, ZOO_PERSISTENT);
+		p->generation_flies = ra_zk_create(p, generation_set_done, NULL, path, data, len, ZOO_PERSISTENT, false);
 	}
 	if (!p->generation_flies)
 		p->generation_at = ra_zk_now() + 1000 * NS_PER_MS;
@@ -749,6 +750,8 @@ ra_zk_wait_for(RaProvider *p, bool *writable, int64_t *until)
 	next = earlier(next, ra_zk_decide_until(p));
 	if (ra_zk_ready(p))
 	{
+		if (p->handle->nquiet > 0)
+			next = earlier(next, ra_zk_now() + QUIET_MAX);
 		if (!p->heartbeat_flies)
 			next = earlier(next, p->heartbeat_at);
 		next = earlier(next, p->requests_at);

@@ -130,6 +130,7 @@ struct ZkCall
 	void	   *subject;		/* whom done() concerns */
 	int64_t		sent;			/* when */
 	bool		proves;			/* goes to the leader: an answer renews the lease */
+	bool		quiet;			/* nobody waits for it: ZOK need not wake the main thread */
 
 	/* The answer; of the library's thread until the event is queued */
 	int			rc;
@@ -184,6 +185,7 @@ struct ZkHandle
 	pthread_t	helper;
 	bool		helper_runs;
 	ZkCall	   *calls;
+	int			nquiet;			/* of these, quiet ones */
 	ZkWatch    *watches[ZK_WATCH_HASH];
 
 	/* Set before the helper runs, which then owns zh until it is done */
@@ -247,6 +249,7 @@ struct RaProvider
 	pthread_mutex_t lock;		/* of what follows, and as said in ZkHandle */
 	ZkEvent    *events;
 	ZkEvent   **events_end;
+	bool		signalled;		/* eventfd is readable */
 	int			nlines;
 	bool		abandoned;		/* close() gave up: the helper frees all */
 
@@ -335,7 +338,6 @@ struct RaProvider
 
 /* zookeeper_handle.c */
 extern int64_t ra_zk_now(void);
-extern void ra_zk_push(RaProvider *p, ZkEvent *event);
 extern ZkEvent *ra_zk_pop(RaProvider *p);
 extern void ra_zk_log_sink(RaProvider *p, bool add);
 extern bool ra_zk_helper_start(ZkHandle *handle, ZkTask task);
@@ -344,11 +346,13 @@ extern void ra_zk_call_end(RaProvider *p, ZkCall *call);
 
 /*
  * Calls.  done() is always called later, from process(), unless the session
- * ends before.  False: no memory, nothing was sent.
+ * ends before.  False: no memory, nothing was sent.  quiet: that may be up to
+ * QUIET_MAX later (zookeeper.c), since nobody waits for it.
  */
 extern bool ra_zk_create(RaProvider *p, ZkDone done, void *subject, const char *path,
-						 const char *data, int len, int mode);
-extern bool ra_zk_delete(RaProvider *p, ZkDone done, void *subject, const char *path, int version);
+						 const char *data, int len, int mode, bool quiet);
+extern bool ra_zk_delete(RaProvider *p, ZkDone done, void *subject, const char *path, int version,
+						 bool quiet);
 extern bool ra_zk_delete_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, int n);
 extern bool ra_zk_set(RaProvider *p, ZkDone done, void *subject, const char *path,
 					  const char *data, int len, int version);

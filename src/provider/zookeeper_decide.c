@@ -184,7 +184,7 @@ send_decision(RaProvider *p, ZkDecision *d)
 	if (d->value[0] != '\0' && !p->bucket_there[d->bucket])
 	{
 		snprintf(path, sizeof(path), "/%s/decisions/%03x", p->cluster, d->bucket);
-		ra_zk_create(p, bucket_made, &p->bucket_there[d->bucket], path, "", 0, ZOO_PERSISTENT);
+		ra_zk_create(p, bucket_made, &p->bucket_there[d->bucket], path, "", 0, ZOO_PERSISTENT, false);
 	}
 	decision_path(p, d, path);
 	if (d->value[0] == '\0')
@@ -193,7 +193,7 @@ send_decision(RaProvider *p, ZkDecision *d)
 		d->flies = ra_zk_get(p, got, d, path, NULL);
 	}
 	else
-		d->flies = ra_zk_create(p, created, d, path, d->value, (int) strlen(d->value), ZOO_PERSISTENT);
+		d->flies = ra_zk_create(p, created, d, path, d->value, (int) strlen(d->value), ZOO_PERSISTENT, false);
 	if (!d->flies)
 		later(d);
 }
@@ -262,7 +262,7 @@ forgot(RaProvider *p, ZkCall *call)
 	ZkForgotten **at = &p->forgetting;
 
 	for (int i = 0; call->rc == ZNONODE && i < f->n; i++)
-		ra_zk_delete(p, ra_zk_ignore, NULL, f->paths[i], -1);
+		ra_zk_delete(p, ra_zk_ignore, NULL, f->paths[i], -1, true);
 	while (*at != f)
 		at = &(*at)->next;
 	*at = f->next;
@@ -281,7 +281,7 @@ ra_zk_forget_now(RaProvider *p)
 	p->forgotten_at = ra_zk_now();
 	if (f->n == 1)
 	{
-		ra_zk_delete(p, ra_zk_ignore, NULL, f->paths[0], -1);
+		ra_zk_delete(p, ra_zk_ignore, NULL, f->paths[0], -1, true);
 		free_forgotten(f);
 	}
 	else if (ra_zk_delete_all(p, forgot, f, f->paths, f->n))
@@ -423,7 +423,7 @@ swept_value(RaProvider *p, ZkCall *call)
 	ZkSweep    *sweep = candidate->sweep;
 
 	if (call->rc == ZOK && call->stat.ctime < sweep->before && strcmp(call->value, sweep->value) == 0)
-		ra_zk_delete(p, ra_zk_ignore, NULL, candidate->path, call->stat.version);
+		ra_zk_delete(p, ra_zk_ignore, NULL, candidate->path, call->stat.version, false);
 	sweep_call_ends(p, sweep);
 }
 

@@ -43,9 +43,12 @@ ra_zk_now(void)
 
 /* ---- events ---- */
 
-/* Under the lock.  An event that waits already need not be there twice. */
+/*
+ * Under the lock.  An event that waits already need not be there twice.
+ * A quiet one waits until the main thread comes by for another reason.
+ */
 static void
-push_locked(RaProvider *p, ZkEvent *event)
+push_locked(RaProvider *p, ZkEvent *event, bool quiet)
 {
 	uint64_t	one = 1;
 
@@ -53,28 +56,17 @@ push_locked(RaProvider *p, ZkEvent *event)
 		return;
 	event->queued = true;
 	event->next = NULL;
-	if (p->events == NULL)
-	{
-		/* fails only if it is readable for long */
-		ssize_t		written = write(p->eventfd, &one, sizeof(one));
-
-		(void) written;
-	}
+	/* the write fails only if it is readable for long */
+	if (!quiet && !p->signalled)
+		p->signalled = write(p->eventfd, &one, sizeof(one)) == sizeof(one);
 	*p->events_end = event;
 	p->events_end = &event->next;
 }
 
-void
-ra_zk_push(RaProvider *p, ZkEvent *event)
-{
-	pthread_mutex_lock(&p->lock);
-	push_locked(p, event);
-	pthread_mutex_unlock(&p->lock);
-}
-
 /*
  * The oldest event, or NULL.  The descriptor is read empty when the queue is
- * found empty, under the lock, so that it is readable whenever an event waits.
+ * found empty, under the lock, so that it is readable whenever an event waits
+ * that isn't quiet.
  */
 ZkEvent *
 ra_zk_pop(RaProvider *p)
@@ -92,12 +84,13 @@ ra_zk_pop(RaProvider *p)
 		if (event->kind == ZK_EVENT_LINE)
 			p->nlines--;
 	}
-	else
+	else if (p->signalled)
 	{
 		uint64_t	count;
 		ssize_t		got = read(p->eventfd, &count, sizeof(count));
 
 		(void) got;
+		p->signalled = false;
 	}
 	pthread_mutex_unlock(&p->lock);
 	return event;
@@ -162,7 +155,7 @@ on_session(zhandle_t *zh, int type, int state, const char *path, void *context)
 		handle->timeout = timeout;
 		memcpy(handle->peer, peer, sizeof(peer));
 	}
-	push_locked(handle->provider, &handle->event);
+	push_locked(handle->provider, &handle->event, false);
 	pthread_mutex_unlock(&handle->provider->lock);
 }
 
@@ -182,7 +175,7 @@ on_line(const char *message)
 			line->event.kind = ZK_EVENT_LINE;
 			memcpy(line->text, message, len);
 			p->nlines++;
-			push_locked(p, &line->event);
+			push_locked(p, &line->event, false);
 		}
 		pthread_mutex_unlock(&p->lock);
 	}
@@ -241,7 +234,7 @@ helper_main(void *arg)
 	handle->zh = zh;
 	handle->open_error = open_error;
 	handle->done = true;
-	push_locked(p, &handle->event);
+	push_locked(p, &handle->event, false);
 	abandoned = p->abandoned;
 	pthread_mutex_unlock(&p->lock);
 
@@ -323,8 +316,12 @@ ra_zk_handle_free(ZkHandle *handle)
 static void
 complete(ZkCall *call, int rc)
 {
+	RaProvider *p = call->handle->provider;
+
 	call->rc = rc;
-	ra_zk_push(call->handle->provider, &call->event);
+	pthread_mutex_lock(&p->lock);
+	push_locked(p, &call->event, call->quiet && rc == ZOK);
+	pthread_mutex_unlock(&p->lock);
 }
 
 static bool
@@ -454,7 +451,7 @@ on_watch(zhandle_t *zh, int type, int state, const char *path, void *context)
 		return;
 	pthread_mutex_lock(&watch->handle->provider->lock);
 	watch->type = type;
-	push_locked(watch->handle->provider, &watch->event);
+	push_locked(watch->handle->provider, &watch->event, false);
 	pthread_mutex_unlock(&watch->handle->provider->lock);
 }
 
@@ -480,6 +477,14 @@ call_new(RaProvider *p, ZkDone done, void *subject)
 	return call;
 }
 
+static void
+call_quiet(ZkCall *call, bool quiet)
+{
+	call->quiet = quiet;
+	if (quiet)
+		call->handle->nquiet++;
+}
+
 /* A call that the library refused ends by the same way as the others */
 static bool
 call_sent(ZkCall *call, int rc)
@@ -499,6 +504,8 @@ ra_zk_call_end(RaProvider *p, ZkCall *call)
 		call->handle->calls = call->next;
 	if (call->next != NULL)
 		call->next->prev = call->prev;
+	if (call->quiet)
+		call->handle->nquiet--;
 	if (!call->handle->dead)
 		call->done(p, call);
 	call_free(call);
@@ -506,26 +513,28 @@ ra_zk_call_end(RaProvider *p, ZkCall *call)
 
 bool
 ra_zk_create(RaProvider *p, ZkDone done, void *subject, const char *path,
-			 const char *data, int len, int mode)
+			 const char *data, int len, int mode, bool quiet)
 {
 	ZkCall	   *call = call_new(p, done, subject);
 
 	if (call == NULL)
 		return false;
 	p->stats.creates++;
+	call_quiet(call, quiet);
 	call->proves = true;
 	return call_sent(call, zoo_acreate2(p->handle->zh, path, data, len, p->acl, mode,
 										on_string_stat, call));
 }
 
 bool
-ra_zk_delete(RaProvider *p, ZkDone done, void *subject, const char *path, int version)
+ra_zk_delete(RaProvider *p, ZkDone done, void *subject, const char *path, int version, bool quiet)
 {
 	ZkCall	   *call = call_new(p, done, subject);
 
 	if (call == NULL)
 		return false;
 	p->stats.deletes++;
+	call_quiet(call, quiet);
 	call->proves = true;
 	return call_sent(call, zoo_adelete(p->handle->zh, path, version, on_void, call));
 }

@@ -67,7 +67,7 @@ owner_got(RaProvider *p, ZkCall *call)
 	else if (owner != 0 && (owner == p->last_session || owner == p->last_session2))
 	{
 		member_path(p, p->nodename, path);
-		p->member_flies = ra_zk_delete(p, delete_done, NULL, path, call->stat.version);
+		p->member_flies = ra_zk_delete(p, delete_done, NULL, path, call->stat.version, false);
 	}
 	else if (p->member_blocked == 0)
 		p->member_blocked = ra_zk_now();
@@ -144,7 +144,7 @@ member_drive(RaProvider *p)
 	len = (int) strlen(p->member_sent);
 	p->member_flies = p->member_there ?
 		ra_zk_set(p, set_done, NULL, path, p->member_sent, len, -1) :
-		ra_zk_create(p, create_done, NULL, path, p->member_sent, len, ZOO_EPHEMERAL);
+		ra_zk_create(p, create_done, NULL, path, p->member_sent, len, ZOO_EPHEMERAL, false);
 }
 
 void

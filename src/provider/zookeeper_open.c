@@ -201,6 +201,7 @@ helper_wait(RaProvider *p, int64_t deadline)
 		pthread_mutex_lock(&p->lock);
 		done = p->handle->done;
 		got = read(p->eventfd, &count, sizeof(count));
+		p->signalled = false;
 		left = deadline - ra_zk_now();
 		if (!done && left <= 0)
 		{

@@ -336,7 +336,7 @@ evaluate(RaProvider *p, RaProviderRequest *r, ZkCall *call)
 		char		path[ZK_PATH_MAX];
 
 		entry_path(p, r, place.twin, path);
-		ra_zk_delete(p, ra_zk_ignore, NULL, path, -1);
+		ra_zk_delete(p, ra_zk_ignore, NULL, path, -1, false);
 	}
 
 	if (place.self == NULL)
@@ -580,15 +580,17 @@ send_create(RaProvider *p, RaProviderRequest *r)
 	if (r->bucket_missing > 1)
 		ra_zk_create_base(p);
 	if (r->bucket_missing > 0)
-		ra_zk_create(p, ra_zk_ignore, NULL, bucket, "", 0, ZOO_PERSISTENT);
+		ra_zk_create(p, ra_zk_ignore, NULL, bucket, "", 0, ZOO_PERSISTENT, false);
 
 	snprintf(path, sizeof(path), "/%s/locks/%03x/%s;%c;%s;%016" PRIx64 ";%" PRIx64 ";",
 			 p->cluster, r->bucket, r->keyname, r->mode == RA_PROVIDER_EXCLUSIVE ? 'x' : 's',
 			 p->nodename, (uint64_t) p->session_id, r->number);
 	if (!sent(p, r, ra_zk_create(p, create_done, r, path, r->key, r->hashed ? r->keylen : 0,
-								 ZOO_EPHEMERAL_SEQUENTIAL)))
+								 ZOO_EPHEMERAL_SEQUENTIAL, true)))
 		return;
 	r->state = CREATING;
+
+	/* Its answer comes last, and wakes us for both */
 	r->list_flies = ra_zk_children(p, list_done, r, bucket, NULL);
 	if (r->list_flies)
 		r->calls++;
@@ -662,7 +664,7 @@ drive(RaProvider *p, RaProviderRequest *r)
 			break;
 		case DELETE:
 			entry_path(p, r, r->name, path);
-			if (sent(p, r, ra_zk_delete(p, delete_done, r, path, -1)))
+			if (sent(p, r, ra_zk_delete(p, delete_done, r, path, -1, true)))
 				r->state = DELETING;
 			break;
 		case CREATING:

@@ -280,6 +280,71 @@ a_stalled_node_loses_its_session(void **state)
 	assert_int_equal(admin_integer(&server, "EXISTS {test}:lock:k {test}:lock:k2 {test}:lock:k3"), 0);
 }
 
+/* What is left of the only session's time, by the server's clock, ms; or less than 0 */
+static long long
+session_left(void)
+{
+	redisReply *reply = admin(&server, "EVAL %s 0", "local keys = redis.call('KEYS', '{test}:session:*') "
+							  "return keys[1] and redis.call('PTTL', keys[1]) or -2");
+	long long	left = reply->integer;
+
+	assert_int_equal(reply->type, REDIS_REPLY_INTEGER);
+	freeReplyObject(reply);
+	return left;
+}
+
+/*
+ * A node that reads answers late counts its lease from when it asked: it ends a
+ * tenth of the timeout before the server would give the session up, or sooner.
+ */
+static void
+a_late_answer_does_not_lengthen_the_lease(void **state)
+{
+	Node		a;
+	int			leases = 0;
+	int64_t		last;
+	long long	left;
+
+	(void) state;
+	use_proxy();
+	node_open(&a, "a", proxy.port, 2000);
+
+	/* the session begins, and cannot be renewed yet */
+	while (session_left() < 0)
+	{
+		ops->process(a.provider);
+		proxy_pump(&proxy);
+		poll(NULL, 0, 1);
+	}
+	proxy.hold_up = true;
+	poll(NULL, 0, 400);			/* the answer is there, and not looked at */
+	until(a.lease > 0);
+	left = session_left();
+	assert_in_range(left, 1, 1700);
+	assert_true(a.lease <= now_ns() + (left + 1 - 200) * MS);
+	proxy.hold_up = false;
+
+	/* and is renewed */
+	last = a.lease;
+	for (int i = 0; leases < 4; i++)
+	{
+		assert_true(i < 100);
+		pump(1);
+		if (a.lease > last && (left = session_left()) > 0)
+		{
+			assert_true(a.lease <= now_ns() + (left + 1 - 200) * MS);
+			leases++;
+		}
+		last = a.lease;
+		for (int j = 0; j < 20; j++)
+		{
+			proxy_pump(&proxy);	/* what is asked arrives, and what is answered waits */
+			poll(NULL, 0, 20);
+		}
+	}
+	node_close(&a);
+}
+
 /* Released while disconnected, and the session is lost before that can be told */
 static void
 what_was_released_is_not_lost(void **state)
@@ -756,6 +821,7 @@ main(int argc, char **argv)
 		TEST(a_swallowed_reply_makes_no_second_entry),
 		TEST(late_commands_do_nothing),
 		TEST(a_stalled_node_loses_its_session),
+		TEST(a_late_answer_does_not_lengthen_the_lease),
 		TEST(what_was_released_is_not_lost),
 		TEST(a_lost_wake_up_costs_half_a_second),
 		TEST(scripts_are_loaded_again),

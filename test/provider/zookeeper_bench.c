@@ -93,10 +93,10 @@ raw(Node *node, int n)
 	for (int i = 0; i < n; i++)
 	{
 		created = deleted = 0;
-		ra_zk_create(node->p, raw_created, NULL, path, "", 0, ZOO_EPHEMERAL_SEQUENTIAL);
+		ra_zk_create(node->p, raw_created, NULL, path, "", 0, ZOO_EPHEMERAL_SEQUENTIAL, false);
 		while (!created)
 			pump(100);
-		ra_zk_delete(node->p, raw_deleted, NULL, created_path, -1);
+		ra_zk_delete(node->p, raw_deleted, NULL, created_path, -1, false);
 		while (!deleted)
 			pump(100);
 	}

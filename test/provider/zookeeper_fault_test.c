@@ -4,6 +4,7 @@
  *	  members when connections, sessions, processes and servers fail.
  */
 #include <arpa/inet.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -73,6 +74,53 @@ create_unknown(void **state)
 	UNTIL(warm->granted);
 	assert_int_equal(node_list(b), 1);
 	assert_int_equal(a->sessions, 1);
+}
+
+static char forged_path[ZK_PATH_MAX];
+
+static void
+forged(RaProvider *p, ZkCall *call)
+{
+	(void) p;
+	assert_int_equal(call->rc, ZOK);
+	snprintf(forged_path, sizeof(forged_path), "%s", call->value);
+}
+
+/* An entry found under a request's name is not its own unless its session has made it */
+static void
+adopts_only_its_own(void **state)
+{
+	Proxy	   *proxy = proxy_start(harness_port());
+	Node	   *a = node_open(proxy_hosts(proxy), "a", 8000);
+	Node	   *b = node_open(NULL, "b", 8000);
+	Lock	   *lock = lock_acquire(a, "k", X, false);
+	char		path[ZK_PATH_MAX];
+
+	(void) state;
+	UNTIL(lock->granted && b->sessions);
+	lock_release(lock);
+	UNTIL(lock->released);
+
+	/* the create does not arrive, and somebody else makes one that looks like it */
+	proxy_hold(proxy, true);
+	lock = lock_acquire(a, "k", X, false);
+	snprintf(path, sizeof(path), "/%s/locks/%03x/k;x;a;%016" PRIx64 ";%" PRIx64 ";", harness_cluster,
+			 ra_zk_bucket("k"), (uint64_t) a->p->session_id, a->p->last_number);
+	assert_true(ra_zk_create(b->p, forged, NULL, path, "", 0, ZOO_EPHEMERAL_SEQUENTIAL, false));
+	UNTIL(forged_path[0] != '\0');
+	proxy_cut(proxy);
+	proxy_hold(proxy, false);
+	UNTIL(a->connects == 2);
+	pump_for(500);
+	assert_int_equal(lock->granted, 0);
+	assert_int_equal(a->sessions, 1);
+
+	assert_true(ra_zk_delete(b->p, ra_zk_ignore, NULL, forged_path, -1, false));
+	UNTIL(lock->granted);
+	assert_int_equal(node_list(b), 1);
+	lock_release(lock);
+	UNTIL(lock->released);
+	assert_int_equal(node_list(b), 0);
 }
 
 static void
@@ -654,6 +702,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(create_unknown),
+		TEST(adopts_only_its_own),
 		TEST(delete_unknown),
 		TEST(cut_at_random),
 		TEST(session_expires),
