@@ -373,6 +373,9 @@ ra_decisions_serve(const RaProviderOps *ops, RaProvider *provider)
 		bool		sent = true;
 		const char *error = "out of memory";
 
+		/* most are free; what is read too early is seen with the latch, as above */
+		if (*(volatile SlotState *) &slot->state != SLOT_ASKED)
+			continue;
 		LWLockAcquire(decisions->lock, LW_EXCLUSIVE);
 		if (slot->state != SLOT_ASKED)
 		{
