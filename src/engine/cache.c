@@ -16,8 +16,8 @@
  * how many chains the partition uses.  A
  * reader holds it shared while it aggregates; a writer exclusively while it
  * adds an event, and while it aggregates, since that leaves hints.  Between
- * finding an entry and leaving the partition nothing throws or allocates.  Only one process writes windows of an instance: its database's worker. So a
- * worker may leave the lock, allocate, and come back without anybody having
+ * finding an entry and leaving the partition nothing throws or allocates.  Only one
+ * process writes windows of an instance: its database's worker.  So a worker may leave the lock, allocate, and come back without anybody having
  * changed the window meanwhile; but any worker may evict any window, so a
  * pointer never outlives the lock.
  *
