@@ -161,8 +161,8 @@ CREATE VIEW risk_alert.cluster_rule_sets AS
       FROM risk_alert._cluster_rule_sets() c
      ORDER BY c.stream, c.node;
 COMMENT ON VIEW risk_alert.cluster_rule_sets IS 'which rule set each node of the cluster has in use: it asks them all, with the rights of the reader''s user mappings';
-COMMENT ON COLUMN risk_alert.cluster_rule_sets.stream IS 'the stream, by its name';
-COMMENT ON COLUMN risk_alert.cluster_rule_sets.node IS 'the node that was asked';
+COMMENT ON COLUMN risk_alert.cluster_rule_sets.stream IS 'name of the stream; NULL: the node does not answer';
+COMMENT ON COLUMN risk_alert.cluster_rule_sets.node IS 'name of the node';
 COMMENT ON COLUMN risk_alert.cluster_rule_sets.epoch IS 'the latest publication that is in use there; NULL: none';
 COMMENT ON COLUMN risk_alert.cluster_rule_sets.version IS 'that node''s own count';
 COMMENT ON COLUMN risk_alert.cluster_rule_sets.modified IS 'has it been changed there since?';

@@ -20,12 +20,9 @@
  */
 #include "postgres.h"
 
-#include <unistd.h>
-
 #include "fmgr.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "port/pg_bitutils.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
@@ -33,17 +30,16 @@
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "storage/procsignal.h"
-#include "utils/backend_status.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "cluster/broker.h"
-#include "cluster/catchup.h"
 #include "cluster/credentials.h"
 #include "cluster/decision.h"
 #include "cluster/fence.h"
 #include "cluster/locktable.h"
+#include "cluster/members.h"
 #include "cluster/register.h"
 #include "cluster/sessionfile.h"
 #include "compat.h"
@@ -601,15 +597,11 @@ recheck(RaLockEntry *entry, void *arg)
 		ra_entry_queue(entry);
 }
 
-/* What other nodes shall know about this one: see members.c, which reads it */
+/* What other nodes shall know about this one */
 static void
 tell_member(TimestampTz now)
 {
 	char		data[RA_MEMBER_DATA];
-	char		run[64];
-	int			running = 0;
-	int			n;
-	int			i;
 
 	if (!TimestampDifferenceExceeds(member_told_at, now, MEMBER_INTERVAL_MS))
 		return;
@@ -620,23 +612,7 @@ tell_member(TimestampTz now)
 	if (leading)
 		ra_decisions_sweep(ops, provider);
 
-	pgstat_clear_backend_activity_snapshot();
-	n = pgstat_fetch_stat_numbackends();
-	for (i = 1; i <= n; i++)
-	{
-#if PG_VERSION_NUM >= 160000
-		LocalPgBackendStatus *local = pgstat_get_local_beentry_by_index(i);
-#else
-		LocalPgBackendStatus *local = pgstat_fetch_stat_local_beentry(i);
-#endif
-
-		if (local && local->backendStatus.st_backendType == B_BACKEND &&
-			local->backendStatus.st_state == STATE_RUNNING)
-			running++;
-	}
-	ra_catch_up_run(run, sizeof(run));
-	snprintf(data, sizeof(data), "version=%s load=%.2f leader=%d run=%s", RA_VERSION,
-			 (double) running / Max(1, (int) sysconf(_SC_NPROCESSORS_ONLN)), leading ? 1 : 0, run);
+	ra_member_describe(data, sizeof(data), leading);
 	ops->set_member(provider, data);
 }
 

@@ -9,11 +9,18 @@
  */
 #include "postgres.h"
 
+#include <unistd.h>
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "utils/backend_status.h"
 #include "utils/timestamp.h"
 
+#include "cluster/catchup.h"
 #include "cluster/locktable.h"
 #include "cluster/members.h"
 #include "guc.h"
+#include "risk_alert.h"
 
 static int
 compare_names(const void *a, const void *b)
@@ -36,6 +43,33 @@ published(const char *data, const char *word)
 			data++;
 	}
 	return NULL;
+}
+
+void
+ra_member_describe(char *data, Size size, bool leading)
+{
+	char		run[64];
+	int			running = 0;
+	int			n;
+	int			i;
+
+	pgstat_clear_backend_activity_snapshot();
+	n = pgstat_fetch_stat_numbackends();
+	for (i = 1; i <= n; i++)
+	{
+#if PG_VERSION_NUM >= 160000
+		LocalPgBackendStatus *local = pgstat_get_local_beentry_by_index(i);
+#else
+		LocalPgBackendStatus *local = pgstat_fetch_stat_local_beentry(i);
+#endif
+
+		if (local && local->backendStatus.st_backendType == B_BACKEND &&
+			local->backendStatus.st_state == STATE_RUNNING)
+			running++;
+	}
+	ra_catch_up_run(run, sizeof(run));
+	snprintf(data, size, "version=%s load=%.2f leader=%d run=%s", RA_VERSION,
+			 (double) running / Max(1, (int) sysconf(_SC_NPROCESSORS_ONLN)), leading ? 1 : 0, run);
 }
 
 bool

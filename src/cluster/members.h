@@ -29,6 +29,9 @@ typedef struct RaMember
  */
 extern int	ra_members(RaMember **members, uint64 *version);
 
+/* What this node publishes about itself; for the broker */
+extern void ra_member_describe(char *data, Size size, bool leading);
+
 /* Does it publish word=value about itself? */
 extern bool ra_member_says(const RaMember *member, const char *word, const char *value);
 
