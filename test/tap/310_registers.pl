@@ -409,7 +409,8 @@ SKIP:
 	is($wrong, '', 'zookeeper: no two decisions although brokers, sessions and nodes were killed');
 
 	$zk[0]->safe_psql('postgres', "SELECT risk_alert._register_forget('zookeeper', '$gid')");
-	ok(wait_until($zk[1], "SELECT risk_alert._register_read('zookeeper', '$gid')", 'none'), 'zookeeper: forgotten');
+	$_->safe_psql('postgres', q{ALTER SYSTEM SET risk_alert.decision_retention = '1s'; SELECT pg_reload_conf()}) foreach @zk;
+	ok(wait_until($zk[1], "SELECT risk_alert._register_read('zookeeper', '$gid')", 'none'), 'zookeeper: forgotten after its time');
 	$cluster->stop;
 }
 
