@@ -140,17 +140,10 @@ CREATE TABLE risk_alert.list (
     modified    bool NOT NULL DEFAULT false
 );
 COMMENT ON TABLE risk_alert.list IS 'named sets of values that conditions look up with in_list(); see view lists';
-<<<<<<< HEAD
 COMMENT ON COLUMN risk_alert.list.list_id IS 'identifies it in this database';
 COMMENT ON COLUMN risk_alert.list.name IS 'its name, by which in_list() knows it';
 COMMENT ON COLUMN risk_alert.list.owner IS 'who has made it';
 COMMENT ON COLUMN risk_alert.list.created_at IS 'when it was made';
-=======
-COMMENT ON COLUMN risk_alert.list.list_id IS 'numbers lists; never used again';
-COMMENT ON COLUMN risk_alert.list.name IS 'by which conditions know the list';
-COMMENT ON COLUMN risk_alert.list.owner IS 'who created it';
-COMMENT ON COLUMN risk_alert.list.created_at IS 'when that was';
->>>>>>> w-alerts
 COMMENT ON COLUMN risk_alert.list.modified IS 'was it changed on this node alone, though it is changed on all nodes otherwise?';
 
 CREATE TABLE risk_alert.list_entry (
