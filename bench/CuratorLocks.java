@@ -9,7 +9,8 @@
  *	drain HOSTS CLIENTS THREADS						seconds
  *	close											leaves ZooKeeper
  *
- * A client is a connection with THREADS threads, as a node with its sessions.
+ * A client is a connection with THREADS threads, as a node with its sessions.  Clients are
+ * dealt to the servers of HOSTS in turn.
  */
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
@@ -35,12 +36,14 @@ public class CuratorLocks
 
 	static void connect(String hosts, int n) throws Exception
 	{
+		String[] servers = hosts.split(",");
+
 		if (!hosts.equals(connected))
 			close();
 		connected = hosts;
 		while (clients.size() < n)
 		{
-			CuratorFramework client = CuratorFrameworkFactory.builder().connectString(hosts)
+			CuratorFramework client = CuratorFrameworkFactory.builder().connectString(servers[clients.size() % servers.length])
 				.sessionTimeoutMs(10000).connectionTimeoutMs(10000).retryPolicy(new RetryOneTime(100)).build();
 			client.start();
 			if (!client.blockUntilConnected(10, java.util.concurrent.TimeUnit.SECONDS))

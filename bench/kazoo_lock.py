@@ -42,11 +42,12 @@ def client(me, hosts, seconds, barrier, shared, results):
 
 
 def pairs(hosts, seconds, n):
+    servers = hosts.split(",")
     barrier = multiprocessing.Barrier(n)
     shared = multiprocessing.Array(ctypes.c_long, 2, lock=False)
     results = multiprocessing.SimpleQueue()
     processes = [
-        multiprocessing.Process(target=client, args=(i + 1, hosts, seconds, barrier, shared, results))
+        multiprocessing.Process(target=client, args=(i + 1, servers[i % len(servers)], seconds, barrier, shared, results))
         for i in range(n)
     ]
     for process in processes:

@@ -25,6 +25,7 @@ extern char *ra_paxos_acceptors;	/* names, or empty: all nodes */
 extern int	ra_prepared_warning;	/* s */
 extern int	ra_recovery_interval;	/* ms */
 extern char *ra_redis_hosts;
+extern int	ra_decision_retention;	/* s */
 extern int	ra_register_retention;	/* s */
 extern int	ra_session_timeout; /* ms */
 extern char *ra_zookeeper_hosts;

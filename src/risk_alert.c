@@ -57,6 +57,7 @@ int			ra_prepared_warning = 300;
 int			ra_queue_rotate_size = 64 * 1024;
 int			ra_recovery_interval = 5000;
 char	   *ra_redis_hosts = "";
+int			ra_decision_retention = 3600;
 int			ra_register_retention = 86400;
 int			ra_rule_error_limit = 100;
 int			ra_rule_timeout = 100;
@@ -192,6 +193,15 @@ define_settings(void)
 							   "",
 							   PGC_SUSET, GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE,
 							   NULL, NULL, NULL);
+
+	DefineCustomIntVariable("risk_alert.decision_retention",
+							"Sets how long the decision to commit a global transaction is kept after all its branches are finished.",
+							"By registers local and zookeeper, for nodes that are restored from a backup; a branch that "
+							"is prepared for longer, and that nobody knows of, is left to an operator.  The same on all nodes.",
+							&ra_decision_retention,
+							3600, 1, 30 * 86400,
+							PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("risk_alert.feature_memory",
 							"Sets the amount of shared memory that keeps features of recently active entities.",

@@ -175,7 +175,7 @@ CREATE TABLE risk_alert.list_epoch (
     epoch_role  risk_alert._role
 );
 COMMENT ON TABLE risk_alert.list_epoch IS 'lists that are changed on all nodes of the cluster at once';
-COMMENT ON COLUMN risk_alert.list_epoch.name IS 'the list''s name';
+COMMENT ON COLUMN risk_alert.list_epoch.name IS 'the list, which may be gone';
 COMMENT ON COLUMN risk_alert.list_epoch.epoch IS 'grows with each such change; 0: there was none';
 COMMENT ON COLUMN risk_alert.list_epoch.dropped IS 'was dropping it the latest one?';
 COMMENT ON COLUMN risk_alert.list_epoch.epoch_role IS 'who has made the change here, and whose rights later ones are fetched with';

@@ -1,35 +1,54 @@
 -- Global transactions: on every node or on none.
 
 -- What this node has decided to commit, with register local: a row is written by the
--- very transaction whose commit is the decision, and deleted when no branch is left
--- that could ask for it.
+-- very transaction whose commit is the decision, and deleted a time after all branches
+-- were finished: a participant that is restored from a backup may have one again.
 CREATE TABLE risk_alert.global_commit (
     epoch        bigint NOT NULL,
     number       bigint NOT NULL,
     gid          text NOT NULL,
     participants text NOT NULL,
     decided_at   timestamptz NOT NULL,
+    finished_at  timestamptz,
     CONSTRAINT global_commit_pkey PRIMARY KEY (epoch, number)
 ) WITH (autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_threshold = 1000);
-COMMENT ON TABLE risk_alert.global_commit IS 'global transactions that this node has committed, and whose branches may not all be finished';
+COMMENT ON TABLE risk_alert.global_commit IS 'global transactions that this node has committed; kept for risk_alert.decision_retention after all branches were finished';
 COMMENT ON COLUMN risk_alert.global_commit.epoch IS 'run of the server, see global_epoch';
 COMMENT ON COLUMN risk_alert.global_commit.number IS 'of the transaction in that run';
 COMMENT ON COLUMN risk_alert.global_commit.gid IS 'name of the transaction';
 COMMENT ON COLUMN risk_alert.global_commit.participants IS 'nodes that have prepared a branch, separated by commas';
 COMMENT ON COLUMN risk_alert.global_commit.decided_at IS 'when its commit began';
+COMMENT ON COLUMN risk_alert.global_commit.finished_at IS 'since when all branches are known to be finished';
+CREATE INDEX global_commit_finished ON risk_alert.global_commit (finished_at);
+COMMENT ON INDEX risk_alert.global_commit_finished IS 'for recovery: those that are not finished, and those to remove';
 REVOKE ALL ON risk_alert.global_commit FROM PUBLIC;
+
+-- What recovery has committed here, and an entry of another register may be left of
+CREATE TABLE risk_alert.global_recovered (
+    gid          text NOT NULL,
+    recovered_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    CONSTRAINT global_recovered_pkey PRIMARY KEY (gid)
+);
+COMMENT ON TABLE risk_alert.global_recovered IS 'global transactions of registers zookeeper and paxos with a branch that recovery has committed here: when no node has one any more, the register is told';
+COMMENT ON COLUMN risk_alert.global_recovered.gid IS 'name of the transaction';
+COMMENT ON COLUMN risk_alert.global_recovered.recovered_at IS 'when its branch was committed here';
+REVOKE ALL ON risk_alert.global_recovered FROM PUBLIC;
 
 -- Not to be dumped: a server that is made from a dump has no memory of earlier transactions
 CREATE TABLE risk_alert.global_epoch (
     epoch        bigint NOT NULL,
+    database     oid NOT NULL,
     began_at_lsn pg_lsn NOT NULL,
     began_at     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    CONSTRAINT global_epoch_pkey PRIMARY KEY (epoch)
+    removed_to   bigint NOT NULL DEFAULT 0,
+    CONSTRAINT global_epoch_pkey PRIMARY KEY (epoch, database)
 );
 COMMENT ON TABLE risk_alert.global_epoch IS 'runs of this server: it does not vote on transactions of one that it does not remember';
 COMMENT ON COLUMN risk_alert.global_epoch.epoch IS 'a random number';
+COMMENT ON COLUMN risk_alert.global_epoch.database IS 'OID of the database: a copy of it has rows of its origin, too';
 COMMENT ON COLUMN risk_alert.global_epoch.began_at_lsn IS 'end of the write-ahead log then';
 COMMENT ON COLUMN risk_alert.global_epoch.began_at IS 'when the run began in this database';
+COMMENT ON COLUMN risk_alert.global_epoch.removed_to IS 'highest number of a transaction whose row of global_commit was removed: of earlier ones without a row nothing is known';
 REVOKE ALL ON risk_alert.global_epoch FROM PUBLIC;
 
 CREATE FUNCTION risk_alert.global_execute(node text, sql text, params text[] DEFAULT '{}') RETURNS bigint
@@ -125,7 +144,8 @@ CREATE VIEW risk_alert.global_transactions AS
            COALESCE(p.since, c.decided_at) AS since,
            pg_catalog.clock_timestamp() - COALESCE(p.since, c.decided_at) AS age
       FROM prepared p
-      FULL JOIN risk_alert.global_commit c ON c.gid = p.transaction
+      FULL JOIN (SELECT n.gid, n.participants, n.decided_at FROM risk_alert.global_commit n
+                  WHERE n.finished_at IS NULL OR n.gid IN (SELECT p.transaction FROM prepared p)) c ON c.gid = p.transaction
      ORDER BY p.transaction IS NULL, COALESCE(p.since, c.decided_at);
 COMMENT ON VIEW risk_alert.global_transactions IS
     'global transactions with branches that are prepared in this database, and those that this node has committed and not heard of all branches; in-doubt ones first';

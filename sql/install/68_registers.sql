@@ -35,6 +35,7 @@ CREATE TABLE risk_alert.paxos_admission (
     incarnation       text NOT NULL,
     system_identifier numeric NOT NULL,
     timeline          bigint NOT NULL,
+    database          oid NOT NULL,
     acceptors         text NOT NULL,
     admitted_at       timestamptz NOT NULL
 );
@@ -43,6 +44,7 @@ COMMENT ON COLUMN risk_alert.paxos_admission.one IS 'true: there is one row at m
 COMMENT ON COLUMN risk_alert.paxos_admission.incarnation IS 'a random number; a file that backups leave out has the same';
 COMMENT ON COLUMN risk_alert.paxos_admission.system_identifier IS 'of the database cluster that was admitted, as in pg_control_system()';
 COMMENT ON COLUMN risk_alert.paxos_admission.timeline IS 'on which it was then: another one means that it was restored or promoted';
+COMMENT ON COLUMN risk_alert.paxos_admission.database IS 'OID of the database: a copy of it has no vote';
 COMMENT ON COLUMN risk_alert.paxos_admission.acceptors IS 'the set of acceptors in which it votes';
 COMMENT ON COLUMN risk_alert.paxos_admission.admitted_at IS 'when paxos_admit() was run here';
 COMMENT ON INDEX risk_alert.paxos_admission_pkey IS 'one row';
@@ -92,13 +94,13 @@ COMMENT ON FUNCTION risk_alert._paxos_decided(text, text, text, text) IS
     'internal: another node tells the outcome';
 REVOKE ALL ON FUNCTION risk_alert._paxos_decided(text, text, text, text) FROM PUBLIC;
 
-CREATE FUNCTION risk_alert._paxos_forget(acceptors text, node text, gid text) RETURNS void
+CREATE FUNCTION risk_alert._paxos_forget(acceptors text, node text, gids text[]) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'ra_acceptor_forget';
-COMMENT ON FUNCTION risk_alert._paxos_forget(text, text, text) IS
-    'internal: all branches are finished, so the entry may go after register_retention';
-REVOKE ALL ON FUNCTION risk_alert._paxos_forget(text, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION risk_alert._paxos_forget(text, text, text[]) IS
+    'internal: all branches are finished, so the entries may go after register_retention';
+REVOKE ALL ON FUNCTION risk_alert._paxos_forget(text, text, text[]) FROM PUBLIC;
 
 CREATE FUNCTION risk_alert._paxos_problem() RETURNS text
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER
@@ -125,19 +127,18 @@ COMMENT ON FUNCTION risk_alert._paxos_admit(text) IS 'internal: lets this server
 REVOKE ALL ON FUNCTION risk_alert._paxos_admit(text) FROM PUBLIC;
 
 -- What this node has voted on and was not told the outcome of
-CREATE FUNCTION risk_alert._paxos_open(OUT rows_at_all bigint, OUT gids text[])
+CREATE FUNCTION risk_alert._paxos_open() RETURNS text[]
     LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pg_catalog.count(*), pg_catalog.array_agg(a.gid ORDER BY a.gid) FILTER (WHERE a.decided IS NULL)
-      FROM risk_alert.paxos_acceptor a
+    SELECT pg_catalog.array_agg(a.gid ORDER BY a.gid) FROM risk_alert.paxos_acceptor a WHERE a.decided IS NULL
 $$;
-COMMENT ON FUNCTION risk_alert._paxos_open() IS 'internal: how many transactions this node has voted on, and those without a known outcome';
+COMMENT ON FUNCTION risk_alert._paxos_open() IS 'internal: transactions that this node has voted on and was not told the outcome of';
 REVOKE ALL ON FUNCTION risk_alert._paxos_open() FROM PUBLIC;
 
 -- Each transaction that another acceptor knows gets its outcome, and all others know it then: nothing
--- is left that a vote of this node could matter for.  How many there were, with and without an outcome.
-CREATE FUNCTION risk_alert._paxos_settle() RETURNS bigint
+-- is left that a vote of this node could matter for.
+CREATE FUNCTION risk_alert._paxos_settle() RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -146,22 +147,19 @@ DECLARE
     other text;
     open_gids text[] := '{}';
     part text[];
-    seen bigint;
-    known bigint := 0;
     open_gid text;
     outcome text;
 BEGIN
     FOREACH other IN ARRAY others LOOP
         BEGIN
-            SELECT n.rows_at_all, n.gids INTO seen, part
-              FROM risk_alert.on_node(other, 'SELECT * FROM risk_alert._paxos_open()') AS n (rows_at_all bigint, gids text[]);
+            SELECT n.gids INTO part
+              FROM risk_alert.on_node(other, 'SELECT risk_alert._paxos_open()') AS n (gids text[]);
         EXCEPTION WHEN OTHERS THEN
             RAISE EXCEPTION 'acceptor "%" could not be asked what it knows', other
                 USING ERRCODE = 'object_not_in_prerequisite_state',
                       DETAIL = SQLERRM,
                       HINT = 'With force => true it is not asked; do that only if no global transaction is in doubt on any node.';
         END;
-        known := known + seen;
         open_gids := open_gids || part;
     END LOOP;
     FOR open_gid IN SELECT DISTINCT g FROM unnest(open_gids) g LOOP
@@ -175,15 +173,23 @@ BEGIN
                     ARRAY[risk_alert._paxos_identity(), other, open_gid, outcome]) AS n (granted bool);
         END LOOP;
     END LOOP;
-    RETURN known;
 END
 $$;
 COMMENT ON FUNCTION risk_alert._paxos_settle() IS
     'internal: has all transactions decided that the other acceptors know, and tells them; see paxos_admit()';
 REVOKE ALL ON FUNCTION risk_alert._paxos_settle() FROM PUBLIC;
 
+CREATE FUNCTION risk_alert._run_age() RETURNS interval
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'ra_run_age';
+COMMENT ON FUNCTION risk_alert._run_age() IS
+    'internal: for how long this run of the server has had this extension in this database; NULL: its worker has not noted it yet';
+REVOKE ALL ON FUNCTION risk_alert._run_age() FROM PUBLIC;
+
 -- A server that lost votes, or never had any, may vote again when nothing is left that they could
--- matter for.  Proposals that count on them end within a minute.
+-- matter for.  Proposals that count on them end within a minute; what votes there were, was lost before this
+-- run, or before the tables of this extension were made.  First that, then the others are asked.
 CREATE FUNCTION risk_alert.paxos_admit(force bool DEFAULT false) RETURNS text
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
@@ -193,12 +199,15 @@ BEGIN
        AND (SELECT a.acceptors = risk_alert._paxos_identity() FROM risk_alert._paxos_admission() a) THEN
         RETURN risk_alert._paxos_identity();
     END IF;
-    IF NOT force AND risk_alert._paxos_settle() > 0
-       AND clock_timestamp() < pg_postmaster_start_time() + interval '65 s' THEN
-        RAISE EXCEPTION 'this server has been started less than a minute ago'
-            USING ERRCODE = 'object_not_in_prerequisite_state',
-                  DETAIL = 'Proposals that count on votes it may have lost can still be under way.',
-                  HINT = 'Wait, or say force => true if no global transaction is in doubt on any node.';
+    IF NOT force THEN
+        IF COALESCE(risk_alert._run_age(), '0') < '65 s' THEN
+            RAISE EXCEPTION 'this server has had this database for less than 65 seconds'
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      DETAIL = 'Proposals that count on votes it may have lost can still be under way.',
+                      HINT = format('Wait for %s s, or say force => true if no global transaction is in doubt on any node.',
+                             ceil(65 - COALESCE(extract(epoch FROM risk_alert._run_age()), 0)));
+        END IF;
+        PERFORM risk_alert._paxos_settle();
     END IF;
     RETURN risk_alert._paxos_admit(gen_random_uuid()::text);
 END

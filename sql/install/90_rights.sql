@@ -235,7 +235,7 @@ GRANT EXECUTE ON FUNCTION
     risk_alert._paxos_accept(text, text, text, bigint, bigint, text),
     risk_alert._paxos_learn(text, text, text),
     risk_alert._paxos_decided(text, text, text, text),
-    risk_alert._paxos_forget(text, text, text),
+    risk_alert._paxos_forget(text, text, text[]),
     risk_alert._paxos_open(),
     risk_alert._paxos_problem()
     TO risk_alert_admin;

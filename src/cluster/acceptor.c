@@ -15,7 +15,7 @@
  * random incarnation.  The file lies where base backups leave files out, and
  * holds its own inode, so that a copy of the directory is told apart.  A restored
  * backup or a promoted standby lacks the file or has another timeline, a
- * dropped and restored database lacks the row.  What can't be told from here is a machine
+ * dropped and restored database lacks the row, and a copied one has another OID.  What can't be told from here is a machine
  * that is set back as a whole, to a snapshot of its disk.
  *
  * Membership.  Requests name the whole set of acceptors, and whom they are for.  A vote
@@ -27,9 +27,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -40,12 +43,15 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/varlena.h"
 
 #include "cluster/acceptor.h"
 #include "cluster/options.h"
 #include "guc.h"
+#include "risk_alert.h"
 #include "shmem.h"
 
 #define ADMISSION_FILE "pg_stat_tmp/risk_alert.acceptor"
@@ -53,14 +59,28 @@
 /* expired rows removed with each forget() */
 #define REMOVE_AT_ONCE 100
 
+#define ADMISSION_COLUMNS 7
+
 /* Who this server is, as the file or the table has it */
 typedef struct Admission
 {
 	char		incarnation[48];
 	uint64		system;
 	uint32		timeline;
+	Oid			database;		/* of the table only */
 	char	   *acceptors;		/* of the table only */
 } Admission;
+
+/* A row's columns as parameters: gid, and its state */
+#define STATE_PARAMS 7
+
+typedef struct StateParams
+{
+	Datum		values[STATE_PARAMS];
+	char		nulls[STATE_PARAMS];
+} StateParams;
+
+static Oid	state_types[STATE_PARAMS] = {TEXTOID, INT8OID, INT8OID, INT8OID, INT8OID, TEXTOID, TEXTOID};
 
 PG_FUNCTION_INFO_V1(ra_acceptor_promise);
 PG_FUNCTION_INFO_V1(ra_acceptor_accept);
@@ -74,13 +94,16 @@ PG_FUNCTION_INFO_V1(ra_acceptor_admit);
 
 static int	compare_names(const void *a, const void *b);
 static Datum serve(FunctionCallInfo fcinfo, const RaPaxosRequest *request);
-static void begin_request(FunctionCallInfo fcinfo);
+static void begin_request(FunctionCallInfo fcinfo, SyncCommitLevel level);
 static void check_admission(const char *acceptors, const char *node);
 static char *problem(Admission *admission);
 static bool read_file(Admission *admission, bool *copied);
 static bool read_table(Admission *admission);
 static void write_file(const char *incarnation);
+static bool first_request(const char *gid, const RaPaxosRequest *request, RaPaxosAcceptor *state,
+						  RaPaxosAnswer *answer);
 static void load(const char *gid, bool make, RaPaxosAcceptor *state);
+static void fill_params(StateParams *params, const char *gid, const RaPaxosAcceptor *state);
 static void store(const char *gid, const RaPaxosAcceptor *state);
 static void execute(SPIPlanPtr *plan, const char *sql, int nargs, Oid *types, Datum *values,
 					const char *nulls, bool read_only, int expected);
@@ -267,10 +290,13 @@ serve(FunctionCallInfo fcinfo, const RaPaxosRequest *request)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	desc = BlessTupleDesc(desc);
-	begin_request(fcinfo);
-	load(gid, request->kind != RA_PAXOS_READ, &state);
-	if (ra_paxos_acceptor(&state, request, &answer))
-		store(gid, &state);
+	begin_request(fcinfo, SYNCHRONOUS_COMMIT_LOCAL_FLUSH);
+	if (!first_request(gid, request, &state, &answer))
+	{
+		load(gid, request->kind != RA_PAXOS_READ, &state);
+		if (ra_paxos_acceptor(&state, request, &answer))
+			store(gid, &state);
+	}
 	SPI_finish();
 
 	values[RA_ACCEPTOR_GRANTED] = BoolGetDatum(answer.granted);
@@ -287,21 +313,24 @@ serve(FunctionCallInfo fcinfo, const RaPaxosRequest *request)
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
 }
 
-/* _paxos_forget(acceptors, node, gid): the entry may go after register_retention */
+/*
+ * _paxos_forget(acceptors, node, gids): the entries may go after register_retention.  If
+ * a crash undoes that, they stay: so nobody has to wait for the disk.
+ */
 Datum
 ra_acceptor_forget(PG_FUNCTION_ARGS)
 {
 	static SPIPlanPtr mark = NULL;
 	static SPIPlanPtr remove = NULL;
-	Oid			types[2] = {TEXTOID, INT4OID};
+	Oid			types[2] = {TEXTARRAYOID, INT4OID};
 	Datum		values[2];
 
 	values[0] = PG_GETARG_DATUM(2);
 	values[1] = Int32GetDatum(ra_register_retention);
-	begin_request(fcinfo);
+	begin_request(fcinfo, SYNCHRONOUS_COMMIT_OFF);
 	execute(&mark,
 			"UPDATE risk_alert.paxos_acceptor SET changed_at = clock_timestamp(), forgotten_at = clock_timestamp()"
-			" WHERE gid = $1 AND forgotten_at IS NULL",
+			" WHERE gid = ANY ($1) AND forgotten_at IS NULL",
 			1, types, values, NULL, false, SPI_OK_UPDATE);
 
 	/*
@@ -321,9 +350,9 @@ ra_acceptor_forget(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* Checks whether this node may answer, and prepares its transaction */
+/* Checks whether this node may answer, and prepares its transaction: how durable its commit is */
 static void
-begin_request(FunctionCallInfo fcinfo)
+begin_request(FunctionCallInfo fcinfo, SyncCommitLevel level)
 {
 	char	   *acceptors = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	char	   *node = text_to_cstring(PG_GETARG_TEXT_PP(1));
@@ -337,8 +366,11 @@ begin_request(FunctionCallInfo fcinfo)
 	SPI_connect();
 	check_admission(acceptors, node);
 
-	/* lasts until the end of the transaction: its commit must be flushed */
-	if (synchronous_commit < SYNCHRONOUS_COMMIT_LOCAL_FLUSH)
+	/* lasts until the end of the transaction; a vote's commit must be flushed */
+	if (level == SYNCHRONOUS_COMMIT_OFF)
+		(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_LOCAL, true, 0, false);
+	else if (synchronous_commit < level)
 		(void) set_config_option("synchronous_commit", "local", PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_LOCAL, true, 0, false);
 }
@@ -371,7 +403,7 @@ check_admission(const char *acceptors, const char *node)
 				 errhint("All nodes must know the same acceptors; after a change, finish all global transactions and run risk_alert.paxos_admit() on each.")));
 }
 
-/* Why this server may not vote, or NULL.  Within SPI. */
+/* Why this server may not vote, or NULL */
 static char *
 problem(Admission *admission)
 {
@@ -382,6 +414,8 @@ problem(Admission *admission)
 		return pstrdup("It is a standby.");
 	if (!read_table(admission))
 		return pstrdup("It was not admitted.");
+	if (admission->database != MyDatabaseId)
+		return pstrdup("Its database is a copy of the one that was admitted.");
 	if (!read_file(&file, &copied))
 		return pstrdup("It is a copy of the server that was admitted, restored from a backup or promoted.");
 	if (copied || file.system != GetSystemIdentifier() || admission->system != file.system ||
@@ -425,25 +459,33 @@ read_file(Admission *admission, bool *copied)
 	return true;
 }
 
+/* Each request asks: a plain look at the one row costs a fraction of what a query does */
 static bool
 read_table(Admission *admission)
 {
-	static SPIPlanPtr plan = NULL;
-	HeapTuple	tuple;
-	TupleDesc	desc;
-	bool		isnull;
+	Oid			relid = get_relname_relid("paxos_admission", get_namespace_oid(RA_EXTENSION, false));
+	Relation	rel = table_open(relid, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
+	HeapTuple	tuple = systable_getnext(scan);
+	bool		found = HeapTupleIsValid(tuple);
 
-	execute(&plan, "SELECT incarnation, system_identifier::text, timeline, acceptors FROM risk_alert.paxos_admission",
-			0, NULL, NULL, NULL, true, SPI_OK_SELECT);
-	if (SPI_processed == 0)
-		return false;
-	tuple = SPI_tuptable->vals[0];
-	desc = SPI_tuptable->tupdesc;
-	strlcpy(admission->incarnation, SPI_getvalue(tuple, desc, 1), sizeof(admission->incarnation));
-	admission->system = strtoull(SPI_getvalue(tuple, desc, 2), NULL, 10);
-	admission->timeline = (uint32) DatumGetInt64(SPI_getbinval(tuple, desc, 3, &isnull));
-	admission->acceptors = SPI_getvalue(tuple, desc, 4);
-	return true;
+	if (found)
+	{
+		Datum		values[ADMISSION_COLUMNS];
+		bool		nulls[ADMISSION_COLUMNS];
+
+		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
+		strlcpy(admission->incarnation, TextDatumGetCString(values[1]), sizeof(admission->incarnation));
+		admission->system = strtoull(DatumGetCString(DirectFunctionCall1(numeric_out, values[2])), NULL, 10);
+		admission->timeline = (uint32) DatumGetInt64(values[3]);
+		admission->database = DatumGetObjectId(values[4]);
+		admission->acceptors = TextDatumGetCString(values[5]);
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	return found;
 }
 
 static void
@@ -514,8 +556,8 @@ ra_acceptor_admit(PG_FUNCTION_ARGS)
 	char	   *reason;
 	char	   *incarnation = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	SPIPlanPtr	plan = NULL;
-	Oid			types[4] = {TEXTOID, TEXTOID, INT8OID, TEXTOID};
-	Datum		values[4];
+	Oid			types[5] = {TEXTOID, TEXTOID, INT8OID, TEXTOID, OIDOID};
+	Datum		values[5];
 	int			n = ra_acceptors(&names, &identity, &reason);
 	int			i;
 
@@ -545,19 +587,41 @@ ra_acceptor_admit(PG_FUNCTION_ARGS)
 	values[1] = CStringGetTextDatum(psprintf(UINT64_FORMAT, GetSystemIdentifier()));
 	values[2] = Int64GetDatum(GetWALInsertionTimeLine());
 	values[3] = CStringGetTextDatum(identity);
+	values[4] = ObjectIdGetDatum(MyDatabaseId);
 	SPI_connect();
 	execute(&plan,
-			"INSERT INTO risk_alert.paxos_admission (incarnation, system_identifier, timeline, acceptors, admitted_at)"
-			" VALUES ($1, $2::numeric, $3, $4, now())"
+			"INSERT INTO risk_alert.paxos_admission (incarnation, system_identifier, timeline, acceptors, database, admitted_at)"
+			" VALUES ($1, $2::numeric, $3, $4, $5, now())"
 			" ON CONFLICT (one) DO UPDATE SET incarnation = EXCLUDED.incarnation,"
 			"  system_identifier = EXCLUDED.system_identifier, timeline = EXCLUDED.timeline,"
-			"  acceptors = EXCLUDED.acceptors, admitted_at = EXCLUDED.admitted_at",
-			4, types, values, NULL, false, SPI_OK_INSERT);
+			"  acceptors = EXCLUDED.acceptors, database = EXCLUDED.database, admitted_at = EXCLUDED.admitted_at",
+			5, types, values, NULL, false, SPI_OK_INSERT);
 	SPI_finish();
 	PG_RETURN_TEXT_P(cstring_to_text(identity));
 }
 
 /* ---- the table ---- */
+
+/*
+ * The common case, in one statement: nothing is known of the transaction, and the request is granted.  False:
+ * it is another case, and nothing was done.  Somebody else's row of the same gid is waited for.
+ */
+static bool
+first_request(const char *gid, const RaPaxosRequest *request, RaPaxosAcceptor *state, RaPaxosAnswer *answer)
+{
+	static SPIPlanPtr plan = NULL;
+	StateParams params;
+
+	ra_paxos_acceptor_init(state);
+	if (request->kind == RA_PAXOS_READ || !ra_paxos_acceptor(state, request, answer))
+		return false;
+	fill_params(&params, gid, state);
+	execute(&plan,
+			"INSERT INTO risk_alert.paxos_acceptor (gid, promised, promised_by, accepted, accepted_by, value, decided)"
+			" VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (gid) DO NOTHING",
+			STATE_PARAMS, state_types, params.values, params.nulls, false, SPI_OK_INSERT);
+	return SPI_processed > 0;
+}
 
 /* The row's state, locked; make: a row is made if there is none */
 static void
@@ -612,30 +676,36 @@ load(const char *gid, bool make, RaPaxosAcceptor *state)
 }
 
 static void
-store(const char *gid, const RaPaxosAcceptor *state)
+fill_params(StateParams *params, const char *gid, const RaPaxosAcceptor *state)
 {
-	static SPIPlanPtr plan = NULL;
-	Oid			types[7] = {TEXTOID, INT8OID, INT8OID, INT8OID, INT8OID, TEXTOID, TEXTOID};
-	Datum		values[7];
-	char		nulls[7] = {' ', ' ', ' ', ' ', ' ', ' ', ' '};
 	const char *value = ra_paxos_value_name(state->value);
 	const char *decided = ra_paxos_value_name(state->decided);
 
-	values[0] = CStringGetTextDatum(gid);
-	values[1] = Int64GetDatum(state->promised.counter);
-	values[2] = Int64GetDatum(state->promised.proposer);
-	values[3] = Int64GetDatum(state->accepted.counter);
-	values[4] = Int64GetDatum(state->accepted.proposer);
-	values[5] = value ? CStringGetTextDatum(value) : (Datum) 0;
-	values[6] = decided ? CStringGetTextDatum(decided) : (Datum) 0;
+	memset(params->nulls, ' ', sizeof(params->nulls));
+	params->values[0] = CStringGetTextDatum(gid);
+	params->values[1] = Int64GetDatum(state->promised.counter);
+	params->values[2] = Int64GetDatum(state->promised.proposer);
+	params->values[3] = Int64GetDatum(state->accepted.counter);
+	params->values[4] = Int64GetDatum(state->accepted.proposer);
+	params->values[5] = value ? CStringGetTextDatum(value) : (Datum) 0;
+	params->values[6] = decided ? CStringGetTextDatum(decided) : (Datum) 0;
 	if (value == NULL)
-		nulls[5] = 'n';
+		params->nulls[5] = 'n';
 	if (decided == NULL)
-		nulls[6] = 'n';
+		params->nulls[6] = 'n';
+}
+
+static void
+store(const char *gid, const RaPaxosAcceptor *state)
+{
+	static SPIPlanPtr plan = NULL;
+	StateParams params;
+
+	fill_params(&params, gid, state);
 	execute(&plan,
 			"UPDATE risk_alert.paxos_acceptor SET promised = $2, promised_by = $3, accepted = $4, accepted_by = $5,"
 			" value = $6, decided = $7, changed_at = clock_timestamp() WHERE gid = $1",
-			7, types, values, nulls, false, SPI_OK_UPDATE);
+			STATE_PARAMS, state_types, params.values, params.nulls, false, SPI_OK_UPDATE);
 	if (SPI_processed != 1)
 		elog(ERROR, "the entry of \"%s\" is gone", gid);
 }

@@ -15,6 +15,8 @@
  */
 #include "postgres.h"
 
+#include <poll.h>
+
 #include "access/htup_details.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_foreign_server.h"
@@ -49,6 +51,9 @@
 /* as long as an acceptor waits, say, for a lock of its table that somebody has */
 #define SETTINGS "-c lock_timeout=10s -c statement_timeout=60s -c default_transaction_isolation=read\\ committed"
 
+/* what RA_LINK_ACCEPT is prepared as, so that each commit doesn't have it parsed and planned anew */
+#define ACCEPT_NAME "risk_alert_accept"
+
 typedef enum LinkState
 {
 	LINK_CLOSED,
@@ -67,6 +72,7 @@ typedef struct Link
 	bool		ready;			/* they have come: only then may connecting go on */
 	uint64		connect_until;
 	uint64		sent_at;
+	bool		prepared;		/* RA_LINK_ACCEPT is known there by ACCEPT_NAME */
 	bool		invalidated;	/* server or mapping has changed */
 	bool		trusted;
 
@@ -89,6 +95,7 @@ static void close_link(Link *link);
 static Oid extension_owner(void);
 static char *open_link(Link *link);
 static char *advance(Link *link);
+static void drop_answer(Link *link);
 static bool receive(Link *link, PGresult **result, char **reason);
 
 void
@@ -167,6 +174,7 @@ close_link(Link *link)
 	PQclear(link->answer);
 	link->answer = NULL;
 	link->pg = NULL;
+	link->prepared = false;
 	link->state = LINK_CLOSED;
 }
 
@@ -189,6 +197,37 @@ ra_links_send(const RaLinkRequest *request)
 			close_link(link);
 		link->wanted = true;
 		link->again = false;
+	}
+}
+
+bool
+ra_links_quiet(int timeout)
+{
+	uint64		until = ra_boottime() + (uint64) timeout * 1000000;
+
+	for (;;)
+	{
+		struct pollfd sockets[RA_PAXOS_MAX];
+		uint64		now = ra_boottime();
+		int			n = 0;
+		int			i;
+
+		for (i = 0; i < nacceptors; i++)
+		{
+			Link	   *link = &links[order[i]];
+
+			if (link->state != LINK_BUSY && link->state != LINK_LATE)
+				continue;
+			link->state = LINK_LATE;
+			(void) PQflush(link->pg);
+			drop_answer(link);
+			if (link->state == LINK_LATE && PQstatus(link->pg) == CONNECTION_OK)
+				sockets[n++] = (struct pollfd) {.fd = PQsocket(link->pg),.events = POLLIN};
+		}
+		if (n == 0)
+			return true;
+		if (now >= until || poll(sockets, n, (int) ((until - now) / 1000000 + 1)) < 0)
+			return false;
 	}
 }
 
@@ -324,24 +363,19 @@ advance(Link *link)
 		}
 		if (PQsetnonblocking(link->pg, 1) != 0)
 			return failure(link, "could not make the connection non-blocking");
-		link->state = LINK_IDLE;
+
+		/* its answer is the first one to be read and dropped */
+		if (!PQsendPrepare(link->pg, ACCEPT_NAME, RA_LINK_ACCEPT, 0, NULL))
+			return failure(link, "could not send");
+		link->state = LINK_LATE;
+		link->sent_at = ra_boottime();
 	}
 
 	/* what is left of an earlier request */
 	if (link->state == LINK_LATE || link->state == LINK_IDLE)
 	{
-		link->events = WL_SOCKET_READABLE;
-		while (PQconsumeInput(link->pg) && !PQisBusy(link->pg) && PQstatus(link->pg) == CONNECTION_OK)
-		{
-			PGresult   *res = PQgetResult(link->pg);
-
-			if (res == NULL)
-			{
-				link->state = LINK_IDLE;
-				break;
-			}
-			PQclear(res);
-		}
+		link->events = WL_SOCKET_READABLE | (PQflush(link->pg) > 0 ? WL_SOCKET_WRITEABLE : 0);
+		drop_answer(link);
 		if (PQstatus(link->pg) != CONNECTION_OK)
 		{
 			/* it was lost since; nothing of this request has been sent */
@@ -358,7 +392,9 @@ advance(Link *link)
 		RaLinkRequest request = current;
 
 		request.params[1] = link->node;
-		if (!PQsendQueryParams(link->pg, request.sql, request.nparams, NULL, request.params, NULL, NULL, 0))
+		if (link->prepared && strcmp(request.sql, RA_LINK_ACCEPT) == 0 ?
+			!PQsendQueryPrepared(link->pg, ACCEPT_NAME, request.nparams, request.params, NULL, NULL, 0) :
+			!PQsendQueryParams(link->pg, request.sql, request.nparams, NULL, request.params, NULL, NULL, 0))
 			return failure(link, "could not send");
 		link->state = LINK_BUSY;
 		link->sent_at = ra_boottime();
@@ -415,6 +451,25 @@ receive(Link *link, PGresult **result, char **reason)
 	PQclear(res);
 	link->state = LINK_LATE;
 	return true;
+}
+
+/* Reads what has come of an earlier request */
+static void
+drop_answer(Link *link)
+{
+	while (PQconsumeInput(link->pg) && !PQisBusy(link->pg) && PQstatus(link->pg) == CONNECTION_OK)
+	{
+		PGresult   *res = PQgetResult(link->pg);
+
+		if (res == NULL)
+		{
+			link->state = LINK_IDLE;
+			break;
+		}
+		if (PQresultStatus(res) == PGRES_COMMAND_OK)
+			link->prepared = true;	/* all else returns rows */
+		PQclear(res);
+	}
 }
 
 static Oid

@@ -11,6 +11,12 @@
 
 #define RA_LINK_PARAMS 6
 
+/* What acceptors answer */
+#define RA_LINK_RESULT "granted, promised, promised_by, accepted, accepted_by, value, decided"
+
+/* What they are asked most of the time */
+#define RA_LINK_ACCEPT "SELECT " RA_LINK_RESULT " FROM risk_alert._paxos_accept($1, $2, $3, $4, $5, $6)"
+
 /* One statement, the same for all but for the acceptor's name, which is $2 */
 typedef struct RaLinkRequest
 {
@@ -36,6 +42,12 @@ extern void ra_links_send(const RaLinkRequest *request);
  * need of a transaction.  Raises no error but for want of memory.
  */
 extern void ra_links_tell(const RaLinkRequest *request);
+
+/*
+ * Between requests: has every acceptor that is connected answered everything?  Waits
+ * so many milliseconds for that, uninterruptibly.
+ */
+extern bool ra_links_quiet(int timeout);
 
 /*
  * Waits for the next answer to the current request: whose it is, and *result, to be

@@ -39,8 +39,18 @@
 /* of a transaction: what waits without memory of its own has room for so many */
 #define MAX_BRANCHES 64
 
+#define XID_STATEMENT "risk_alert_xid"
+#define XID_QUERY "SELECT pg_catalog.pg_current_xact_id_if_assigned()"
+
+/* What is known of a connection (ra_conn_notes()) */
+#define NOTE_CHECKED 1
+#define NOTE_PREPARED 2			/* XID_STATEMENT was made */
+#define NOTE_DEALLOCATED 4		/* and the user takes such away */
+
 typedef struct Statement
 {
+	bool		prepared;		/* sql is its name */
+	bool		simple;			/* a command of ours that is all of the message */
 	const char *sql;
 	int			nparams;
 	const char *const *params;
@@ -59,12 +69,14 @@ static int	branches_made = 0;	/* in this transaction */
 static uint32 wait_event = 0;
 
 static void check_participant(RaConn *conn);
-static bool control_statement(const char *sql, bool *notify);
+static void prepare_xid(RaConn *conn);
+static bool control_statement(const char *sql, bool *notifies, bool *deallocates);
 static const char *skip_blanks(const char *p);
 static void add_statement(Batch *batch, const char *sql, int nparams, const char *const *params);
 static void add_pending(Batch *batch, RaBranch *branch);
 static void enter_level(Batch *batch, RaBranch *branch, int level);
 static bool send_batch(RaBranch *branch, const Batch *batch, int counted, int asked);
+static bool send_statement(RaBranch *branch, const Statement *s);
 static bool advance(RaBranch *branch);
 static void take_result(RaBranch *branch, PGresult *res);
 static bool ready(RaBranch *branch);
@@ -117,6 +129,7 @@ ra_branch_get(const char *node)
 				 errmsg("a global transaction cannot have more than %d branches", MAX_BRANCHES),
 				 errhint("Split the transaction.")));
 	check_participant(conn);
+	prepare_xid(conn);
 	ra_conn_adopt(conn);
 	strlcpy(branch->node, ra_conn_node(conn), NAMEDATALEN);
 	branch->userid = GetUserId();
@@ -139,7 +152,7 @@ check_participant(RaConn *conn)
 	PGresult   *res;
 	const char *node = ra_conn_node(conn);
 
-	if (*ra_conn_checked(conn))
+	if (*ra_conn_notes(conn) & NOTE_CHECKED)
 		return;
 	ra_conn_send(conn, "SELECT pg_catalog.current_setting('risk_alert.cluster_name', true), "
 				 "(SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'risk_alert')",
@@ -166,25 +179,47 @@ check_participant(RaConn *conn)
 				 errdetail("risk_alert.cluster_name is \"%s\" there, and \"%s\" here.",
 						   PQgetvalue(res, 0, 0), ra_cluster_name),
 				 errhint("Set it on the server where it is wrong, and restart that.")));
-	*ra_conn_checked(conn) = true;
+	*ra_conn_notes(conn) |= NOTE_CHECKED;
+}
+
+/*
+ * Once per connection: the question for the transaction ID, which comes with each
+ * statement until there is one, shall not be parsed and planned each time
+ */
+static void
+prepare_xid(RaConn *conn)
+{
+	const char *state;
+
+	if (*ra_conn_notes(conn) & NOTE_PREPARED)
+		return;
+	ra_conn_send(conn, "PREPARE " XID_STATEMENT " AS " XID_QUERY, 0, NULL, false);
+	ra_conn_wait_all(&conn, 1);
+	state = PQresultErrorField(ra_conn_result(conn), PG_DIAG_SQLSTATE);
+	if (state == NULL || strcmp(state, "42P05") != 0)
+		ra_conn_check(conn);	/* else it was, and we have not heard of it */
+	*ra_conn_notes(conn) |= NOTE_PREPARED;
 }
 
 int64
 ra_branch_execute(RaBranch *branch, const char *sql, int nparams, const char *const *params)
 {
 	int			level = GetCurrentTransactionNestLevel();
-	bool		notify = false;
+	bool		notifies = false;
+	bool		deallocates = false;
 	Batch		batch = {0};
 	int			user;
 	int			asked = -1;
 
 	Assert(branch->state == RA_BRANCH_ACTIVE && !branch->busy);
-	if (control_statement(sql, &notify))
+	if (control_statement(sql, &notifies, &deallocates))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
 				 errmsg("transaction control statements cannot be run in a branch of a global transaction"),
 				 errhint("BEGIN, SAVEPOINT, ROLLBACK and COMMIT of this session hold for its branches, too.")));
 
+	if (deallocates)
+		*ra_conn_notes(branch->conn) |= NOTE_DEALLOCATED;
 	if (!branch->opened)
 	{
 		snprintf(batch.texts[0], sizeof(batch.texts[0]), "BEGIN ISOLATION LEVEL %s%s",
@@ -199,13 +234,16 @@ ra_branch_execute(RaBranch *branch, const char *sql, int nparams, const char *co
 	add_statement(&batch, sql, nparams, params);
 	if (branch->xid[0] == '\0')
 	{
+		bool		prepared = (*ra_conn_notes(branch->conn) & NOTE_DEALLOCATED) == 0;
+
 		asked = batch.n;
-		add_statement(&batch, "SELECT pg_catalog.pg_current_xact_id_if_assigned()", 0, NULL);
+		add_statement(&batch, prepared ? XID_STATEMENT : XID_QUERY, 0, NULL);
+		batch.statements[asked].prepared = prepared;
 	}
 
 	if (level == 1)
 		branch->base_work = true;
-	if (notify)
+	if (notifies)
 		branch->wrote = true;	/* what PREPARE has to say about it shall be heard */
 	if (!send_batch(branch, &batch, user, asked))
 	{
@@ -244,11 +282,11 @@ ra_branch_execute(RaBranch *branch, const char *sql, int nparams, const char *co
 
 /*
  * Would the statement end the branch's transaction, or disturb its savepoints?  What it begins
- * with is all that matters.  *notify: it is one that PREPARE TRANSACTION refuses,
- * but takes no transaction ID.
+ * with is all that matters.  *notifies: it is one that PREPARE TRANSACTION refuses,
+ * but takes no transaction ID.  *deallocates: it may take our own prepared statement away.
  */
 static bool
-control_statement(const char *sql, bool *notify)
+control_statement(const char *sql, bool *notifies, bool *deallocates)
 {
 	static const char *const words[] = {
 		"begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release"
@@ -273,7 +311,8 @@ control_statement(const char *sql, bool *notify)
 		p = skip_blanks(p);
 		return pg_strncasecmp(p, "transaction", 11) == 0 && !isalnum((unsigned char) p[11]) && p[11] != '_';
 	}
-	*notify = strcmp(word, "notify") == 0 || strcmp(word, "listen") == 0 || strcmp(word, "unlisten") == 0;
+	*deallocates = strcmp(word, "deallocate") == 0;
+	*notifies = strcmp(word, "notify") == 0 || strcmp(word, "listen") == 0 || strcmp(word, "unlisten") == 0;
 	return false;
 }
 
@@ -316,7 +355,7 @@ static void
 add_statement(Batch *batch, const char *sql, int nparams, const char *const *params)
 {
 	Assert(batch->n < MAX_BATCH);
-	batch->statements[batch->n++] = (Statement) {sql, nparams, params};
+	batch->statements[batch->n++] = (Statement) {.sql = sql,.nparams = nparams,.params = params};
 }
 
 static void
@@ -363,6 +402,7 @@ ra_branch_send(RaBranch *branch, const char *command)
 
 	add_pending(&batch, branch);
 	add_statement(&batch, command, 0, NULL);
+	batch.statements[0].simple = batch.n == 1;
 	return send_batch(branch, &batch, -1, -1);
 }
 
@@ -385,9 +425,7 @@ send_batch(RaBranch *branch, const Batch *batch, int counted, int asked)
 		return false;
 	for (i = 0; i < batch->n; i++)
 	{
-		const Statement *s = &batch->statements[i];
-
-		if (!PQsendQueryParams(branch->pg, s->sql, s->nparams, NULL, s->params, NULL, NULL, 0))
+		if (!send_statement(branch, &batch->statements[i]))
 			return false;
 	}
 	if (branch->pipeline && !PQpipelineSync(branch->pg))
@@ -400,6 +438,16 @@ send_batch(RaBranch *branch, const Batch *batch, int counted, int asked)
 	if (counted == 0)
 		PQsetSingleRowMode(branch->pg);
 	return true;
+}
+
+static bool
+send_statement(RaBranch *branch, const Statement *s)
+{
+	if (s->simple)
+		return PQsendQuery(branch->pg, s->sql);
+	if (s->prepared)
+		return PQsendQueryPrepared(branch->pg, s->sql, 0, NULL, NULL, NULL, 0);
+	return PQsendQueryParams(branch->pg, s->sql, s->nparams, NULL, s->params, NULL, NULL, 0);
 }
 
 /* Can PQgetResult() be called without blocking? */
@@ -483,6 +531,8 @@ take_result(RaBranch *branch, PGresult *res)
 			if (branch->failure)
 				break;
 			branch->failure = res;
+			if (branch->position == branch->asked)
+				*ra_conn_notes(branch->conn) |= NOTE_DEALLOCATED;
 			return;
 	}
 	PQclear(res);

@@ -87,7 +87,6 @@ static bool of_use(const RaLockEntry *entry);
 static void serve_entry(RaLockEntry *entry);
 static void give_up(RaLockEntry *entry);
 static bool nobody_wants(RaLockEntry *entry);
-static bool is_locked(const LOCKTAG *tag);
 static void ask_for_leadership(void);
 static void tell_member(TimestampTz now);
 static void serve_list(void);
@@ -554,7 +553,7 @@ nobody_wants(RaLockEntry *entry)
 	LWLock	   *partition = ra_lock_partition(&key);
 
 	ra_lock_tag(&tag, &key);
-	if (is_locked(&tag))
+	if (ra_locally_locked(&tag))
 		return false;			/* whoever has it will decide */
 	LWLockAcquire(partition, LW_EXCLUSIVE);
 	/* it can't have gone: it is held, and only we could change that */
@@ -563,33 +562,6 @@ nobody_wants(RaLockEntry *entry)
 	ra_entry_tidy(entry);
 	LWLockRelease(partition);
 	return true;
-}
-
-/*
- * Does any session have the local lock that is about to tell us more?  (One that
- * only keeps it is in no transaction, and does not count.)
- */
-static bool
-is_locked(const LOCKTAG *tag)
-{
-	MemoryContext context = CurrentMemoryContext;
-	volatile int n = 1;
-
-	PG_TRY();
-	{
-		int			found;
-
-		pfree(GetLockConflicts(tag, ExclusiveLock, &found));
-		n = found;
-	}
-	PG_CATCH();
-	{
-		/* no memory: looked at again with the next report to the members */
-		MemoryContextSwitchTo(context);
-		FlushErrorState();
-	}
-	PG_END_TRY();
-	return n > 0;
 }
 
 static void

@@ -81,7 +81,7 @@ struct RaConn
 	uint64		last_taken;		/* in order */
 	bool		invalidated;	/* server or mapping has changed */
 	bool		lost;			/* the node has ended it */
-	bool		checked;		/* by its owner */
+	uint32		notes;			/* of its owner */
 
 	bool		taken;
 	bool		adopted;		/* its owner gives it back */
@@ -462,10 +462,10 @@ ra_conn_drop(RaConn *conn)
 	close_connection(conn);
 }
 
-bool *
-ra_conn_checked(RaConn *conn)
+uint32 *
+ra_conn_notes(RaConn *conn)
 {
-	return &conn->checked;
+	return &conn->notes;
 }
 
 bool

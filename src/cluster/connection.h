@@ -115,8 +115,8 @@ extern void ra_conn_adopt(RaConn *conn);
 /* Closes the connection; never throws */
 extern void ra_conn_drop(RaConn *conn);
 
-/* For the owner: something it has made sure of while the connection lasts; false at first */
-extern bool *ra_conn_checked(RaConn *conn);
+/* For the owner: flags of what it has made sure of while the connection lasts; 0 at first */
+extern uint32 *ra_conn_notes(RaConn *conn);
 
 /* Has the node ended it? */
 extern bool ra_conn_lost(RaConn *conn);

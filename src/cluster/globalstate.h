@@ -28,6 +28,7 @@ typedef struct RaRecovery
 {
 	Oid			dboid;			/* InvalidOid: free */
 	bool		epoch_noted;	/* in its table: transactions may be decided there */
+	uint64		noted_at;		/* ra_boottime(), just before */
 	pid_t		pid;			/* of the recovery worker; 0: none runs */
 	int64		rounds;
 	int64		committed;

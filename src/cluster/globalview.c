@@ -37,6 +37,7 @@ static void read_gid(text *argument, RaGid *gid);
 static const RaRegister *register_of(const RaGid *gid, char *name);
 static Datum outcome_row(FunctionCallInfo fcinfo, const char *outcome, const char *reason);
 static bool wanted_commit(text *decision);
+static bool may_be_forgotten(RaRegisterKind kind, const char *name);
 
 /* ERROR if it is not the name of a global transaction, or a branch of one, of this cluster */
 static void
@@ -225,6 +226,26 @@ wanted_commit(text *decision)
 	return strcmp(word, "commit") == 0;
 }
 
+/* Is a branch of the transaction prepared here for so long? */
+static bool
+may_be_forgotten(RaRegisterKind kind, const char *name)
+{
+	Oid			types[1] = {TEXTOID};
+	Datum		values[1] = {CStringGetTextDatum(psprintf("%s:", name))};
+	bool		isnull;
+	TimestampTz prepared;
+
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT pg_catalog.min(x.prepared) FROM pg_catalog.pg_prepared_xacts x"
+							  " WHERE x.database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
+							  "   AND pg_catalog.starts_with(x.gid, $1)",
+							  1, types, values, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not list prepared transactions");
+	prepared = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_finish();
+	return !isnull && ra_may_be_forgotten(kind, prepared);
+}
+
 /*
  * risk_alert._resolve_branches(gid, decision): finishes branches that are prepared
  * here.  What the register says goes; only where it doesn't answer does the operator decide.
@@ -254,6 +275,11 @@ ra_resolve_branches(PG_FUNCTION_ARGS)
 		decision = decider->propose(name, RA_DECISION_ABORT, ASK_TIMEOUT, &reason);
 	else
 		decision = decider->read(name, ASK_TIMEOUT, &reason);
+	if (decision == RA_DECISION_NONE && may_be_forgotten(decider->kind, name))
+	{
+		reason = pstrdup("It knows nothing of it, but may have known: the branch is older than decisions are kept.");
+		decision = RA_DECISION_UNKNOWN;
+	}
 	switch (decision)
 	{
 		case RA_DECISION_NONE:

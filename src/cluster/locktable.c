@@ -231,6 +231,33 @@ ra_lock_tag(LOCKTAG *tag, const RaLockKey *key)
 }
 
 /*
+ * Does any session have the local lock that is about to tell us more?  (One that
+ * only keeps it is in no transaction, and does not count.)
+ */
+bool
+ra_locally_locked(const LOCKTAG *tag)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile int n = 1;
+
+	PG_TRY();
+	{
+		int			found;
+
+		pfree(GetLockConflicts(tag, ExclusiveLock, &found));
+		n = found;
+	}
+	PG_CATCH();
+	{
+		/* no memory: looked at again with the next report to the members */
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return n > 0;
+}
+
+/*
  * A lease that is seen may be the next session's, which began after the epoch was
  * read; then the epoch has changed before the lease, and is seen to have.
  */

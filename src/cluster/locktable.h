@@ -224,6 +224,9 @@ extern void ra_entries_visit(RaEntryVisitor visit, void *arg);
 /* The advisory lock of this server that stands for the key */
 extern void ra_lock_tag(LOCKTAG *tag, const RaLockKey *key);
 
+/* Does a session have it, in whatever mode, that is in a transaction?  Throws nothing. */
+extern bool ra_locally_locked(const LOCKTAG *tag);
+
 /* Distinguishes our advisory locks from pg_advisory_lock()'s, in pg_locks as objsubid */
 #define RA_LOCK_CLASS 0x5241
 

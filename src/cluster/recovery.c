@@ -14,9 +14,10 @@
  *	    that they hold up nobody but themselves.
  *	 2. Finish each, in a transaction of its own, as its register says (settle()).
  *	 3. Catch up with what was published while this node was no member (catchup.c).
- *	 4. Delete decision rows that nobody can ask for any more: those of transactions whose
- *	    coordinator has told that all branches are finished, and now and then others, when
- *	    the participants have no such branch.
+ *	 4. Note which transactions of ours are finished: those whose coordinator has told so, and
+ *	    now and then others, when the participants have no such branch.  Delete their
+ *	    decision rows after decision_retention.  Tell other registers, when no node has a
+ *	    branch any more, of transactions that were finished here.
  *
  * When to ask.  A branch that was prepared a moment ago is most likely none of our business.
  * Asking does no harm: register "local" says "in progress" as long as the coordinator's
@@ -52,6 +53,7 @@
 #include "cluster/ask.h"
 #include "cluster/catchup.h"
 #include "cluster/globalstate.h"
+#include "cluster/options.h"
 #include "cluster/recovery.h"
 #include "cluster/register.h"
 #include "cluster/register_local.h"
@@ -66,6 +68,7 @@
 #define GRACE 5000				/* ms after commit_timeout */
 #define IDLE_ROUNDS 12			/* then the worker ends */
 #define CATCH_UP_INTERVAL 500	/* ms between attempts */
+#define EXPIRED_AT_ONCE 10000	/* decision rows */
 #define SWEEP_ROUNDS 12			/* between looks at what participants have */
 
 typedef struct Found
@@ -100,9 +103,12 @@ static bool is_silent(const char *node);
 static bool settle(const Found *found);
 static RaDecision find_decision(const Found *found, char **reason);
 static bool over(const Found *found, int64 age, char **reason);
-static bool still_prepared(const char *gid);
-static void delete_done(void);
+static void mark_finished(const char *condition, int nargs, Oid *types, Datum *values);
+static void mark_done(void);
+static void delete_expired(void);
 static int	sweep(void);
+static void remember(const char *name);
+static int	tell_registers(void);
 static void run_safely(void (*work) (void *arg), void *arg);
 static void note_error(const char *message);
 
@@ -197,7 +203,9 @@ something_to_do(void)
 	if (SPI_execute("SELECT FROM pg_catalog.pg_prepared_xacts x"
 					" WHERE x.database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
 					"   AND pg_catalog.starts_with(x.gid, 'ra:')"
-					" UNION ALL (SELECT FROM risk_alert.global_commit LIMIT 1)", true, 1) != SPI_OK_SELECT)
+					" UNION ALL (SELECT FROM risk_alert.global_commit c WHERE c.finished_at IS NULL LIMIT 1)"
+					" UNION ALL (SELECT FROM risk_alert.global_commit c WHERE c.finished_at OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.current_setting('risk_alert.decision_retention')::pg_catalog.interval) LIMIT 1)"
+					" UNION ALL (SELECT FROM risk_alert.global_recovered LIMIT 1)", true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for prepared transactions");
 	result = SPI_processed > 0;
 	PopActiveSnapshot();
@@ -334,9 +342,10 @@ catch_up_work(void *arg)
 }
 
 static void
-delete_work(void *arg)
+done_work(void *arg)
 {
-	delete_done();
+	mark_done();
+	delete_expired();
 }
 
 static void
@@ -345,6 +354,14 @@ sweep_work(void *arg)
 	Round	   *round = arg;
 
 	round->left = sweep();
+}
+
+static void
+tell_work(void *arg)
+{
+	Round	   *round = arg;
+
+	round->left += tell_registers();
 }
 
 /* How much there was to do, or is left */
@@ -373,9 +390,12 @@ run_round(void)
 		run_safely(catch_up_work, &session);
 		ra_catch_up_done(session);
 	}
-	run_safely(delete_work, NULL);
+	run_safely(done_work, NULL);
 	if (rounds++ % SWEEP_ROUNDS == 0)
+	{
 		run_safely(sweep_work, &round);
+		run_safely(tell_work, &round);
+	}
 
 	LWLockAcquire(ra_global_state->lock, LW_EXCLUSIVE);
 	slot = ra_recovery_slot(my_dboid, true);
@@ -512,6 +532,15 @@ settle(const Found *found)
 			note_error(psprintf("branch \"%s\": %s", found->text, reason));
 		return false;
 	}
+	if (decision == RA_DECISION_COMMIT && found->gid.register_letter != ra_register_letter(RA_REGISTER_LOCAL))
+	{
+		RaGid		transaction = found->gid;
+		char		name[RA_GID_SIZE];
+
+		transaction.branch = 0;
+		if (ra_gid_format(&transaction, name))
+			remember(name);
+	}
 	FinishPreparedTransaction(found->text, decision == RA_DECISION_COMMIT);
 	ereport(LOG,
 			(errmsg("recovery has %s branch \"%s\"",
@@ -554,8 +583,12 @@ find_decision(const Found *found, char **reason)
 	decision = decider->read(name, ASK_TIMEOUT, reason);
 	if (decision == RA_DECISION_UNKNOWN && kind == RA_REGISTER_LOCAL)
 		note_silent(found->gid.coordinator);
-	if (decision == RA_DECISION_NONE && kind != RA_REGISTER_LOCAL && (own || over(found, age, reason)) &&
-		still_prepared(found->text))
+	if (decision == RA_DECISION_NONE && ra_may_be_forgotten(kind, found->prepared))
+	{
+		*reason = psprintf("register %s knows nothing of the transaction, but may have known: the branch is older than decisions are kept; decide with risk_alert.resolve()", decider->name);
+		return RA_DECISION_UNKNOWN;
+	}
+	if (decision == RA_DECISION_NONE && kind != RA_REGISTER_LOCAL && (own || over(found, age, reason)))
 		decision = decider->propose(name, RA_DECISION_ABORT, ASK_TIMEOUT, reason);
 	return decision;
 }
@@ -578,35 +611,25 @@ over(const Found *found, int64 age, char **reason)
 	return age >= 2 * (int64) ra_recovery_interval;
 }
 
-/*
- * The coordinator may have committed, finished all branches and made the register forget it while
- * we read there and asked whether it is alive.  An abort that we proposed then would
- * stand in an empty register, and contradict what has been done.  If the branch is still there
- * after that, nothing had been forgotten, and we find what stands.
- */
-static bool
-still_prepared(const char *gid)
+/* ---------------------------------------------------------------- decision rows */
+
+/* condition: of rows c */
+static void
+mark_finished(const char *condition, int nargs, Oid *types, Datum *values)
 {
-	Oid			types[1] = {TEXTOID};
-	Datum		values[1] = {CStringGetTextDatum(gid)};
-	bool		result;
+	char	   *sql = psprintf("UPDATE risk_alert.global_commit c SET finished_at = pg_catalog.now() WHERE c.finished_at IS NULL AND %s", condition);
 
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (SPI_execute_with_args("SELECT FROM pg_catalog.pg_prepared_xacts x WHERE x.gid OPERATOR(pg_catalog.=) $1",
-							  1, types, values, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not look for a prepared transaction");
-	result = SPI_processed > 0;
+	if (SPI_execute_with_args(sql, nargs, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not update risk_alert.global_commit");
 	PopActiveSnapshot();
 	SPI_finish();
-	return result;
 }
 
-/* ---------------------------------------------------------------- decision rows */
-
-/* Those that coordinators of this server have said are of no use any more */
+/* Those that coordinators of this server have said are finished */
 static void
-delete_done(void)
+mark_done(void)
 {
 	RaGlobalState *state = ra_global_state;
 	Oid			types[2] = {INT8OID, INT8ARRAYOID};
@@ -631,23 +654,37 @@ delete_done(void)
 
 	values[0] = Int64GetDatum((int64) state->epoch);
 	values[1] = PointerGetDatum(construct_array(numbers, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	mark_finished("c.epoch OPERATOR(pg_catalog.=) $1 AND c.number OPERATOR(pg_catalog.=) ANY ($2)", 2, types, values);
+}
+
+/* And it is noted up to which number, before anybody can miss them */
+static void
+delete_expired(void)
+{
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (SPI_execute_with_args("DELETE FROM risk_alert.global_commit c"
-							  " WHERE c.epoch OPERATOR(pg_catalog.=) $1 AND c.number OPERATOR(pg_catalog.=) ANY ($2)",
-							  2, types, values, NULL, false, 0) != SPI_OK_DELETE)
+	if (SPI_execute("WITH gone AS ("
+					"  DELETE FROM risk_alert.global_commit c WHERE c.ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
+					"    SELECT x.ctid FROM risk_alert.global_commit x"
+					"     WHERE x.finished_at OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.current_setting('risk_alert.decision_retention')::pg_catalog.interval)"
+					"     LIMIT " CppAsString2(EXPIRED_AT_ONCE) "))"
+					"  RETURNING c.epoch, c.number)"
+					" UPDATE risk_alert.global_epoch e SET removed_to = g.number"
+					"   FROM (SELECT epoch, pg_catalog.max(number) AS number FROM gone GROUP BY epoch) g"
+					"  WHERE g.epoch OPERATOR(pg_catalog.=) e.epoch AND g.number OPERATOR(pg_catalog.>) e.removed_to",
+					false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not delete from risk_alert.global_commit");
 	PopActiveSnapshot();
 	SPI_finish();
 }
 
 /*
- * The gids of this node's transactions that are prepared on a node, in one text; NULL: it
+ * The gids with that beginning that are prepared on a node, in one text; NULL: it
  * doesn't answer, or it is another one that has none of the branches, or a standby: that
  * lists none before it is promoted
  */
 static char *
-prepared_there(const char *node)
+prepared_there(const char *node, const char *beginning)
 {
 	char	   *answers[2];
 	char	   *reason;
@@ -655,7 +692,7 @@ prepared_there(const char *node)
 	if (!ra_ask_node(node, "SELECT COALESCE(pg_catalog.string_agg(x.gid, ' '), ''),"
 					 " CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.current_setting('risk_alert.node_name', true) END"
 					 "  FROM pg_catalog.pg_prepared_xacts x WHERE pg_catalog.starts_with(x.gid, $1)",
-					 psprintf("ra:%s:%s:", ra_cluster_name, ra_node_name), ASK_TIMEOUT, answers, 2, &reason))
+					 beginning, ASK_TIMEOUT, answers, 2, &reason))
 		return NULL;
 	return answers[1] && strcmp(answers[1], node) == 0 ? answers[0] : NULL;
 }
@@ -681,7 +718,7 @@ sweep(void)
 
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (SPI_execute("SELECT c.gid, c.participants FROM risk_alert.global_commit c LIMIT 10000", true, 0) != SPI_OK_SELECT)
+	if (SPI_execute("SELECT c.gid, c.participants FROM risk_alert.global_commit c WHERE c.finished_at IS NULL LIMIT 10000", true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read risk_alert.global_commit");
 	rows = SPI_tuptable;
 	n = SPI_processed;
@@ -708,7 +745,7 @@ sweep(void)
 			{
 				known = palloc(sizeof(Participant));
 				known->node = node;
-				known->prepared = prepared_there(node);
+				known->prepared = prepared_there(node, psprintf("ra:%s:%s:", ra_cluster_name, ra_node_name));
 				participants = lappend(participants, known);
 			}
 			needed = known->prepared == NULL || strstr(known->prepared, branch) != NULL;
@@ -720,10 +757,105 @@ sweep(void)
 			Oid			types[1] = {TEXTOID};
 			Datum		values[1] = {CStringGetTextDatum(gid)};
 
-			if (SPI_execute_with_args("DELETE FROM risk_alert.global_commit c WHERE c.gid OPERATOR(pg_catalog.=) $1",
-									  1, types, values, NULL, false, 0) != SPI_OK_DELETE)
-				elog(ERROR, "could not delete from risk_alert.global_commit");
+			mark_finished("c.gid OPERATOR(pg_catalog.=) $1", 1, types, values);
 		}
+	}
+	PopActiveSnapshot();
+	SPI_finish();
+	return (int) left;
+}
+
+/* ---------------------------------------------------------------- other registers */
+
+/* If we crash before it is committed, the entry stays */
+static void
+remember(const char *name)
+{
+	Oid			types[1] = {TEXTOID};
+	Datum		values[1] = {CStringGetTextDatum(name)};
+
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (SPI_execute_with_args("INSERT INTO risk_alert.global_recovered (gid) VALUES ($1) ON CONFLICT DO NOTHING",
+							  1, types, values, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not write risk_alert.global_recovered");
+	PopActiveSnapshot();
+	SPI_finish();
+}
+
+/*
+ * What was finished here without its coordinator, and has no branch on any node any more: nobody
+ * else may ever tell the register.  All branches were prepared when it was decided, so none can come
+ * later.  How many are left.
+ */
+static int
+tell_registers(void)
+{
+	StringInfoData prepared;
+	SPITupleTable *rows;
+	uint64		left = 0;
+	uint64		n;
+	uint64		i;
+
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (SPI_execute("SELECT r.gid FROM risk_alert.global_recovered r LIMIT 1000", true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read risk_alert.global_recovered");
+	rows = SPI_tuptable;
+	n = SPI_processed;
+	initStringInfo(&prepared);
+	if (n > 0)
+	{
+		SPITupleTable *nodes;
+		uint64		nnodes;
+
+		if (SPI_execute("SELECT s.srvname FROM pg_catalog.pg_foreign_server s JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid OPERATOR(pg_catalog.=) s.srvfdw"
+						" WHERE w.fdwname OPERATOR(pg_catalog.=) '" RA_NODE_FDW "'", true, 0) != SPI_OK_SELECT)
+			elog(ERROR, "could not list nodes");
+		nodes = SPI_tuptable;
+		nnodes = SPI_processed;
+		for (i = 0; i < nnodes; i++)
+		{
+			char	   *there = prepared_there(SPI_getvalue(nodes->vals[i], nodes->tupdesc, 1), psprintf("ra:%s:", ra_cluster_name));
+
+			/* one that can't be asked may have any */
+			if (there == NULL)
+			{
+				PopActiveSnapshot();
+				SPI_finish();
+				return (int) n;
+			}
+			appendStringInfo(&prepared, "%s ", there);
+		}
+	}
+	for (i = 0; i < n; i++)
+	{
+		char	   *name = SPI_getvalue(rows->vals[i], rows->tupdesc, 1);
+		Oid			types[1] = {TEXTOID};
+		Datum		values[1] = {CStringGetTextDatum(name)};
+		char	   *reason;
+		RaDecision	decision = RA_DECISION_NONE;
+		RaRegisterKind kind;
+		RaGid		gid;
+
+		left++;
+		if (strstr(prepared.data, psprintf("%s:", name)) != NULL)
+			continue;
+		if (ra_gid_parse(name, strlen(name), &gid) && ra_register_by_letter(gid.register_letter, &kind))
+		{
+			const RaRegister *decider = ra_register(kind);
+
+			/* which makes its connections, too */
+			decision = decider->read(name, ASK_TIMEOUT, &reason);
+			if (decision == RA_DECISION_COMMIT)
+				decider->forget(name);
+		}
+		if (decision == RA_DECISION_UNKNOWN)
+			continue;
+		if (SPI_execute_with_args("DELETE FROM risk_alert.global_recovered r WHERE r.gid OPERATOR(pg_catalog.=) $1",
+								  1, types, values, NULL, false, 0) != SPI_OK_DELETE)
+			elog(ERROR, "could not delete from risk_alert.global_recovered");
+		left--;
 	}
 	PopActiveSnapshot();
 	SPI_finish();

@@ -4,7 +4,10 @@
  */
 #include "postgres.h"
 
+#include "utils/timestamp.h"
+
 #include "cluster/register.h"
+#include "guc.h"
 
 /* by kind; NULL: not in this build */
 static const RaRegister *const registers[] = {
@@ -56,4 +59,19 @@ ra_register_by_letter(char letter, RaRegisterKind *kind)
 		}
 	}
 	return false;
+}
+
+/*
+ * Decisions are kept for a time after all branches are finished, which is later than any was prepared.
+ * So only a branch that is back, since its node was restored from a backup,
+ * can be older.  Durations on two clocks are compared: a tenth is for their errors, and one
+ * that was set back tells nothing.  Register local knows better (register_local.c).
+ */
+bool
+ra_may_be_forgotten(RaRegisterKind kind, TimestampTz prepared)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		kept = (int64) (kind == RA_REGISTER_PAXOS ? ra_register_retention : ra_decision_retention) * USECS_PER_SEC;
+
+	return kind != RA_REGISTER_LOCAL && (now < prepared || now - prepared > kept / 10 * 9);
 }

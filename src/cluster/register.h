@@ -15,6 +15,7 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
 #include "miscadmin.h"
 
 typedef enum RaRegisterKind
@@ -55,8 +56,8 @@ typedef struct RaRegister
 	RaDecision	(*read) (const char *gid, int timeout, char **reason);
 
 	/*
-	 * All branches are finished, and no message of the coordinator's can still
-	 * be under way: the entry may go.  Best effort: called when the transaction has
+	 * All branches of a transaction that has committed are finished: the entry may go, after
+	 * decision_retention.  Best effort: called when the transaction has
 	 * committed, so it reads no catalog, hardly waits, and raises no error but for want of memory,
 	 * which its caller must catch.  Told are only those that this session has
 	 * asked since it began.
@@ -73,6 +74,12 @@ ra_register_given_up(void)
 {
 	return InterruptHoldoffCount > 0 && (QueryCancelPending || ProcDiePending);
 }
+
+/*
+ * A branch was prepared then, and its register knows nothing of the transaction: may its
+ * decision to commit have been removed, so that nobody can tell?
+ */
+extern bool ra_may_be_forgotten(RaRegisterKind kind, TimestampTz prepared);
 
 /* By its kind; ERROR with a hint if this server is not set up for it */
 extern const RaRegister *ra_register(RaRegisterKind kind);

@@ -17,6 +17,8 @@
  *	- it doesn't know the epoch,
  *	- or the epoch's successor began before that position in the log: a crash
  *	  loses nothing that was flushed.
+ *	- or rows of later transactions of its epoch have been removed: its participant was restored to
+ *	  a time when it had not finished its branch yet.
  * (The moment is the one when the transaction began to commit: one that a backup
  * cuts in two, between that and its commit record, may be taken for aborted.)
  */
@@ -30,6 +32,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "storage/lock.h"
@@ -39,9 +42,11 @@
 #include "utils/pg_lsn.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "cluster/ask.h"
 #include "cluster/globalstate.h"
+#include "cluster/locktable.h"
 #include "cluster/register.h"
 #include "cluster/register_local.h"
 #include "compat.h"
@@ -50,9 +55,11 @@
 #include "risk_alert.h"
 #include "shmem.h"
 
-#define COMMIT_COLUMNS 5
+#define COMMIT_COLUMNS 6
 
 static const char *participants = "";
+
+PG_FUNCTION_INFO_V1(ra_run_age);
 
 static RaDecision local_propose(const char *gid, RaDecision decision, int timeout, char **reason);
 static RaDecision local_read(const char *gid, int timeout, char **reason);
@@ -153,6 +160,7 @@ insert_row(const RaGid *gid, const char *name)
 	values[2] = CStringGetTextDatum(name);
 	values[3] = CStringGetTextDatum(participants);
 	values[4] = TimestampTzGetDatum(GetCurrentTimestamp());
+	nulls[5] = true;
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
 	CatalogTupleInsert(rel, tuple);
 	table_close(rel, NoLock);
@@ -219,18 +227,20 @@ row_there(const RaGid *gid)
 static bool
 forgotten(const RaGid *gid, char **reason)
 {
-	Oid			types[2] = {INT8OID, LSNOID};
-	Datum		values[2] = {Int64GetDatum((int64) gid->epoch), LSNGetDatum(gid->position)};
+	Oid			types[4] = {INT8OID, LSNOID, OIDOID, INT8OID};
+	Datum		values[4] = {Int64GetDatum((int64) gid->epoch), LSNGetDatum(gid->position),
+		ObjectIdGetDatum(MyDatabaseId), Int64GetDatum((int64) gid->number)};
 	SPIPlanPtr	plan;
 	bool		known = false;
 	bool		lost = false;
+	bool		removed = false;
 
 	SPI_connect();
 	plan = SPI_prepare("SELECT EXISTS (SELECT FROM risk_alert.global_epoch n"
-					   "                WHERE n.began_at_lsn OPERATOR(pg_catalog.>) e.began_at_lsn AND n.began_at_lsn OPERATOR(pg_catalog.<) $2)"
-					   "       OR e.began_at_lsn OPERATOR(pg_catalog.>) $2"
-					   "  FROM risk_alert.global_epoch e WHERE e.epoch OPERATOR(pg_catalog.=) $1",
-					   2, types);
+					   "                WHERE n.database OPERATOR(pg_catalog.=) $3 AND n.began_at_lsn OPERATOR(pg_catalog.>) e.began_at_lsn AND n.began_at_lsn OPERATOR(pg_catalog.<) $2)"
+					   "       OR e.began_at_lsn OPERATOR(pg_catalog.>) $2, $4 OPERATOR(pg_catalog.<=) e.removed_to"
+					   "  FROM risk_alert.global_epoch e WHERE e.epoch OPERATOR(pg_catalog.=) $1 AND e.database OPERATOR(pg_catalog.=) $3",
+					   4, types);
 	if (plan == NULL ||
 		SPI_execute_snapshot(plan, values, NULL, GetLatestSnapshot(), InvalidSnapshot, true, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read risk_alert.global_epoch");
@@ -240,11 +250,13 @@ forgotten(const RaGid *gid, char **reason)
 
 		known = true;
 		lost = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		removed = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
 	}
 	SPI_finish();
-	if (known && !lost)
+	if (known && !lost && !removed)
 		return false;
-	*reason = pstrdup("This server has no memory of the time when the transaction committed or aborted: it was restored from a backup, or was a standby.");
+	*reason = pstrdup(known && !lost ? "The transaction is older than risk_alert.decision_retention: if it has committed, all its branches had been finished, and it was forgotten." :
+					  "This server has no memory of the time when the transaction committed or aborted: it was restored from a backup, or was a standby.");
 	return true;
 }
 
@@ -268,23 +280,30 @@ ask_coordinator(const RaGid *gid, const char *name, int timeout, char **reason)
 
 /*
  * The worker of the database writes the epoch's row, as it can't be done in the transaction that
- * is to be decided.
+ * is to be decided.  The time is noted first: when the row can be seen, it is there.
  */
 void
 ra_local_note_epoch(void)
 {
-	Oid			types[2] = {INT8OID, LSNOID};
-	Datum		values[2];
+	Oid			types[3] = {INT8OID, LSNOID, OIDOID};
+	Datum		values[3];
 	RaRecovery *slot;
+
+	LWLockAcquire(ra_global_state->lock, LW_EXCLUSIVE);
+	slot = ra_recovery_slot(MyDatabaseId, true);
+	if (slot)
+		slot->noted_at = ra_boottime();
+	LWLockRelease(ra_global_state->lock);
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	values[0] = Int64GetDatum((int64) ra_global_state->epoch);
 	values[1] = LSNGetDatum(GetXLogInsertRecPtr());
+	values[2] = ObjectIdGetDatum(MyDatabaseId);
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (SPI_execute_with_args("INSERT INTO risk_alert.global_epoch (epoch, began_at_lsn) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-							  2, types, values, NULL, false, 0) != SPI_OK_INSERT)
+	if (SPI_execute_with_args("INSERT INTO risk_alert.global_epoch (epoch, began_at_lsn, database) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+							  3, types, values, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write risk_alert.global_epoch");
 	PopActiveSnapshot();
 	SPI_finish();
@@ -296,6 +315,42 @@ ra_local_note_epoch(void)
 	if (slot)
 		slot->epoch_noted = true;
 	LWLockRelease(ra_global_state->lock);
+}
+
+/*
+ * risk_alert._run_age(): for how long this run of the server has had the extension's tables, as
+ * they are now, in this database: neither a restored nor a promoted server, nor an
+ * extension that was made anew, has it for longer.  NULL: it was not noted yet.
+ */
+Datum
+ra_run_age(PG_FUNCTION_ARGS)
+{
+	Oid			types[2] = {INT8OID, OIDOID};
+	Datum		values[2];
+	RaRecovery *slot;
+	Interval   *result;
+	uint64		noted_at = 0;
+	bool		found;
+
+	ra_require_preload();
+	values[0] = Int64GetDatum((int64) ra_global_state->epoch);
+	values[1] = ObjectIdGetDatum(MyDatabaseId);
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT FROM risk_alert.global_epoch e WHERE e.epoch = $1 AND e.database = $2",
+							  2, types, values, NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read risk_alert.global_epoch");
+	found = SPI_processed > 0;
+	SPI_finish();
+	LWLockAcquire(ra_global_state->lock, LW_SHARED);
+	slot = ra_recovery_slot(MyDatabaseId, false);
+	if (slot)
+		noted_at = slot->noted_at;
+	LWLockRelease(ra_global_state->lock);
+	if (!found || noted_at == 0)
+		PG_RETURN_NULL();
+	result = palloc0(sizeof(Interval));
+	result->time = (int64) ((ra_boottime() - noted_at) / 1000);
+	PG_RETURN_INTERVAL_P(result);
 }
 
 static bool

@@ -17,6 +17,7 @@
 #include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "port.h"
+#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
 
@@ -36,11 +37,15 @@
 #define PAUSE_FIRST_MS 4		/* up to so long after the first attempt, */
 #define PAUSE_MAX_MS 500		/* and at most */
 
+/* transactions that are finished are told of when there are so many, or when that is so long ago */
+#define FORGET_AT_ONCE 32
+#define FORGET_AFTER_MS 1000
+#define FORGET_AT_MOST 256		/* whoever can't be told by then is not */
+#define FORGET_WAIT_MS 100		/* for late answers, when the session ends */
+
 #define READINGS 2				/* before a reader makes an attempt */
 
 #define NS_PER_MS UINT64CONST(1000000)
-
-#define RESULT_COLUMNS "granted, promised, promised_by, accepted, accepted_by, value, decided"
 
 typedef struct Attempt
 {
@@ -57,9 +62,17 @@ typedef struct Attempt
 /* the set of acceptors that was asked last, for forget() */
 static char *asked = NULL;
 
+/* of those, what they are to forget: the text of an array that is not closed yet */
+static StringInfoData forgotten = {0};
+static int	nforgotten = 0;
+static uint64 forgotten_at = 0; /* when they were told last */
+
 static RaDecision paxos_propose(const char *gid, RaDecision decision, int timeout, char **reason);
 static RaDecision paxos_read(const char *gid, int timeout, char **reason);
 static void paxos_forget(const char *gid);
+static void tell_forgotten(void);
+static void forget_rest(int code, Datum arg);
+static void append_element(StringInfo array, const char *text);
 static RaDecision run(const char *gid, RaPaxosValue wish, int timeout, char **reason);
 static RaPaxosStep round_of(Attempt *a);
 static void send_request(Attempt *a);
@@ -92,15 +105,72 @@ paxos_read(const char *gid, int timeout, char **reason)
 
 /*
  * Over whatever connections are there, without waiting for an answer.  What an
- * acceptor does not hear of is kept.
+ * acceptor does not hear of is kept.  A session that commits much tells of several at a time, since
+ * each message costs every acceptor a transaction; the rest is told when it ends.
  */
 static void
 paxos_forget(const char *gid)
 {
-	RaLinkRequest message = {"SELECT risk_alert._paxos_forget($1, $2, $3)", 3, {asked, NULL, gid}};
+	static bool registered = false;
+	MemoryContext before;
 
-	if (asked)
-		ra_links_tell(&message);
+	if (asked == NULL)
+		return;
+	if (!registered)
+	{
+		/* comes before the links' own, which are registered already */
+		on_proc_exit(forget_rest, (Datum) 0);
+		registered = true;
+	}
+	before = MemoryContextSwitchTo(TopMemoryContext);
+	if (forgotten.data == NULL)
+		initStringInfo(&forgotten);
+	append_element(&forgotten, gid);
+	MemoryContextSwitchTo(before);
+	nforgotten++;
+	if (nforgotten >= FORGET_AT_ONCE || ra_boottime() - forgotten_at >= FORGET_AFTER_MS * NS_PER_MS)
+	{
+		/* who is about to answer something can't be told now */
+		if (ra_links_quiet(0) || nforgotten >= FORGET_AT_MOST)
+			tell_forgotten();
+	}
+}
+
+static void
+tell_forgotten(void)
+{
+	RaLinkRequest message = {"SELECT risk_alert._paxos_forget($1, $2, $3)", 3, {asked, NULL, NULL}};
+
+	if (nforgotten == 0)
+		return;
+	appendStringInfoChar(&forgotten, '}');
+	message.params[2] = forgotten.data;
+	ra_links_tell(&message);
+	resetStringInfo(&forgotten);
+	nforgotten = 0;
+	forgotten_at = ra_boottime();
+}
+
+static void
+forget_rest(int code, Datum arg)
+{
+	if (nforgotten > 0)
+		(void) ra_links_quiet(FORGET_WAIT_MS);
+	tell_forgotten();
+}
+
+/* To the text of an array */
+static void
+append_element(StringInfo array, const char *text)
+{
+	appendStringInfoString(array, array->len == 0 ? "{\"" : ",\"");
+	for (; *text; text++)
+	{
+		if (*text == '"' || *text == '\\')
+			appendStringInfoChar(array, '\\');
+		appendStringInfoChar(array, *text);
+	}
+	appendStringInfoChar(array, '"');
 }
 
 static RaDecision
@@ -120,15 +190,16 @@ run(const char *gid, RaPaxosValue wish, int timeout, char **reason)
 	if (a.n < 0)
 		return RA_DECISION_UNKNOWN;
 	a.until = ra_boottime() + (uint64) Max(0, Min(timeout, MAX_TIMEOUT_MS)) * NS_PER_MS;
-	ra_links_begin(a.names, a.n);
 	if (asked == NULL || strcmp(asked, a.identity) != 0)
 	{
 		char	   *copy = MemoryContextStrdup(TopMemoryContext, a.identity);
 
+		tell_forgotten();
 		if (asked)
 			pfree(asked);
 		asked = copy;
 	}
+	ra_links_begin(a.names, a.n);
 	ra_paxos_proposer_init(&a.p, a.n, wish);
 	for (turn = 0;; turn++)
 	{
@@ -184,8 +255,15 @@ round_of(Attempt *a)
 		char	   *reason;
 		int			i = ra_links_wait(a->until, &result, &reason);
 
-		if (i < 0)
+		/*
+		 * What is looked at too late does not count: acceptors that were admitted
+		 * since trust in it.
+		 */
+		if (i < 0 || ra_boottime() >= a->until)
+		{
+			PQclear(result);
 			return RA_PAXOS_WAIT;
+		}
 		if (result && !parse_answer(a, result, &answer))
 			reason = pstrdup("it gives an answer of another form");
 		a->reasons[i] = reason;
@@ -210,16 +288,16 @@ send_request(Attempt *a)
 	switch (a->request.kind)
 	{
 		case RA_PAXOS_PROMISE:
-			message.sql = "SELECT " RESULT_COLUMNS " FROM risk_alert._paxos_promise($1, $2, $3, $4, $5)";
+			message.sql = "SELECT " RA_LINK_RESULT " FROM risk_alert._paxos_promise($1, $2, $3, $4, $5)";
 			message.nparams = 5;
 			break;
 		case RA_PAXOS_ACCEPT:
-			message.sql = "SELECT " RESULT_COLUMNS " FROM risk_alert._paxos_accept($1, $2, $3, $4, $5, $6)";
+			message.sql = RA_LINK_ACCEPT;
 			message.nparams = 6;
 			message.params[5] = ra_paxos_value_name(a->request.value);
 			break;
 		case RA_PAXOS_READ:
-			message.sql = "SELECT " RESULT_COLUMNS " FROM risk_alert._paxos_learn($1, $2, $3)";
+			message.sql = "SELECT " RA_LINK_RESULT " FROM risk_alert._paxos_learn($1, $2, $3)";
 			break;
 		case RA_PAXOS_DECIDED:
 			elog(ERROR, "a proposer does not send that");

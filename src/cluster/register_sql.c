@@ -87,7 +87,8 @@ ra_register_forget_fn(PG_FUNCTION_ARGS)
 	char	   *gid = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	char	   *reason = NULL;
 
-	(void) reg->read(gid, FORGET_READ_MS, &reason);
-	reg->forget(gid);
+	/* an abort would become a commit in ZooKeeper */
+	if (reg->read(gid, FORGET_READ_MS, &reason) == RA_DECISION_COMMIT || reg->kind == RA_REGISTER_PAXOS)
+		reg->forget(gid);
 	PG_RETURN_VOID();
 }

@@ -10,6 +10,10 @@
  * service any more: a proposal must not take effect long after its session
  * has given up.
  *
+ * An entry is "commit" or "abort".  forget() makes it "finished", which is a commit
+ * that goes after a time; until then, a participant that is restored to an earlier moment still
+ * finds it.
+ *
  * All of a slot is protected by the one lock, but for its condition variable.
  */
 #include "postgres.h"
@@ -45,6 +49,8 @@
 #define GIVEN_UP "the session was asked to stop waiting for it"
 
 #define SWEEP_INTERVAL_MS (60 * 60 * 1000)
+
+#define FINISHED "finished"
 
 #define NS_PER_MS INT64CONST(1000000)
 
@@ -367,6 +373,9 @@ ra_decisions_serve(const RaProviderOps *ops, RaProvider *provider)
 		bool		sent = true;
 		const char *error = "out of memory";
 
+		/* most are free; what is read too early is seen with the latch, as above */
+		if (*(volatile SlotState *) &slot->state != SLOT_ASKED)
+			continue;
 		LWLockAcquire(decisions->lock, LW_EXCLUSIVE);
 		if (slot->state != SLOT_ASKED)
 		{
@@ -385,7 +394,7 @@ ra_decisions_serve(const RaProviderOps *ops, RaProvider *provider)
 		}
 		else if (slot->kind == SLOT_FORGET)
 		{
-			ops->forget(provider, slot->gid, strlen(slot->gid));
+			ops->forget(provider, slot->gid, strlen(slot->gid), FINISHED);
 			sent = false;
 		}
 		else
@@ -412,7 +421,7 @@ ra_decisions_answer(void *arg, void *owner, const char *value, const char *error
 		;
 	else if (value == NULL)
 		decision = RA_DECISION_NONE;
-	else if (strcmp(value, "commit") == 0)
+	else if (strcmp(value, "commit") == 0 || strcmp(value, FINISHED) == 0)
 		decision = RA_DECISION_COMMIT;
 	else if (strcmp(value, "abort") == 0)
 		decision = RA_DECISION_ABORT;
@@ -423,17 +432,29 @@ ra_decisions_answer(void *arg, void *owner, const char *value, const char *error
 	LWLockRelease(decisions->lock);
 }
 
-/* Who finds nothing takes it for aborted; commits stay until they are forgotten */
+/*
+ * Aborts and finished commits go after their times; commits stay until they are finished.  Who
+ * finds nothing takes it for aborted, unless it may have been a commit (ra_may_be_forgotten()).
+ */
 void
 ra_decisions_sweep(const RaProviderOps *ops, RaProvider *provider)
 {
-	static TimestampTz last = 0;
+	static TimestampTz last_aborts = 0;
+	static TimestampTz last_finished = 0;
 	TimestampTz now = GetCurrentTimestamp();
-	int64		before;
+	int64		ms = now / 1000 + (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * 1000;
+	int64		kept = (int64) ra_decision_retention * 1000;
 
-	if (ops->sweep == NULL || !TimestampDifferenceExceeds(last, now, SWEEP_INTERVAL_MS))
+	if (ops->sweep == NULL)
 		return;
-	last = now;
-	before = now / 1000 + (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * 1000;
-	ops->sweep(provider, "abort", before - (int64) ra_register_retention * 1000);
+	if (TimestampDifferenceExceeds(last_finished, now, (int) Max(Min(kept / 4, SWEEP_INTERVAL_MS), 1000)))
+	{
+		last_finished = now;
+		ops->sweep(provider, FINISHED, ms - kept);
+	}
+	else if (TimestampDifferenceExceeds(last_aborts, now, SWEEP_INTERVAL_MS))
+	{
+		last_aborts = now;
+		ops->sweep(provider, "abort", ms - (int64) ra_register_retention * 1000);
+	}
 }

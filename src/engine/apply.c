@@ -27,6 +27,8 @@
 #include "engine/rebuild.h"
 
 /* How many events ahead memory is fetched */
+#define PREFETCH_EVENT 16
+#define PREFETCH_IDS 12
 #define PREFETCH_CHAIN 8
 #define PREFETCH_ENTRY 4
 #define PREFETCH_WINDOW 2
@@ -582,6 +584,10 @@ prefetch_entities(RaStream *stream, int e, bool ranges)
 {
 	int			n;
 
+	if (e + PREFETCH_EVENT < stream->nevents)
+		__builtin_prefetch(&stream->events[e + PREFETCH_EVENT].ids);
+	if (e + PREFETCH_IDS < stream->nevents)
+		__builtin_prefetch(stream->events[e + PREFETCH_IDS].ids);
 	for (n = 0; n < stream->nentities; n++)
 	{
 		if (e + PREFETCH_CHAIN < stream->nevents)

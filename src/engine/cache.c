@@ -6,11 +6,18 @@
  * that never grows, and an array of hash chains.  An entry is one allocation:
  * a header, then the entity's window (core/window.h), which has no pointers.
  *
- * Locking.  Chain i is protected by partition lock i % CACHE_PARTITIONS.  A
+ * Chains.  Which chain an entity is in is told by the low bits of its position,
+ * by as many as its partition uses: with half as many entries as chains, a partition
+ * doubles these.  There is room for as many chains as the memory can need; but to spread
+ * few entities over all of them would cost each look-up a miss in the
+ * processor's cache and another one of its address translation.
+ *
+ * Locking.  Chain i is protected by partition lock i % CACHE_PARTITIONS, as is
+ * how many chains the partition uses.  A
  * reader holds it shared while it aggregates; a writer exclusively while it
  * adds an event, and while it aggregates, since that leaves hints.  Between
- * finding an entry and leaving the partition nothing throws or allocates.  Only one process writes windows of an instance: its database's worker. So a
- * worker may leave the lock, allocate, and come back without anybody having
+ * finding an entry and leaving the partition nothing throws or allocates.  Only one
+ * process writes windows of an instance: its database's worker.  So a worker may leave the lock, allocate, and come back without anybody having
  * changed the window meanwhile; but any worker may evict any window, so a
  * pointer never outlives the lock.
  *
@@ -44,6 +51,7 @@
 #define CACHE_PARTITIONS	128
 #define CACHE_INSTANCES		1024
 #define BYTES_PER_CHAIN		256 /* of feature memory: sizes the chain array */
+#define CHAINS_AT_FIRST		1024	/* a multiple of CACHE_PARTITIONS */
 
 typedef struct CacheEntry
 {
@@ -75,12 +83,20 @@ typedef struct InstanceSlot
 	pg_atomic_uint64 evictions;
 } InstanceSlot;
 
+typedef struct Partition
+{
+	uint32		mask;			/* a position's bits that are its chain's number */
+	uint32		entries;
+} Partition;
+
 typedef struct CacheShared
 {
 	int			tranche;
 	int			dsa_tranche;
 	LWLock		instance_lock;
 	LWLockPadded partitions[CACHE_PARTITIONS];
+	Partition	sizes[CACHE_PARTITIONS];	/* each under its partition's lock */
+	pg_atomic_uint32 chains_used;	/* no partition uses a chain from here on */
 	uint64		seed[2];		/* of entity hashes: not guessable from outside */
 	uint32		nchains;		/* power of two */
 	Size		dsa_size;
@@ -97,8 +113,11 @@ static dsa_area *area = NULL;
 
 PG_FUNCTION_INFO_V1(ra_cache_status);
 
-static uint32 chain_of(RaInstance instance, RaEntityHash hash);
-static LWLock *chain_lock(uint32 chain);
+static uint32 position_of(uint32 serial, uint64 h);
+static uint32 chain_of(uint32 position);
+static LWLock *chain_lock(uint32 position);
+static uint32 chain_acquire(RaInstance instance, RaEntityHash hash, LWLockMode mode);
+static void partition_double(uint32 partition);
 static CacheEntry *entry_find(uint32 chain, RaInstance instance, RaEntityHash hash,
 							  dsa_pointer *self, dsa_pointer *prev);
 static void entry_unlink(uint32 chain, CacheEntry *entry, dsa_pointer self, dsa_pointer prev);
@@ -113,7 +132,7 @@ static uint32
 chain_count(void)
 {
 	uint64		want = (uint64) ra_feature_memory * 1024 / BYTES_PER_CHAIN;
-	uint32		n = 1024;
+	uint32		n = CHAINS_AT_FIRST;
 
 	while (n < want && n < (1U << 26))
 		n <<= 1;
@@ -157,7 +176,11 @@ ra_cache_shmem_startup(void)
 		cache->dsa_tranche = LWLockNewTrancheId();
 		LWLockInitialize(&cache->instance_lock, cache->tranche);
 		for (i = 0; i < CACHE_PARTITIONS; i++)
+		{
 			LWLockInitialize(&cache->partitions[i].lock, cache->tranche);
+			cache->sizes[i].mask = CHAINS_AT_FIRST - 1;
+		}
+		pg_atomic_init_u32(&cache->chains_used, CHAINS_AT_FIRST);
 		if (!pg_strong_random(cache->seed, sizeof(cache->seed)))
 			elog(ERROR, "could not generate random hash seeds");
 		cache->nchains = chain_count();
@@ -309,8 +332,7 @@ ra_cache_lock(RaInstance instance, RaEntityHash hash, RaCacheUse use, bool *wide
 	if (instance.serial == 0)
 		return NULL;
 	attach();
-	chain = chain_of(instance, hash);
-	LWLockAcquire(chain_lock(chain), use == RA_CACHE_READ ? LW_SHARED : LW_EXCLUSIVE);
+	chain = chain_acquire(instance, hash, use == RA_CACHE_READ ? LW_SHARED : LW_EXCLUSIVE);
 
 	/* under the lock: an instance that has ended is not maintained any more */
 	if (pg_atomic_read_u32(&cache->instances[instance.slot].serial) != instance.serial)
@@ -329,27 +351,19 @@ void
 ra_cache_unlock(RaInstance instance, RaEntityHash hash)
 {
 	if (instance.serial != 0)
-		LWLockRelease(chain_lock(chain_of(instance, hash)));
+		LWLockRelease(chain_lock(position_of(instance.serial, hash.h[0])));
 }
 
 void
 ra_cache_prefetch_chain(RaInstance instance, RaEntityHash hash)
 {
 	if (instance.serial != 0)
-		__builtin_prefetch(&chains[chain_of(instance, hash)]);
+		__builtin_prefetch(&chains[chain_of(position_of(instance.serial, hash.h[0]))]);
 }
 
-void
-ra_cache_prefetch_entry(RaInstance instance, RaEntityHash hash)
+static inline void
+prefetch_entry(dsa_pointer p)
 {
-	dsa_pointer p;
-
-	if (instance.serial == 0)
-		return;
-	attach();
-
-	/* without the lock: whatever it points to by now, a prefetch can't fault */
-	p = chains[chain_of(instance, hash)];
 	if (DsaPointerIsValid(p))
 	{
 		char	   *entry = dsa_get_address(area, p);
@@ -358,6 +372,17 @@ ra_cache_prefetch_entry(RaInstance instance, RaEntityHash hash)
 		__builtin_prefetch(entry + 64);
 		__builtin_prefetch(entry + 128);
 	}
+}
+
+void
+ra_cache_prefetch_entry(RaInstance instance, RaEntityHash hash)
+{
+	if (instance.serial == 0)
+		return;
+	attach();
+
+	/* without the lock: whatever it points to by now, a prefetch can't fault */
+	prefetch_entry(chains[chain_of(position_of(instance.serial, hash.h[0]))]);
 }
 
 void
@@ -374,12 +399,14 @@ ra_cache_prefetch_window(RaInstance instance, RaEntityHash hash, const RaWindowS
 	 * Without the lock: if the entry is freed meanwhile, its memory remains, and
 	 * what is read there decides no more than what is prefetched.
 	 */
-	p = chains[chain_of(instance, hash)];
+	p = chains[chain_of(position_of(instance.serial, hash.h[0]))];
 	if (DsaPointerIsValid(p))
 	{
 		CacheEntry *entry = dsa_get_address(area, p);
 
-		if (entry->h[0] == hash.h[0] && entry->serial == instance.serial && !entry->wide)
+		if (entry->h[0] != hash.h[0] || entry->serial != instance.serial)
+			prefetch_entry(entry->next);
+		else if (!entry->wide)
 			ra_window_prefetch(ENTRY_WINDOW(entry), spec, ranges);
 	}
 }
@@ -435,15 +462,23 @@ entry_link(RaInstance instance, dsa_pointer made)
 	dsa_pointer self,
 				prev;
 	CacheEntry *present;
+	Partition  *size;
 	uint32		chain;
 
-	chain = chain_of(instance, hash);
-	LWLockAcquire(chain_lock(chain), LW_EXCLUSIVE);
+	chain = chain_acquire(instance, hash, LW_EXCLUSIVE);
+	size = &cache->sizes[chain % CACHE_PARTITIONS];
 	present = entry_find(chain, instance, hash, &self, &prev);
 	if (present)
 		entry_unlink(chain, present, self, prev);
+	else if (size->entries >= (size->mask + 1) / CACHE_PARTITIONS / 2 &&
+			 size->mask < cache->nchains - 1)
+	{
+		partition_double(chain % CACHE_PARTITIONS);
+		chain = chain_of(position_of(instance.serial, hash.h[0]));
+	}
 	entry->next = chains[chain];
 	chains[chain] = made;
+	size->entries++;
 	pg_atomic_fetch_add_u64(&slot->entities, 1);
 	pg_atomic_fetch_add_u64(&slot->bytes, entry->size);
 	LWLockRelease(chain_lock(chain));
@@ -455,7 +490,7 @@ bool
 ra_cache_grow(RaInstance instance, RaEntityHash hash, const RaWindowSpec *spec,
 			  const RaEvent *event, int64 horizon)
 {
-	uint32		chain = chain_of(instance, hash);
+	uint32		chain;
 	dsa_pointer self,
 				prev;
 	CacheEntry *entry;
@@ -472,7 +507,7 @@ ra_cache_grow(RaInstance instance, RaEntityHash hash, const RaWindowSpec *spec,
 	 * first.  A larger share of room to grow would save little time, but
 	 * memory of all windows.
 	 */
-	LWLockAcquire(chain_lock(chain), LW_EXCLUSIVE);
+	chain = chain_acquire(instance, hash, LW_EXCLUSIVE);
 	entry = entry_find(chain, instance, hash, NULL, NULL);
 	if (entry == NULL)
 	{
@@ -498,7 +533,7 @@ ra_cache_grow(RaInstance instance, RaEntityHash hash, const RaWindowSpec *spec,
 												long_sums, capacity, bytes_capacity, PG_INT64_MIN);
 
 			/* to make room for it may have evicted the window itself */
-			LWLockAcquire(chain_lock(chain), LW_SHARED);
+			chain = chain_acquire(instance, hash, LW_SHARED);
 			entry = entry_find(chain, instance, hash, NULL, NULL);
 			if (entry)
 				ra_window_copy(bigger, ENTRY_WINDOW(entry), spec);
@@ -513,7 +548,7 @@ ra_cache_grow(RaInstance instance, RaEntityHash hash, const RaWindowSpec *spec,
 		}
 	}
 
-	LWLockAcquire(chain_lock(chain), LW_EXCLUSIVE);
+	chain = chain_acquire(instance, hash, LW_EXCLUSIVE);
 	entry = entry_find(chain, instance, hash, &self, &prev);
 	if (entry)
 	{
@@ -537,8 +572,7 @@ ra_cache_drop(RaInstance instance, RaEntityHash hash)
 	if (instance.serial == 0)
 		return;
 	attach();
-	chain = chain_of(instance, hash);
-	LWLockAcquire(chain_lock(chain), LW_EXCLUSIVE);
+	chain = chain_acquire(instance, hash, LW_EXCLUSIVE);
 	entry = entry_find(chain, instance, hash, &self, &prev);
 	if (entry)
 		entry_unlink(chain, entry, self, prev);
@@ -589,17 +623,74 @@ ra_cache_status(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/* Where an entity belongs.  Its lowest bits tell the partition. */
 static uint32
-chain_of(RaInstance instance, RaEntityHash hash)
+position_of(uint32 serial, uint64 h)
 {
-	return (uint32) (hash.h[0] ^ (cache->seed[0] + instance.serial * UINT64CONST(0x9E3779B97F4A7C15)))
-		& (cache->nchains - 1);
+	return (uint32) (h ^ (cache->seed[0] + serial * UINT64CONST(0x9E3779B97F4A7C15)));
+}
+
+/* The chain as of now: right for who holds the partition's lock, else a hint */
+static uint32
+chain_of(uint32 position)
+{
+	return position & cache->sizes[position % CACHE_PARTITIONS].mask;
 }
 
 static LWLock *
-chain_lock(uint32 chain)
+chain_lock(uint32 position)
 {
-	return &cache->partitions[chain % CACHE_PARTITIONS].lock;
+	return &cache->partitions[position % CACHE_PARTITIONS].lock;
+}
+
+/* Lock the entity's partition; which chain it is in then */
+static uint32
+chain_acquire(RaInstance instance, RaEntityHash hash, LWLockMode mode)
+{
+	uint32		position = position_of(instance.serial, hash.h[0]);
+
+	LWLockAcquire(chain_lock(position), mode);
+	return chain_of(position);
+}
+
+/*
+ * Spread the partition's entries over twice as many chains; the caller holds
+ * its lock exclusively.  What leaves a chain goes to one of a higher number, so
+ * that who goes through all chains upwards does not miss it.
+ */
+static void
+partition_double(uint32 partition)
+{
+	uint32		mask = cache->sizes[partition].mask;
+	uint32		used = pg_atomic_read_u32(&cache->chains_used);
+	uint32		chain;
+
+	/* before there can be anything in the chains */
+	while (used < 2 * (mask + 1) &&
+		   !pg_atomic_compare_exchange_u32(&cache->chains_used, &used, 2 * (mask + 1)))
+		;
+	cache->sizes[partition].mask = 2 * mask + 1;
+	for (chain = partition; chain <= mask; chain += CACHE_PARTITIONS)
+	{
+		dsa_pointer *stay = &chains[chain];
+		dsa_pointer *leave = &chains[chain + mask + 1];
+
+		Assert(!DsaPointerIsValid(*leave));
+		while (DsaPointerIsValid(*stay))
+		{
+			dsa_pointer p = *stay;
+			CacheEntry *entry = dsa_get_address(area, p);
+
+			if (chain_of(position_of(entry->serial, entry->h[0])) == chain)
+				stay = &entry->next;
+			else
+			{
+				*stay = entry->next;
+				entry->next = *leave;
+				*leave = p;
+			}
+		}
+	}
 }
 
 static CacheEntry *
@@ -637,6 +728,7 @@ entry_unlink(uint32 chain, CacheEntry *entry, dsa_pointer self, dsa_pointer prev
 		((CacheEntry *) dsa_get_address(area, prev))->next = entry->next;
 	else
 		chains[chain] = entry->next;
+	cache->sizes[chain % CACHE_PARTITIONS].entries--;
 	pg_atomic_fetch_sub_u64(&slot->entities, 1);
 	pg_atomic_fetch_sub_u64(&slot->bytes, entry->size);
 }
@@ -651,7 +743,7 @@ reclaim(void)
 	uint32		chain;
 
 	attach();
-	for (chain = 0; chain < cache->nchains; chain++)
+	for (chain = 0; chain < pg_atomic_read_u32(&cache->chains_used); chain++)
 	{
 		dsa_pointer victims = InvalidDsaPointer;
 		dsa_pointer p,
@@ -716,11 +808,12 @@ static Size
 evict_some(Size want)
 {
 	Size		freed = 0;
-	uint64		steps = (uint64) cache->nchains * 2;
+	uint32		used = pg_atomic_read_u32(&cache->chains_used);
+	uint64		steps = (uint64) used * 2;
 
 	while (freed < want && steps-- > 0)
 	{
-		uint32		chain = (uint32) pg_atomic_fetch_add_u64(&cache->hand, 1) & (cache->nchains - 1);
+		uint32		chain = (uint32) pg_atomic_fetch_add_u64(&cache->hand, 1) & (used - 1);
 		dsa_pointer victims[16];
 		int			nvictims = 0;
 		dsa_pointer p,

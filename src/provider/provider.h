@@ -43,7 +43,7 @@
 #include <stdint.h>
 
 /* of this interface; the broker refuses a library of another one */
-#define RA_PROVIDER_API 2
+#define RA_PROVIDER_API 3
 
 /* longest key of a lock and longest name of a node, in bytes */
 #define RA_KEY_MAX 512
@@ -213,12 +213,15 @@ typedef struct RaProviderOps
 	bool		(*decide) (RaProvider *provider, void *owner, const char *name, int namelen,
 						   const char *value, int64_t deadline);
 
-	/* The name has no value any more.  Best effort, no answer. */
-	void		(*forget) (RaProvider *provider, const char *name, int namelen);
+	/*
+	 * The name has another value instead of the one it has, or, with NULL, none any more.
+	 * Best effort, no answer.
+	 */
+	void		(*forget) (RaProvider *provider, const char *name, int namelen, const char *value);
 
 	/*
-	 * Forgets names that have had this value since before that time (milliseconds since
-	 * 1970, by the service's clock).  Best effort; goes on by itself for a while.
+	 * Forgets names that have this value, and have had one since before that time (milliseconds
+	 * since 1970, by the service's clock).  Best effort; goes on by itself for a while.
 	 */
 	void		(*sweep) (RaProvider *provider, const char *value, int64_t before);
 } RaProviderOps;

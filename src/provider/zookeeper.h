@@ -140,6 +140,8 @@ struct ZkCall
 	int			value_len;
 	char	  **names;			/* get_children, one piece of memory */
 	int			nnames;
+
+	zoo_op_result_t *results;	/* delete_all: the library writes them */
 };
 
 typedef enum ZkWatchKind
@@ -225,6 +227,7 @@ typedef struct ZkMember
 
 typedef struct ZkListing ZkListing;
 typedef struct ZkDecision ZkDecision;
+typedef struct ZkForgotten ZkForgotten;
 typedef struct ZkSweep ZkSweep;
 
 struct RaProvider
@@ -317,6 +320,10 @@ struct RaProvider
 
 	/* Registers */
 	ZkDecision *decisions;		/* not answered yet */
+	bool		bucket_there[ZK_BUCKETS];	/* of registers, as far as we know */
+	ZkForgotten *forgotten;		/* registers to be deleted, or NULL, */
+	ZkForgotten *forgetting;	/* and those on their way */
+	int64_t		forgotten_at;	/* when some were deleted last */
 	ZkSweep    *sweep;			/* under way, or NULL */
 
 	/* For tests: what was sent, and watches that fired */
@@ -346,6 +353,8 @@ extern bool ra_zk_create(RaProvider *p, ZkDone done, void *subject, const char *
 						 const char *data, int len, int mode, bool quiet);
 extern bool ra_zk_delete(RaProvider *p, ZkDone done, void *subject, const char *path, int version,
 						 bool quiet);
+extern bool ra_zk_change_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, int n,
+							 const char *value);
 extern bool ra_zk_set(RaProvider *p, ZkDone done, void *subject, const char *path,
 					  const char *data, int len, int version);
 extern bool ra_zk_get(RaProvider *p, ZkDone done, void *subject, const char *path, ZkWatch *watch);
@@ -421,8 +430,9 @@ extern void ra_zk_list_free(RaProvider *p);
 /* zookeeper_decide.c */
 extern bool ra_zk_decide(RaProvider *p, void *owner, const char *name, int namelen,
 						 const char *value, int64_t deadline);
-extern void ra_zk_forget(RaProvider *p, const char *name, int namelen);
+extern void ra_zk_forget(RaProvider *p, const char *name, int namelen, const char *value);
 extern void ra_zk_sweep(RaProvider *p, const char *value, int64_t before);
+extern void ra_zk_forget_now(RaProvider *p);
 extern void ra_zk_decide_drive(RaProvider *p);
 extern void ra_zk_decide_tick(RaProvider *p, int64_t now);
 extern int64_t ra_zk_decide_until(const RaProvider *p);

@@ -11,6 +11,12 @@
  * needed after a create that failed: its answer comes from the server that
  * has seen the node by then.
  *
+ * A bucket is made when it is needed first, right before the node, without waiting for
+ * that: one client's requests are carried out in their order.
+ *
+ * What is to be forgotten is deleted several at a time, if much is to be, since each request costs every server of the
+ * ensemble a write.
+ *
  * Requests that were not sent wait for a connection, those on their way for
  * their answer; whichever comes first, that or the deadline, ends them.  A
  * request that ends while a call of it is on its way stays in the list, without an owner.
@@ -24,6 +30,10 @@
 #define RETRY_AFTER		(200 * NS_PER_MS)
 #define PARENT_TRIES	4
 
+/* what is to be forgotten goes when there is so much, or when that is so long ago */
+#define FORGET_AT_ONCE	32
+#define FORGET_AFTER	(1000 * NS_PER_MS)
+
 struct ZkDecision
 {
 	ZkDecision *next;
@@ -36,6 +46,14 @@ struct ZkDecision
 	unsigned	bucket;
 	char		keyname[ZK_KEYNAME_MAX];
 	char		value[RA_VALUE_MAX];	/* empty: look */
+};
+
+struct ZkForgotten
+{
+	ZkForgotten *next;			/* on their way */
+	char		value[RA_VALUE_MAX];	/* what they become; "": deleted */
+	int			n;
+	char	   *paths[FORGET_AT_ONCE];
 };
 
 /* A walk through all registers, one bucket after the other */
@@ -138,25 +156,36 @@ created(RaProvider *p, ZkCall *call)
 			later(d);
 	}
 	else if (call->rc == ZNONODE && d->parent_missing++ < PARENT_TRIES)
+	{
+		p->bucket_there[d->bucket] = false;
 		send_decision(p, d);
+	}
 	else if (!ra_zk_answered(call->rc))
 		later(d);
 	else
 		answer(p, d, NULL, zerror(call->rc));
 }
 
-/* Parents are made only if they were found missing */
+static void
+bucket_made(RaProvider *p, ZkCall *call)
+{
+	(void) p;
+	if (call->rc == ZOK || call->rc == ZNODEEXISTS)
+		*(bool *) call->subject = true;
+}
+
+/* The parent of all is made only if it was found missing */
 static void
 send_decision(RaProvider *p, ZkDecision *d)
 {
 	char		path[ZK_PATH_MAX];
 
-	if (d->parent_missing > 1)
-		ra_zk_create_base(p);
 	if (d->parent_missing > 0)
+		ra_zk_create_base(p);
+	if (d->value[0] != '\0' && !p->bucket_there[d->bucket])
 	{
 		snprintf(path, sizeof(path), "/%s/decisions/%03x", p->cluster, d->bucket);
-		ra_zk_create(p, ra_zk_ignore, NULL, path, "", 0, ZOO_PERSISTENT, false);
+		ra_zk_create(p, bucket_made, &p->bucket_there[d->bucket], path, "", 0, ZOO_PERSISTENT, false);
 	}
 	decision_path(p, d, path);
 	if (d->value[0] == '\0')
@@ -191,16 +220,93 @@ ra_zk_decide(RaProvider *p, void *owner, const char *name, int namelen, const ch
 }
 
 void
-ra_zk_forget(RaProvider *p, const char *name, int namelen)
+ra_zk_forget(RaProvider *p, const char *name, int namelen, const char *value)
 {
+	ZkForgotten *f = p->forgotten;
 	char		keyname[ZK_KEYNAME_MAX];
 	char		path[ZK_PATH_MAX];
 
 	if (!ra_zk_ready(p))
 		return;
+	if (f != NULL && strcmp(f->value, value != NULL ? value : "") != 0)
+	{
+		ra_zk_forget_now(p);
+		f = NULL;
+	}
+	if (f == NULL)
+		f = p->forgotten = calloc(1, sizeof(*f));
+	if (f == NULL)
+		return;
+	snprintf(f->value, sizeof(f->value), "%s", value != NULL ? value : "");
 	ra_zk_keyname(keyname, name, namelen);
 	snprintf(path, sizeof(path), "/%s/decisions/%03x/%s", p->cluster, ra_zk_bucket(keyname), keyname);
-	ra_zk_delete(p, ra_zk_ignore, NULL, path, -1, false);
+	f->paths[f->n] = strdup(path);
+	if (f->paths[f->n] == NULL)
+		return;
+	if (++f->n == FORGET_AT_ONCE || ra_zk_now() >= p->forgotten_at + FORGET_AFTER)
+		ra_zk_forget_now(p);
+}
+
+static void
+free_forgotten(ZkForgotten *f)
+{
+	while (f != NULL)
+	{
+		ZkForgotten *next = f->next;
+
+		for (int i = 0; i < f->n; i++)
+			free(f->paths[i]);
+		free(f);
+		f = next;
+	}
+}
+
+static void
+forget_one(RaProvider *p, const ZkForgotten *f, int i)
+{
+	if (f->value[0] != '\0')
+		ra_zk_set(p, ra_zk_ignore, NULL, f->paths[i], f->value, (int) strlen(f->value), -1);
+	else
+		ra_zk_delete(p, ra_zk_ignore, NULL, f->paths[i], -1, true);
+}
+
+/* One that is gone already keeps all from being changed: then each for itself */
+static void
+forgot(RaProvider *p, ZkCall *call)
+{
+	ZkForgotten *f = call->subject;
+	ZkForgotten **at = &p->forgetting;
+
+	for (int i = 0; call->rc == ZNONODE && i < f->n; i++)
+		forget_one(p, f, i);
+	while (*at != f)
+		at = &(*at)->next;
+	*at = f->next;
+	f->next = NULL;
+	free_forgotten(f);
+}
+
+void
+ra_zk_forget_now(RaProvider *p)
+{
+	ZkForgotten *f = p->forgotten;
+
+	if (f == NULL || !ra_zk_ready(p))
+		return;
+	p->forgotten = NULL;
+	p->forgotten_at = ra_zk_now();
+	if (f->n == 1)
+	{
+		forget_one(p, f, 0);
+		free_forgotten(f);
+	}
+	else if (ra_zk_change_all(p, forgot, f, f->paths, f->n, f->value[0] ? f->value : NULL))
+	{
+		f->next = p->forgetting;
+		p->forgetting = f;
+	}
+	else
+		free_forgotten(f);
 }
 
 /* ---- time, connections, sessions ---- */
@@ -230,6 +336,8 @@ ra_zk_decide_tick(RaProvider *p, int64_t now)
 			send_decision(p, d);
 		d = d->next;
 	}
+	if (p->forgotten != NULL && now >= p->forgotten_at + FORGET_AFTER)
+		ra_zk_forget_now(p);
 }
 
 int64_t
@@ -237,6 +345,8 @@ ra_zk_decide_until(const RaProvider *p)
 {
 	int64_t		until = INT64_MAX;
 
+	if (p->forgotten != NULL && ra_zk_ready(p))
+		until = p->forgotten_at + FORGET_AFTER;
 	for (const ZkDecision *d = p->decisions; d != NULL; d = d->next)
 	{
 		if (d->over)
@@ -268,6 +378,8 @@ ra_zk_decide_over(RaProvider *p)
 		else
 			at = &d->next;
 	}
+	free_forgotten(p->forgetting);
+	p->forgetting = NULL;
 	free_sweep(p);
 }
 
@@ -281,6 +393,9 @@ ra_zk_decide_free(RaProvider *p)
 		p->decisions = d->next;
 		free(d);
 	}
+	free_forgotten(p->forgotten);
+	free_forgotten(p->forgetting);
+	p->forgotten = p->forgetting = NULL;
 	free_sweep(p);
 }
 

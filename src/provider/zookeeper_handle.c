@@ -272,6 +272,7 @@ call_free(ZkCall *call)
 {
 	free(call->value);
 	free(call->names);
+	free(call->results);
 	free(call);
 }
 
@@ -536,6 +537,38 @@ ra_zk_delete(RaProvider *p, ZkDone done, void *subject, const char *path, int ve
 	call_quiet(call, quiet);
 	call->proves = true;
 	return call_sent(call, zoo_adelete(p->handle->zh, path, version, on_void, call));
+}
+
+/* All of them or none: set to a value, or deleted (NULL) */
+bool
+ra_zk_change_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, int n, const char *value)
+{
+	ZkCall	   *call = call_new(p, done, subject);
+	zoo_op_t   *ops;
+	int			rc;
+
+	if (call == NULL)
+		return false;
+	if (value == NULL)
+		p->stats.deletes++;
+	call->proves = true;
+	ops = calloc(n, sizeof(*ops));
+	call->results = calloc(n, sizeof(*call->results));
+	if (ops == NULL || call->results == NULL)
+	{
+		free(ops);
+		return call_sent(call, ZSYSTEMERROR);
+	}
+	for (int i = 0; i < n; i++)
+	{
+		if (value != NULL)
+			zoo_set_op_init(&ops[i], paths[i], value, (int) strlen(value), -1, &call->stat);
+		else
+			zoo_delete_op_init(&ops[i], paths[i], -1);
+	}
+	rc = zoo_amulti(p->handle->zh, n, ops, call->results, on_void, call);
+	free(ops);					/* the library has written the request */
+	return call_sent(call, rc);
 }
 
 bool

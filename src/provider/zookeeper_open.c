@@ -223,6 +223,7 @@ zk_close(RaProvider *p, int64_t deadline)
 {
 	ZkHandle   *handle = p->handle;
 
+	ra_zk_forget_now(p);
 	ra_zk_log_sink(p, false);
 	if (handle != NULL)
 	{

@@ -62,10 +62,73 @@ first_one_stands(void **state)
 	UNTIL(first.answers);
 	assert_string_equal(first.value, "commit");
 
+	/* another value, on request only */
+	a->ops->forget(a->p, "tx", 2, "finished");
+	UNTIL(strcmp(look(b, "tx"), "finished") == 0);
+
 	/* forgotten: as if never there */
-	a->ops->forget(a->p, "tx", 2);
+	a->ops->forget(a->p, "tx", 2, NULL);
 	UNTIL(look(b, "tx")[0] == '\0');
 	assert_int_equal(a->warnings + b->warnings, 0);
+}
+
+/* Much that is forgotten takes few requests, also if some of it is gone already; the rest goes in its time */
+static void
+forget_many(void **state)
+{
+	Node	   *a = node_open(NULL, "a", 8000);
+	Node	   *b = node_open(NULL, "b", 8000);
+	Decision	decisions[70];
+	char		name[32];
+	uint64_t	deletes;
+
+	(void) state;
+	for (int gone = 0; gone < 2; gone++)
+	{
+		for (int i = 0; i < 70; i++)
+		{
+			snprintf(name, sizeof(name), "many %d", i);
+			decide(a, &decisions[i], name, "commit");
+		}
+		for (int i = 0; i < 70; i++)
+			UNTIL(decisions[i].answers);
+		if (gone)
+		{
+			b->ops->forget(b->p, "many 20", 7);
+			UNTIL(look(a, "many 20")[0] == '\0');
+		}
+		deletes = a->p->stats.deletes;
+		for (int i = 0; i < 70; i++)
+		{
+			snprintf(name, sizeof(name), "many %d", i);
+			a->ops->forget(a->p, name, (int) strlen(name));
+		}
+		for (int i = 0; i < 70; i++)
+		{
+			snprintf(name, sizeof(name), "many %d", i);
+			UNTIL(look(b, name)[0] == '\0');
+		}
+		assert_in_range(a->p->stats.deletes - deletes, 1, gone ? 4 + 32 : 4);
+	}
+	assert_int_equal(a->warnings + b->warnings, 0);
+}
+
+/* What is to be forgotten when the provider is closed is forgotten */
+static void
+forget_at_close(void **state)
+{
+	Node	   *a = node_open(NULL, "a", 8000);
+	Node	   *b = node_open(NULL, "b", 8000);
+	Decision	decisions[2];
+
+	(void) state;
+	decide(a, &decisions[0], "close 0", "commit");
+	decide(a, &decisions[1], "close 1", "commit");
+	UNTIL(decisions[0].answers && decisions[1].answers);
+	a->ops->forget(a->p, "close 0", 7);
+	a->ops->forget(a->p, "close 1", 7);
+	node_close(a);
+	UNTIL(look(b, "close 0")[0] == '\0' && look(b, "close 1")[0] == '\0');
 }
 
 /* Before there is a session, and names of any length and kind */
@@ -141,7 +204,7 @@ answer_lost(void **state)
 	UNTIL(a->sessions && b->sessions);
 	decide(a, &mine, "tx", "abort");	/* makes what it lies in */
 	UNTIL(mine.answers);
-	a->ops->forget(a->p, "tx", 2);
+	a->ops->forget(a->p, "tx", 2, NULL);
 	UNTIL(look(b, "tx")[0] == '\0');
 
 	proxy_swallow(proxy, true);
@@ -272,6 +335,8 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(first_one_stands),
+		TEST(forget_many),
+		TEST(forget_at_close),
 		TEST(any_name),
 		TEST(many_at_once),
 		TEST(answer_lost),

@@ -29,13 +29,19 @@ my $id = 0;
 	is(balances($id), '990 990 1020', 'local writes and a branch');
 	answer($session, 'BEGIN;' . on('node_a', take($id)) . ';' . on('node_b', give($id)) . ';COMMIT');
 	is(balances($id), '980 1000 1020', 'a branch to the own node');
+	answer($session, 'BEGIN;' . on('node_b', 'DEALLOCATE ALL') . ';' . on('node_b', take($id)) . ';' . on('node_c', give($id)) . ';COMMIT');
+	is(balances($id), '980 990 1030', 'a branch may deallocate all prepared statements');
+	like(answer($session, on('node_c', q{DO 'BEGIN EXECUTE ''DEALLOCATE ALL''; END'})), qr/ERROR:  26000/, 'a function that does so fails,');
+	is(answer($session, on('node_c', q{DO 'BEGIN EXECUTE ''DEALLOCATE ALL''; END'})), 0, 'and does not the second time');
+	answer($session, 'BEGIN;' . on('node_b', give($id)) . ';' . on('node_c', take($id)) . ';COMMIT');
+	is(balances($id), '980 1000 1020', 'nor do others afterwards');
 	like(answer($session, 'BEGIN;' . on('node_b', give($id)) . ';' . on('node_c', "UPDATE account SET balance = -1 WHERE id = $id")),
 		qr/ERROR:  23514: .*CONTEXT:  statement on node "node_c".*CONSTRAINT NAME:  account_balance_check/s, 'an error is passed on whole');
 	answer($session, 'ROLLBACK');
 	is(balances($id), '980 1000 1020', 'and all is rolled back');
 	$session->quit;
 	is(settled() < 10, 1, 'nothing stays prepared');
-	ok(wait_until($node_a, 'SELECT count(*) FROM risk_alert.global_commit', 0), 'decisions that are carried out are forgotten');
+	ok(wait_until($node_a, 'SELECT count(*) FROM risk_alert.global_commit WHERE finished_at IS NULL', 0), 'decisions that are carried out are known to be');
 }
 
 # Someone dies at a step of the commit
@@ -401,7 +407,7 @@ CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRE
 }
 
 # Rows of the register that crashes have left
-ok(wait_until($node_a, 'SELECT count(*) FROM risk_alert.global_commit', 0), 'what is left of the register after crashes is swept away');
+ok(wait_until($node_a, 'SELECT count(*) FROM risk_alert.global_commit WHERE finished_at IS NULL', 0), 'what is left of the register after crashes is swept away');
 is($node_a->safe_psql('postgres', q{SELECT count(*) FROM risk_alert.global_transactions}), 0, 'no transaction is left');
 
 # A branch that waits for long is a finding

@@ -6,6 +6,7 @@ use warnings FATAL => 'all';
 use GlobalCluster;
 use PostgreSQL::Test::Utils;
 use RiskAlert;
+use Session;
 use Test::More;
 use ZooKeeper;
 
@@ -41,12 +42,42 @@ register_scenario('zookeeper', sub { $zookeeper->stop }, sub { $zookeeper->start
 			AND state_change < clock_timestamp() - interval '1 second'}, 1), 'recovery has read the register, and asks the coordinator');
 	go();
 	is(outcome($session), '', 'which commits meanwhile');
-	ok(wait_until($node_c, "SELECT risk_alert.global_outcome('$gid')", 'in progress'), 'the register forgets it');
 	kill('CONT', $pid);
 	ok(wait_until($node_c, "SELECT rounds > $rounds + 2 FROM risk_alert.stat_recovery"), 'recovery goes on');
-	isnt($node_c->safe_psql('postgres', "SELECT risk_alert.global_outcome('$gid')"), 'aborted', 'nobody says that it was aborted');
+	is($node_c->safe_psql('postgres', "SELECT risk_alert.global_outcome('$gid')"), 'committed', 'nobody says that it was aborted');
 	is(balances(100), '1000 990 1010', 'as it was not');
 	$session->quit;
+}
+
+# Recovery finishes a branch: the entry goes when no node has one any more, after its time.  A participant
+# that is restored to an earlier moment then does not guess.
+{
+	my ($node_a, $node_b, $node_c) = @nodes;
+	my $data = $node_b->data_dir;
+	my $session = session($node_a);
+	my $gid;
+
+	commit_until($session, 'decide', on('node_b', take(101)), on('node_c', give(101)));
+	$gid = $node_b->safe_psql('postgres', 'SELECT gid FROM risk_alert.global_transactions');
+	$node_b->stop('immediate');
+	system_or_bail('cp', '-a', $data, "$data.backup");
+	$node_b->start;
+	go();
+	like(outcome($session), qr/WARNING.*is committed, but its branch on node "node_b" is not finished yet/, 'zookeeper: a branch is left to recovery');
+	$session->quit;
+	ok(defined settled(), 'zookeeper: which finishes it');
+	ok(wait_until($_, 'SELECT count(*) FROM risk_alert.global_recovered', 0), 'zookeeper: the register is told') foreach @nodes;
+	is($node_c->safe_psql('postgres', "SELECT risk_alert._register_read('zookeeper', '$gid')"), 'commit', 'zookeeper: and keeps it for a time');
+	$_->append_conf('postgresql.conf', "risk_alert.decision_retention = '1s'\n"), $_->reload foreach @nodes;
+	ok(wait_until($node_c, "SELECT risk_alert._register_read('zookeeper', '$gid')", 'none'), 'zookeeper: then it is removed');
+	$node_b->stop('immediate');
+	system_or_bail('rm', '-rf', $data);
+	system_or_bail('mv', "$data.backup", $data);
+	$node_b->append_conf('postgresql.conf', "risk_alert.decision_retention = '1s'\n");
+	$node_b->start;
+	ok(wait_until($node_b, q{SELECT waiting, last_error LIKE '%older than decisions are kept%' FROM risk_alert.stat_recovery}, '1|t'), 'zookeeper: a participant is restored then: it does not guess');
+	is($node_b->safe_psql('postgres', "SELECT risk_alert.resolve('$gid', 'commit')"), 1, 'zookeeper: an operator decides');
+	is(balances(101), '1000 990 1010', 'zookeeper: as the others have');
 }
 
 $_->stop foreach @nodes;

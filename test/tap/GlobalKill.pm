@@ -103,12 +103,35 @@ sub up
 
 # ---- at each step
 
+# How often the nodes look for branches.  While transactions are to stand at a step, hardly ever:
+# recovery would finish those that are decided before anybody is killed.
+sub recovery
+{
+	my ($interval) = @_;
+	foreach my $node (@nodes)
+	{
+		$node->append_conf('postgresql.conf', "risk_alert.recovery_interval = '$interval'\n");
+		$node->reload if defined $node->{_pid};
+	}
+	return;
+}
+
+# Somebody has been killed: all others go on
+sub release
+{
+	recovery('200ms');
+	go();
+	return;
+}
+
 # Transactions of node_a that stand at each step of their commit:
 # [ account, session, step, from, to, process id of the session's backend ]
 sub stop_at_steps
 {
 	my ($id) = @_;
 	my @stopped;
+	recovery('1h');
+	wait_until($_, 'SHOW risk_alert.recovery_interval', '1h') foreach @nodes;
 	foreach my $step ('prepare 1', 'prepare 2', 'decide', 'commit 1', 'commit 2')
 	{
 		foreach my $pair ([ 1, 2 ], [ 0, 1 ])
@@ -193,7 +216,7 @@ sub kill_at_steps
 		within(settled(), "$claim, all is up: nothing stays prepared");
 		is(fates(@stopped), fates_expected($victim, @stopped), "$claim: all nodes agree, as they must");
 	};
-	my $abandon = sub { eval { $_->[1]->quit } foreach @stopped; go(); };
+	my $abandon = sub { eval { $_->[1]->quit } foreach @stopped; release(); };
 
 	# 300_global does it with register "local"
 	if ($durable)
@@ -217,7 +240,7 @@ sub kill_at_steps
 		my $name = $nodes[$victim]->name;
 		@stopped = stop_at_steps(\$id);
 		kill_node($nodes[$victim]);
-		go();
+		release();
 		is(answers(@stopped), fates_expected($victim, @stopped), "$register: $name is killed: the coordinator knows what it does");
 		within(settled(grep { $_ != $nodes[$victim] } @nodes), "$register: $name stays down: the others finish without it");
 		$nodes[$victim]->start;
@@ -229,7 +252,7 @@ sub kill_at_steps
 		my $leader = $zookeeper->leader;
 		@stopped = stop_at_steps(\$id);
 		$zookeeper->kill9($leader);
-		go();
+		release();
 		is(answers(@stopped), fates_expected(-1, @stopped), "$register: the register's leader is killed: all commit");
 		$check->("$register: the register's leader is killed", -1);
 		$zookeeper->start($leader);

@@ -1,0 +1,68 @@
+/*
+ * global.h
+ *	  What the benchmarks of global transactions share: a transfer from an account on
+ *	  one node to one on another.
+ *
+ * Each client has accounts of its own, so that nobody waits for another's rows.
+ */
+#ifndef GLOBAL_H
+#define GLOBAL_H
+
+#include <libpq-fe.h>
+
+#include "pairs.h"
+
+#define ACCOUNTS 1000			/* of each client, on each node */
+
+#define TAKE "UPDATE account SET balance = balance - 1 WHERE id = %d"
+#define TAKE_NOTHING "UPDATE account SET balance = balance - 0 WHERE id = %d"
+#define GIVE "UPDATE account SET balance = balance + 1 WHERE id = %d"
+
+static inline void
+die(PGconn *conn, const char *what)
+{
+	fprintf(stderr, "%s: %s", what, conn ? PQerrorMessage(conn) : "failed\n");
+	exit(1);
+}
+
+static inline PGconn *
+connect_to(const char *conninfo)
+{
+	PGconn	   *conn = PQconnectdb(conninfo);
+
+	if (PQstatus(conn) != CONNECTION_OK)
+		die(conn, "connecting");
+	return conn;
+}
+
+static inline void
+send_message(PGconn *conn, const char *sql)
+{
+	if (!PQsendQuery(conn, sql))
+		die(conn, sql);
+}
+
+/* Until the message has ended; how many rows its UPDATEs had, here or as global_execute() says */
+static inline int
+answer(PGconn *conn, const char *what)
+{
+	PGresult   *res;
+	int			n = 0;
+
+	while ((res = PQgetResult(conn)) != NULL)
+	{
+		if (PQresultStatus(res) != PGRES_COMMAND_OK && PQresultStatus(res) != PGRES_TUPLES_OK)
+			die(conn, what);
+		n += atoi(PQresultStatus(res) == PGRES_TUPLES_OK ? PQgetvalue(res, 0, 0) : PQcmdTuples(res));
+		PQclear(res);
+	}
+	return n;
+}
+
+static inline int
+random_account(Pairs *pairs, unsigned int *seed)
+{
+	return (pairs->number - 1) * ACCOUNTS + rand_r(seed) % ACCOUNTS + 1;
+}
+
+#endif							/* GLOBAL_H */

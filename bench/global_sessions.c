@@ -1,0 +1,92 @@
+/*
+ * global_sessions.c
+ *	  The same transfer as global_floor.c's, as a global transaction of risk_alert:
+ *	  sessions of server A, whose node is node_0; the other account is on node_1.
+ *
+ *	global_sessions one|four own|branches REGISTER SECONDS CLIENTS A
+ *		one: BEGIN, both statements and COMMIT are one message;  four: each is one.
+ *		own: the account on node_0 is updated by the session itself;  branches: by
+ *		global_execute('node_0', ...), which is a connection more, but all that
+ *		registers zookeeper and paxos allow.
+ *
+ * Prints transactions per second, p50 and p99 in ms.
+ */
+#include "global.h"
+
+static bool one_message;
+static bool own;
+static const char *decider;
+static const char *server;
+
+static void *
+transfers(void *arg)
+{
+	Pairs	   *pairs = arg;
+	PGconn	   *conn = connect_to(server);
+	unsigned int seed = pairs->number;
+	char		sql[1024];
+
+	snprintf(sql, sizeof(sql), "SET risk_alert.commit_register = %s", decider);
+	send_message(conn, sql);
+	answer(conn, sql);
+	/* the first one, not counted, connects */
+	for (int i = 0; i == 0 || pairs_go_on(); i++)
+	{
+		int64_t		since = now_ns();
+		char		take[256];
+		char		give[256];
+		int			rows;
+
+		snprintf(take, sizeof(take), own ? TAKE : "SELECT risk_alert.global_execute('node_0', '" TAKE "')",
+				 random_account(pairs, &seed));
+		snprintf(give, sizeof(give), "SELECT risk_alert.global_execute('node_1', '" GIVE "')",
+				 random_account(pairs, &seed));
+		if (one_message)
+		{
+			snprintf(sql, sizeof(sql), "BEGIN; %s; %s; COMMIT", take, give);
+			send_message(conn, sql);
+			rows = answer(conn, sql);
+		}
+		else
+		{
+			const char *const statements[] = {"BEGIN", take, give, "COMMIT"};
+
+			rows = 0;
+			for (int s = 0; s < 4; s++)
+			{
+				send_message(conn, statements[s]);
+				rows += answer(conn, statements[s]);
+			}
+		}
+		if (rows != 2)
+		{
+			fprintf(stderr, "not one row each\n");
+			exit(1);
+		}
+		if (i == 0)
+		{
+			pairs_begin();
+			continue;
+		}
+		pairs->guarded->count++;
+		pairs_note(pairs, since);
+	}
+	PQfinish(conn);
+	return NULL;
+}
+
+int
+main(int argc, char **argv)
+{
+	if (argc != 7)
+	{
+		fprintf(stderr, "usage: see global_sessions.c\n");
+		return 2;
+	}
+	one_message = strcmp(argv[1], "one") == 0;
+	own = strcmp(argv[2], "own") == 0;
+	decider = argv[3];
+	server = argv[6];
+	pairs_run(atoi(argv[5]), false, atof(argv[4]), transfers);
+	return 0;
+}
