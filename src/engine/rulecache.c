@@ -30,6 +30,8 @@
 #include "engine/ruleset.h"
 #include "guc.h"
 
+#define LOAD_TRIES 3
+
 typedef struct RaCacheEntry
 {
 	int32		stream_id;		/* hash key */
@@ -53,6 +55,7 @@ static bool superuser_rules_allowed = false;	/* what the rule sets were loaded w
 static Oid	stream_table = InvalidOid;	/* OID of risk_alert.stream, once known */
 
 static void initialise(void);
+static RaRuleSet *load(int32 stream_id, bool *invalidated);
 static void carry_over(RaRuleSet *new, const RaRuleSet *old);
 static void relcache_callback(Datum arg, Oid relid);
 static void object_callback(Datum arg, int cacheid, uint32 hashvalue);
@@ -65,7 +68,8 @@ ra_ruleset_get(int32 stream_id)
 {
 	RaCacheEntry *entry;
 	RaRuleSet  *rs;
-	RaLoading	this;
+	int			tries = 0;
+	bool		invalidated;
 	bool		pushed;
 	bool		found;
 
@@ -88,18 +92,13 @@ ra_ruleset_get(int32 stream_id)
 	if (pushed)
 		PushActiveSnapshot(GetTransactionSnapshot());
 
-	this.outer = loading;
-	this.invalidated = false;
-	loading = &this;
-	PG_TRY();
-	{
-		rs = ra_ruleset_load(stream_id, cache_cxt);
-	}
-	PG_FINALLY();
-	{
-		loading = this.outer;
-	}
-	PG_END_TRY();
+	/*
+	 * What is broken may only have been read while somebody renamed a function: rules
+	 * with the old name, and the catalogs with the new one.
+	 */
+	while (rs = load(stream_id, &invalidated),
+		   rs != NULL && invalidated && (rs->nproblems > 0 || rs->broken != NULL) && ++tries < LOAD_TRIES)
+		MemoryContextDelete(rs->cxt);
 	if (pushed)
 		PopActiveSnapshot();
 
@@ -120,8 +119,31 @@ ra_ruleset_get(int32 stream_id)
 	entry->rs = rs;
 	if (rs == NULL)
 		hash_search(cache, &stream_id, HASH_REMOVE, NULL);
-	else if (this.invalidated)
+	else if (invalidated)
 		rs->stale = true;
+	return rs;
+}
+
+/* invalidated: something changed meanwhile */
+static RaRuleSet *
+load(int32 stream_id, bool *invalidated)
+{
+	RaRuleSet  *rs;
+	RaLoading	this;
+
+	this.outer = loading;
+	this.invalidated = false;
+	loading = &this;
+	PG_TRY();
+	{
+		rs = ra_ruleset_load(stream_id, cache_cxt);
+	}
+	PG_FINALLY();
+	{
+		loading = this.outer;
+	}
+	PG_END_TRY();
+	*invalidated = this.invalidated;
 	return rs;
 }
 

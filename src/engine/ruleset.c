@@ -124,12 +124,23 @@ load(int32 stream_id, MemoryContext parent, RaUses *uses)
 
 	memset(&loader, 0, sizeof(loader));
 	loader.uses = uses;
-	loader.snapshot = ra_config_snapshot();
-	loader.stream = loader.snapshot ? ra_read_stream(stream_id, loader.snapshot) : NULL;
+	/*
+	 * Who renames a column renames it in the rules, too: after the snapshot he must wait
+	 * for us.
+	 */
+	loader.stream = ra_read_stream(stream_id, NULL);
+	if (loader.stream != NULL)
+	{
+		loader.names.rel = try_relation_open(loader.stream->relid, AccessShareLock);
+		loader.snapshot = ra_config_snapshot();
+		loader.stream = loader.snapshot ? ra_read_stream(stream_id, loader.snapshot) : NULL;
+	}
 	if (loader.stream == NULL)
 	{
-		if (loader.snapshot)
+		if (loader.snapshot != NULL)
 			UnregisterSnapshot(loader.snapshot);
+		if (loader.names.rel != NULL)
+			relation_close(loader.names.rel, AccessShareLock);
 		MemoryContextSwitchTo(caller);
 		MemoryContextDelete(scratch);
 		return NULL;
@@ -195,7 +206,6 @@ load_stream(RaLoader *loader)
 	rs->suppress = stream->suppress;
 	rs->layout_id = stream->layout_id;
 
-	loader->names.rel = try_relation_open(stream->relid, AccessShareLock);
 	if (loader->names.rel == NULL)
 		rs->broken = psprintf("its table (OID %u) no longer exists", stream->relid);
 	else

@@ -31,6 +31,19 @@ foreach my $i (1 .. 3)
 	drain($node);
 	is($node->safe_psql('postgres', "SELECT reasons->0->>'text' = 'version ' || rule_set_version FROM risk_alert.alerts WHERE event_key = '$i'"), 't', 'its version and its rules belong together');
 }
+
+# A function is renamed meanwhile, and in the rules with it: the worker has read these with the old name
+$node->safe_psql('postgres', q{
+CREATE FUNCTION big(numeric) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT $1 >= 1000';
+SELECT risk_alert.alter_rule('payments', 'large', condition => 'big(amount)');});
+answer($session, 'SELECT pg_advisory_lock(42)');
+answer($session, q{SELECT risk_alert.alter_rule('payments', 'large', points => 71)});
+answer($session, 'INSERT INTO payments VALUES (4, 4, 2000, now())');
+ok(wait_until($node, "SELECT count(*) FROM pg_locks WHERE pid = $worker AND locktype = 'advisory' AND NOT granted", 1), 'the worker is reading the rule set');
+answer($session, 'ALTER FUNCTION big(numeric) RENAME TO bigger');
+answer($session, 'SELECT pg_advisory_unlock(42)');
+drain($node);
+is($node->safe_psql('postgres', "SELECT score FROM risk_alert.alerts WHERE event_key = '4'"), '71', 'a rule counts though a function in it is renamed while it is read');
 $session->quit;
 $node->stop;
 done_testing();
