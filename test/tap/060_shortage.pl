@@ -122,7 +122,10 @@ INSERT INTO payments SELECT g, g % 1000, 5000, timestamptz '2026-01-01Z' + g * i
 	$node->_update_pid(1);
 	wait_for_restart($node);
 	like(slurp_file($node->logfile), qr/PANIC:[^\n]*No space left/, 'F17 no room for WAL: the server went down');
-	is($node->safe_psql('postgres', 'SELECT count(*) FROM payments'), $committed, "F17 what was committed is there: $committed rows");
+	# (the last one may have committed before another process took the server down, and nobody could say so)
+	my $there = $node->safe_psql('postgres', 'SELECT count(*) FROM payments');
+	ok($there == $committed || $there == $committed + 100, "F17 what was committed is there: $committed rows") or diag("there are $there");
+	$committed = $there;
 	drain($node);
 	is($node->safe_psql('postgres', q{SELECT count(*), count(DISTINCT event_key), sum(events) FROM risk_alert.alerts}), "$committed|$committed|$committed",
 		'F17 each of them has its alert');

@@ -7,7 +7,7 @@ use GlobalKill;
 use Test::More;
 
 my @nodes = kill_cluster('paxos');
-$_->safe_psql('postgres', 'SELECT risk_alert.paxos_admit()') foreach @nodes;
+$_->safe_psql('postgres', 'SELECT risk_alert.paxos_admit(force => true)') foreach @nodes;
 kill_at_steps('paxos');
 kill_at_random('paxos');
 
