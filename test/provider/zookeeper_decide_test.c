@@ -74,7 +74,7 @@ first_one_stands(void **state)
 
 /* Much that is forgotten takes few requests, also if some of it is gone already; the rest goes in its time */
 static void
-forget_many(void **state)
+forget_many_as(const char *value)
 {
 	Node	   *a = node_open(NULL, "a", 8000);
 	Node	   *b = node_open(NULL, "b", 8000);
@@ -82,7 +82,6 @@ forget_many(void **state)
 	char		name[32];
 	uint64_t	deletes;
 
-	(void) state;
 	for (int gone = 0; gone < 2; gone++)
 	{
 		for (int i = 0; i < 70; i++)
@@ -94,23 +93,41 @@ forget_many(void **state)
 			UNTIL(decisions[i].answers);
 		if (gone)
 		{
-			b->ops->forget(b->p, "many 20", 7);
+			b->ops->forget(b->p, "many 20", 7, NULL);
 			UNTIL(look(a, "many 20")[0] == '\0');
 		}
 		deletes = a->p->stats.deletes;
 		for (int i = 0; i < 70; i++)
 		{
 			snprintf(name, sizeof(name), "many %d", i);
-			a->ops->forget(a->p, name, (int) strlen(name));
+			a->ops->forget(a->p, name, (int) strlen(name), value);
 		}
 		for (int i = 0; i < 70; i++)
 		{
 			snprintf(name, sizeof(name), "many %d", i);
-			UNTIL(look(b, name)[0] == '\0');
+			UNTIL(strcmp(look(b, name), value == NULL || (gone && i == 20) ? "" : value) == 0);
 		}
-		assert_in_range(a->p->stats.deletes - deletes, 1, gone ? 4 + 32 : 4);
+		if (value == NULL)
+			assert_in_range(a->p->stats.deletes - deletes, 1, gone ? 4 + 32 : 4);
+		else
+			assert_int_equal(a->p->stats.deletes - deletes, 0);
+	}
+	for (int i = 0; i < 70; i++)
+	{
+		snprintf(name, sizeof(name), "many %d", i);
+		a->ops->forget(a->p, name, (int) strlen(name), NULL);
 	}
 	assert_int_equal(a->warnings + b->warnings, 0);
+	node_close(a);
+	UNTIL(look(b, "many 69")[0] == '\0');
+}
+
+static void
+forget_many(void **state)
+{
+	(void) state;
+	forget_many_as(NULL);
+	forget_many_as("finished");
 }
 
 /* What is to be forgotten when the provider is closed is forgotten */
@@ -125,8 +142,8 @@ forget_at_close(void **state)
 	decide(a, &decisions[0], "close 0", "commit");
 	decide(a, &decisions[1], "close 1", "commit");
 	UNTIL(decisions[0].answers && decisions[1].answers);
-	a->ops->forget(a->p, "close 0", 7);
-	a->ops->forget(a->p, "close 1", 7);
+	a->ops->forget(a->p, "close 0", 7, NULL);
+	a->ops->forget(a->p, "close 1", 7, NULL);
 	node_close(a);
 	UNTIL(look(b, "close 0")[0] == '\0' && look(b, "close 1")[0] == '\0');
 }
