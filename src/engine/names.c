@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/relation.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "nodes/nodeFuncs.h"
@@ -19,6 +20,7 @@
 
 #include "compat.h"
 #include "engine/expr.h"
+#include "engine/load.h"
 
 static const struct
 {
@@ -461,4 +463,28 @@ ra_similar_names(const RaNames *names, const char *name, bool with_features)
 						 quote_identifier(best[i]));
 	appendStringInfoChar(&buf, '.');
 	return buf.data;
+}
+
+void
+ra_names_load(const RaStreamRow *stream, List *feature_rows, RaNames *names)
+{
+	ListCell   *lc;
+
+	names->rel = try_relation_open(stream->relid, AccessShareLock);
+	if (names->rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the table of stream \"%s\" no longer exists", stream->name),
+				 errhint("Forget the stream with risk_alert.unwatch().")));
+	names->nfeatures = list_length(feature_rows);
+	names->features = palloc0(Max(names->nfeatures, 1) * sizeof(RaFeatureName));
+	foreach(lc, feature_rows)
+	{
+		RaFeatureRow *row = lfirst(lc);
+		RaFeatureName *name = &names->features[foreach_current_index(lc)];
+
+		name->name = row->name;
+		name->type = row->result_type;
+		name->slot = foreach_current_index(lc);
+	}
 }

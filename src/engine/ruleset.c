@@ -278,30 +278,6 @@ find_stream_columns(RaLoader *loader)
 	return NULL;
 }
 
-void
-ra_names_load(const RaStreamRow *stream, List *feature_rows, RaNames *names)
-{
-	ListCell   *lc;
-
-	names->rel = try_relation_open(stream->relid, AccessShareLock);
-	if (names->rel == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("the table of stream \"%s\" no longer exists", stream->name),
-				 errhint("Forget the stream with risk_alert.unwatch().")));
-	names->nfeatures = list_length(feature_rows);
-	names->features = palloc0(Max(names->nfeatures, 1) * sizeof(RaFeatureName));
-	foreach(lc, feature_rows)
-	{
-		RaFeatureRow *row = lfirst(lc);
-		RaFeatureName *name = &names->features[foreach_current_index(lc)];
-
-		name->name = row->name;
-		name->type = row->result_type;
-		name->slot = foreach_current_index(lc);
-	}
-}
-
 static void
 add_problem(RaRuleSet *rs, const char *kind, const char *name, const char *error)
 {
