@@ -80,7 +80,7 @@ ra_ask_nodes(PG_FUNCTION_ARGS)
 				asked[i].error = "it did not answer in time";
 			}
 			else
-				attempt(take_answer, &asked[i]);
+				take_answer(&asked[i]);
 		}
 		values[0] = CStringGetTextDatum(asked[i].node);
 		isnull[0] = false;
@@ -102,15 +102,19 @@ send_question(Asked *asked)
 	asked->conn = conn;
 }
 
+/* What a node says against it, a cancellation there too, is its answer: nothing is thrown */
 static void
 take_answer(Asked *asked)
 {
 	PGresult   *res = ra_conn_result(asked->conn);
+	RaConnFailure why;
 
-	ra_conn_check(asked->conn);
-	if (PQntuples(res) > 0 && PQnfields(res) > 0 && !PQgetisnull(res, 0, 0))
+	if (ra_conn_failed(asked->conn, &why))
+		asked->error = why.detail ? psprintf("%s: %s", why.message, why.detail) : why.message;
+	else if (PQntuples(res) > 0 && PQnfields(res) > 0 && !PQgetisnull(res, 0, 0))
 		asked->answer = pstrdup(PQgetvalue(res, 0, 0));
-	ra_conn_release(asked->conn);
+	ra_conn_abandon_all(&asked->conn, 1, 0);
+	asked->conn = NULL;
 }
 
 /* An error becomes asked->error; but for a request to cancel */

@@ -41,6 +41,9 @@ SELECT format($$CREATE SERVER ca_b FOREIGN DATA WRAPPER risk_alert_node OPTIONS 
 :make;
 CREATE USER MAPPING FOR CURRENT_USER SERVER ca_b;
 DROP SERVER ca_gone CASCADE;
+-- claim: that a node's statement is cancelled there is its answer, and the connection is of use
+SELECT answer, error FROM risk_alert._ask_nodes('{ca_b}', 'SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(10)');
+SELECT answer, error FROM risk_alert._ask_nodes('{ca_b}', 'SELECT 1');
 \set VERBOSITY default
 SELECT node, entity, missing_nodes FROM risk_alert.cluster_alerts WHERE stream = 'ca_pay';
 
