@@ -209,6 +209,7 @@ ra_links_quiet(int timeout)
 	{
 		struct pollfd sockets[RA_PAXOS_MAX];
 		uint64		now = ra_boottime();
+		bool		connecting = false;
 		int			n = 0;
 		int			i;
 
@@ -216,6 +217,7 @@ ra_links_quiet(int timeout)
 		{
 			Link	   *link = &links[order[i]];
 
+			connecting |= link->state == LINK_CONNECTING;
 			if (link->state != LINK_BUSY && link->state != LINK_LATE)
 				continue;
 			link->state = LINK_LATE;
@@ -225,7 +227,7 @@ ra_links_quiet(int timeout)
 				sockets[n++] = (struct pollfd) {.fd = PQsocket(link->pg),.events = POLLIN};
 		}
 		if (n == 0)
-			return true;
+			return !connecting;
 		if (now >= until || poll(sockets, n, (int) ((until - now) / 1000000 + 1)) < 0)
 			return false;
 	}

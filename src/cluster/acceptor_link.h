@@ -44,8 +44,8 @@ extern void ra_links_send(const RaLinkRequest *request);
 extern void ra_links_tell(const RaLinkRequest *request);
 
 /*
- * Between requests: has every acceptor that is connected answered everything?  Waits
- * so many milliseconds for that, uninterruptibly.
+ * Between requests: is nobody connecting, and has everybody answered everything?  Waits
+ * so many milliseconds for answers, uninterruptibly.
  */
 extern bool ra_links_quiet(int timeout);
 

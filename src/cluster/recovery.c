@@ -792,6 +792,7 @@ static int
 tell_registers(void)
 {
 	StringInfoData prepared;
+	const RaRegister *told[RA_REGISTER_PAXOS + 1] = {0};
 	SPITupleTable *rows;
 	uint64		left = 0;
 	uint64		n;
@@ -848,7 +849,10 @@ tell_registers(void)
 			/* which makes its connections, too */
 			decision = decider->read(name, ASK_TIMEOUT, &reason);
 			if (decision == RA_DECISION_COMMIT)
+			{
 				decider->forget(name);
+				told[kind] = decider;
+			}
 		}
 		if (decision == RA_DECISION_UNKNOWN)
 			continue;
@@ -857,6 +861,9 @@ tell_registers(void)
 			elog(ERROR, "could not delete from risk_alert.global_recovered");
 		left--;
 	}
+	for (i = 0; i < lengthof(told); i++)
+		if (told[i] && told[i]->settle)
+			told[i]->settle(ASK_TIMEOUT);
 	PopActiveSnapshot();
 	SPI_finish();
 	return (int) left;

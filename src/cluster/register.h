@@ -63,6 +63,13 @@ typedef struct RaRegister
 	 * asked since it began.
 	 */
 	void		(*forget) (const char *gid);
+
+	/*
+	 * After forget(), by whoever may have nothing to tell again for a long time: waits, up to so many
+	 * milliseconds, until it has been heard.  Interruptible, in a transaction; NULL if there is
+	 * nothing to wait for.
+	 */
+	void		(*settle) (int timeout);
 } RaRegister;
 
 /*

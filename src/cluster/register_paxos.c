@@ -70,6 +70,8 @@ static uint64 forgotten_at = 0; /* when they were told last */
 static RaDecision paxos_propose(const char *gid, RaDecision decision, int timeout, char **reason);
 static RaDecision paxos_read(const char *gid, int timeout, char **reason);
 static void paxos_forget(const char *gid);
+static void paxos_settle(int timeout);
+static RaLinkRequest forget_request(void);
 static void tell_forgotten(void);
 static void forget_rest(int code, Datum arg);
 static void append_element(StringInfo array, const char *text);
@@ -88,6 +90,7 @@ const RaRegister ra_register_paxos = {
 	.propose = paxos_propose,
 	.read = paxos_read,
 	.forget = paxos_forget,
+	.settle = paxos_settle,
 };
 
 static RaDecision
@@ -136,19 +139,46 @@ paxos_forget(const char *gid)
 	}
 }
 
+/* Also those that were connecting, or had not answered, when they were to be told */
 static void
-tell_forgotten(void)
+paxos_settle(int timeout)
 {
-	RaLinkRequest message = {"SELECT risk_alert._paxos_forget($1, $2, $3)", 3, {asked, NULL, NULL}};
+	RaLinkRequest message;
+	uint64		until = ra_boottime() + (uint64) timeout * NS_PER_MS;
+	PGresult   *result;
+	char	   *reason;
 
 	if (nforgotten == 0)
 		return;
-	appendStringInfoChar(&forgotten, '}');
-	message.params[2] = forgotten.data;
+	message = forget_request();
+	ra_links_send(&message);
+	while (ra_links_wait(until, &result, &reason) >= 0)
+		PQclear(result);
+}
+
+static void
+tell_forgotten(void)
+{
+	RaLinkRequest message;
+
+	if (nforgotten == 0)
+		return;
+	message = forget_request();
 	ra_links_tell(&message);
+	pfree((char *) message.params[2]);
+}
+
+/* Of all that is forgotten up to now, once; its text is palloc'd */
+static RaLinkRequest
+forget_request(void)
+{
+	RaLinkRequest message = {"SELECT risk_alert._paxos_forget($1, $2, $3)", 3, {asked, NULL, NULL}};
+
+	message.params[2] = psprintf("%s}", forgotten.data);
 	resetStringInfo(&forgotten);
 	nforgotten = 0;
 	forgotten_at = ra_boottime();
+	return message;
 }
 
 static void
