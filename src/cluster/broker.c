@@ -54,6 +54,9 @@
 
 #define MEMBER_INTERVAL_MS 1000
 
+/* as a client and a session need for a round trip of theirs; plus what the kernel adds */
+#define LINGER_US 30
+
 /* One request made to the provider.  Belongs to it until it says that it is over. */
 typedef struct Request
 {
@@ -82,6 +85,7 @@ static void set_state(RaBrokerState state, const char *detail);
 static void new_epoch(bool session);
 static void report(int level, const char *message, const char *detail, const char *hint);
 static void report_caught(void);
+static void linger(void);
 static void serve_queue(void);
 static bool of_use(const RaLockEntry *entry);
 static void serve_entry(RaLockEntry *entry);
@@ -96,7 +100,7 @@ static void on_session(void *arg, const char *description, uint64_t generation, 
 static void on_connected(void *arg, bool connected, const char *detail);
 static void on_session_lost(void *arg, const char *detail);
 static void on_lease(void *arg, int64_t valid_until);
-static void on_granted(void *arg, void *owner, uint64_t token);
+static void on_granted(void *arg, void *owner, uint64_t token, bool waited);
 static void on_refused(void *arg, void *owner);
 static void on_released(void *arg, void *owner);
 static void on_lost(void *arg, void *owner);
@@ -195,6 +199,7 @@ ra_broker_main(Datum main_arg)
 		if (ProcSignalBarrierPending)
 			ProcessProcSignalBarrier();
 
+		linger();
 		serve_queue();
 		serve_list();
 		ra_decisions_serve(ops, provider);
@@ -441,6 +446,21 @@ report_caught(void)
 	}
 	PG_END_TRY();
 	FlushErrorState();
+}
+
+/*
+ * If all that is to be done is to give up locks that no other node is known to want: a
+ * session that locks and unlocks in a loop comes back within this time, and takes its lock again
+ * without the service.
+ */
+static void
+linger(void)
+{
+	bool		urgent = ra_cluster->urgent;
+
+	ra_cluster->urgent = false;
+	if (!urgent && ra_entries_queued())
+		pg_usleep(LINGER_US);
 }
 
 static void
@@ -717,7 +737,7 @@ on_lease(void *arg, int64_t valid_until)
 }
 
 static void
-on_granted(void *arg, void *owner, uint64_t token)
+on_granted(void *arg, void *owner, uint64_t token, bool waited)
 {
 	Request    *request = owner;
 	RaLockEntry *entry = request->entry;
@@ -747,6 +767,7 @@ on_granted(void *arg, void *owner, uint64_t token)
 	entry->sequence = 0;
 	entry->handovers = 0;
 	entry->contended = false;
+	entry->waited = waited;
 	entry->look = false;
 	entry->give_up = entry->waiters == 0;
 	wake = !entry->give_up;

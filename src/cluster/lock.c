@@ -387,7 +387,7 @@ wait_for_service(RaLockEntry *entry, Held *held, const RaLockRequest *wanted)
 		}
 		LWLockRelease(partition);
 		if (!woken)
-			ra_broker_wake();
+			ra_broker_wake(false);
 		woken = true;
 		check_broker(held, wanted->nowait);
 		if (wanted->deadline != 0)
@@ -647,6 +647,7 @@ leave(Held *held)
 	LWLock	   *partition = ra_lock_partition(&held->key);
 	RaLockEntry *entry;
 	bool		wake = false;
+	bool		linger = false;
 
 	LWLockAcquire(partition, LW_EXCLUSIVE);
 	entry = ra_entry_find(&held->key);
@@ -657,6 +658,8 @@ leave(Held *held)
 			!(may_stay(entry) && !entry->give_up &&
 			  LockHasWaiters(&held->tag, held->exclusive ? ExclusiveLock : ShareLock, false)))
 		{
+			/* where nobody else is about, it is often wanted here again at once */
+			linger = may_stay(entry) && !entry->contended && !entry->waited;
 			entry->give_up = true;
 			ra_entry_enqueue(entry);
 			wake = true;
@@ -667,7 +670,7 @@ leave(Held *held)
 		leave_lost(entry);
 	LWLockRelease(partition);
 	if (wake)
-		ra_broker_wake();
+		ra_broker_wake(linger);
 	forget(held);
 }
 

@@ -163,7 +163,7 @@ void
 ra_entry_queue(RaLockEntry *entry)
 {
 	ra_entry_enqueue(entry);
-	ra_broker_wake();
+	ra_broker_wake(false);
 }
 
 void
@@ -178,9 +178,12 @@ ra_entry_enqueue(RaLockEntry *entry)
 }
 
 void
-ra_broker_wake(void)
+ra_broker_wake(bool linger)
 {
 	Latch	   *latch = ra_cluster->broker_latch;
+
+	if (!linger)
+		ra_cluster->urgent = true;
 
 	if (latch)
 		SetLatch(latch);
@@ -200,6 +203,12 @@ ra_entry_dequeue(void)
 		entry = dlist_container(RaLockEntry, node, dlist_pop_head_node(&ra_cluster->queue));
 	SpinLockRelease(&ra_cluster->queue_lock);
 	return entry;
+}
+
+bool
+ra_entries_queued(void)
+{
+	return !dlist_is_empty(&ra_cluster->queue);
 }
 
 void

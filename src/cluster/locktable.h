@@ -78,6 +78,7 @@ typedef struct RaLockEntry
 	bool		give_up;		/* to be released once no user is left */
 	bool		look;			/* the broker shall look for contenders */
 	bool		contended;		/* other nodes queue for it, as last seen */
+	bool		waited;			/* they did when it was granted */
 	int			users;			/* sessions that have it */
 	int			lost_users;		/* sessions that had it when it was lost, and have not let go yet */
 	bool		used_exclusive; /* by the latest user */
@@ -152,6 +153,7 @@ typedef struct RaCluster
 	Latch	   *volatile broker_latch;	/* NULL: none runs; read without a lock */
 	slock_t		queue_lock;
 	dlist_head	queue;			/* entries that the broker shall look at */
+	bool		urgent;			/* one of them can't linger; read and written without a lock */
 
 	/*
 	 * The session, as seen by holders.  epoch is odd while a session lives, and
@@ -212,10 +214,18 @@ extern void ra_entry_queue(RaLockEntry *entry);
  * locked, the broker would run into that lock.
  */
 extern void ra_entry_enqueue(RaLockEntry *entry);
-extern void ra_broker_wake(void);	/* after the partition's lock was released */
+
+/*
+ * After the partition's lock was released.  linger: all that is wanted is that a lock is given
+ * up, which can wait for a moment.
+ */
+extern void ra_broker_wake(bool linger);
 
 /* The broker's side: next entry of the queue, no longer queued; NULL: none */
 extern RaLockEntry *ra_entry_dequeue(void);
+
+/* Is there any?  A hint, taken without a lock */
+extern bool ra_entries_queued(void);
 
 /* All entries, one after the other, each under its partition's lock */
 typedef void (*RaEntryVisitor) (RaLockEntry *entry, void *arg);

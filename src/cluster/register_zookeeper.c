@@ -239,7 +239,6 @@ take_slot(SlotKind kind, const char *gid, RaDecision decision, int64 deadline, i
 {
 	static uint32 wait_event = 0;
 	Slot	   *slot = NULL;
-	Latch	   *latch;
 	int64		left;
 	int			i;
 
@@ -269,9 +268,8 @@ take_slot(SlotKind kind, const char *gid, RaDecision decision, int64 deadline, i
 		ConditionVariableTimedSleep(&decisions->freed, nap(left), ra_wait_event(&wait_event, "RiskAlertDecision"));
 	}
 	ConditionVariableCancelSleep();
-	latch = ra_cluster->broker_latch;
-	if (slot && latch)
-		SetLatch(latch);
+	if (slot)
+		ra_broker_wake(false);
 	return slot;
 }
 

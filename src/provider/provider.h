@@ -43,7 +43,7 @@
 #include <stdint.h>
 
 /* of this interface; the broker refuses a library of another one */
-#define RA_PROVIDER_API 3
+#define RA_PROVIDER_API 4
 
 /* longest key of a lock and longest name of a node, in bytes */
 #define RA_KEY_MAX 512
@@ -124,7 +124,8 @@ typedef struct RaProviderCallbacks
 
 	void		(*lease) (void *arg, int64_t valid_until);
 
-	void		(*granted) (void *arg, void *owner, uint64_t token);
+	/* waited: others were before it in the queue, so it is likely that others are behind it */
+	void		(*granted) (void *arg, void *owner, uint64_t token, bool waited);
 	void		(*refused) (void *arg, void *owner);	/* of acquire() with nowait */
 	void		(*released) (void *arg, void *owner);	/* of release() */
 	void		(*lost) (void *arg, void *owner);

@@ -111,7 +111,7 @@ grant(RaProvider *p, RaProviderRequest *request, uint64_t token)
 {
 	request->token = token;
 	move(p, request, REQUEST_GRANTED);
-	p->callbacks->granted(p->arg, request->owner, token);
+	p->callbacks->granted(p->arg, request->owner, token, request->waited);
 }
 
 /*
@@ -359,7 +359,10 @@ ra_redis_request_reply(RaProvider *p, RaRedisCommand *command, const redisReply 
 				unref(request);
 			}
 			else
+			{
+				request->waited = true;
 				move(p, request, REQUEST_WAITING);
+			}
 			break;
 
 		case COMMAND_RELEASE:
@@ -410,7 +413,10 @@ ra_redis_woken(RaProvider *p, const char *message)
 	if (request != NULL &&
 		(request->state == REQUEST_FLIGHT || request->state == REQUEST_WAITING ||
 		 (request->state == REQUEST_SEND && request->tried)))
+	{
+		request->waited = true;
 		grant(p, request, token);
+	}
 }
 
 /*
@@ -676,7 +682,7 @@ static void no_session(void *a, const char *d, uint64_t g, int t) { (void) a; (v
 static void no_connected(void *a, bool c, const char *d) { (void) a; (void) c; (void) d; }
 static void no_session_lost(void *a, const char *d) { (void) a; (void) d; }
 static void no_lease(void *a, int64_t v) { (void) a; (void) v; }
-static void no_granted(void *a, void *o, uint64_t t) { (void) a; (void) o; (void) t; }
+static void no_granted(void *a, void *o, uint64_t t, bool w) { (void) a; (void) o; (void) t; (void) w; }
 static void no_owner(void *a, void *o) { (void) a; (void) o; }
 static void no_contended(void *a, void *o, bool c) { (void) a; (void) o; (void) c; }
 static void no_members(void *a, const RaProviderMember *m, int n) { (void) a; (void) m; (void) n; }

@@ -46,6 +46,7 @@ struct RaProviderRequest
 	bool		checking;		/* check has been sent */
 	bool		looking;		/* look() is to be answered */
 	bool		nowait;
+	bool		waited;			/* in the queue */
 	RaProviderMode mode;
 	uint64_t	number;			/* serial << 24 | slot; a new one in each session */
 	uint64_t	token;			/* 0: not granted */

@@ -76,6 +76,7 @@ struct RaProviderRequest
 
 	State		state;
 	bool		ending;			/* release() was called, or it was refused: delete the entry */
+	bool		waited;			/* for entries before it */
 	bool		tell;			/* released() is owed */
 	bool		finished;		/* among the zombies, waits for its last call */
 	int			calls;			/* on their way */
@@ -251,7 +252,7 @@ static void
 grant(RaProvider *p, RaProviderRequest *r)
 {
 	r->state = GRANTED;
-	p->cb.granted(p->arg, r->owner, (uint64_t) r->czxid);
+	p->cb.granted(p->arg, r->owner, (uint64_t) r->czxid, r->waited);
 }
 
 /* What requests waited for is gone, or isn't watched any more */
@@ -319,6 +320,7 @@ wait_for_entry(RaProvider *p, RaProviderRequest *r, const char *name)
 		return;
 	}
 	r->state = WATCHING;
+	r->waited = true;
 	r->watch = watch;
 	r->next_waiter = watch->waiters;
 	watch->waiters = r;

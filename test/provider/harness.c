@@ -329,7 +329,7 @@ on_lease(void *arg, int64_t valid_until)
 }
 
 static void
-on_granted(void *arg, void *owner, uint64_t token)
+on_granted(void *arg, void *owner, uint64_t token, bool waited)
 {
 	Node	   *node = arg;
 	Lock	   *lock = owner;
@@ -338,6 +338,7 @@ on_granted(void *arg, void *owner, uint64_t token)
 	assert_int_equal(lock->granted + lock->refused + lock->released + lock->lost, 0);
 	lock->granted++;
 	lock->token = token;
+	lock->waited = waited;
 	lock->generation = node->generation;
 	lock->order = ++order;
 }

@@ -40,6 +40,7 @@ typedef struct Lock
 	struct Node *node;
 	RaProviderRequest *request;
 	int			granted;
+	bool		waited;			/* says granted() */
 	int			refused;
 	int			released;
 	int			lost;

@@ -394,6 +394,7 @@ typedef struct Lock
 	RaProviderRequest *request;
 	What		what;			/* happened last */
 	int			grants;
+	bool		waited;			/* says granted() */
 	uint64_t	token;
 	uint64_t	generation;
 	int			contended;		/* -1: not known */
@@ -472,7 +473,7 @@ on_lease(void *arg, int64_t valid_until)
 }
 
 static void
-on_granted(void *arg, void *owner, uint64_t token)
+on_granted(void *arg, void *owner, uint64_t token, bool waited)
 {
 	Lock	   *lock = owner;
 
@@ -482,6 +483,7 @@ on_granted(void *arg, void *owner, uint64_t token)
 	lock->what = GRANTED;
 	lock->grants++;
 	lock->token = token;
+	lock->waited = waited;
 	lock->generation = lock->node->generation;
 	if (ngrants < LENGTH(grant_order))
 		grant_order[ngrants++] = lock;

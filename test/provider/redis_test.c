@@ -69,6 +69,7 @@ who_asks_first_is_granted_first(void **state)
 		node_open(&node[i], name, server.port, 2000);
 	exclusive(&held, &node[0], "k");
 	until(held.what == GRANTED);
+	assert_false(held.waited);
 	for (int i = 0; i < 15; i++)
 	{
 		char		command[] = "LLEN {test}:lock:k";
@@ -83,6 +84,7 @@ who_asks_first_is_granted_first(void **state)
 		until(ngrants == i + 1);
 		assert_ptr_equal(grant_order[i], &lock[i]);
 		assert_true(lock[i].token > (i ? lock[i - 1].token : held.token));
+		assert_true(lock[i].waited);
 		give_up(&lock[i]);
 	}
 	until(lock[14].what == RELEASED);

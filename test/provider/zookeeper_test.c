@@ -146,6 +146,7 @@ first_come_first_served(void **state)
 			assert_int_equal(locks[j]->granted, 0);
 		if (i > 0)
 			assert_true(locks[i]->token > locks[i - 1]->token);
+		assert_int_equal(locks[i]->waited, i > 0);
 		lock_release(locks[i]);
 	}
 	UNTIL(locks[8]->released);
