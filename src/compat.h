@@ -19,6 +19,7 @@
 #include "storage/latch.h"
 #include "storage/lock.h"
 #include "utils/acl.h"
+#include "utils/memutils.h"
 #include "utils/wait_event.h"
 
 #if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
@@ -89,14 +90,14 @@ ra_may_use_server(Oid serverid, Oid roleid)
 #endif
 }
 
-/* For so many events; ends with FreeWaitEventSet() */
+/* For so many events; ends with FreeWaitEventSet().  lasting: outlives the transaction. */
 static inline WaitEventSet *
-ra_create_wait_event_set(int nevents)
+ra_create_wait_event_set(int nevents, bool lasting)
 {
 #if PG_VERSION_NUM >= 170000
-	return CreateWaitEventSet(CurrentResourceOwner, nevents);
+	return CreateWaitEventSet(lasting ? NULL : CurrentResourceOwner, nevents);
 #else
-	return CreateWaitEventSet(CurrentMemoryContext, nevents);
+	return CreateWaitEventSet(lasting ? TopMemoryContext : CurrentMemoryContext, nevents);
 #endif
 }
 

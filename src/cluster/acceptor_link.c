@@ -37,6 +37,7 @@
 #include "cluster/locktable.h"
 #include "cluster/options.h"
 #include "cluster/register.h"
+#include "cluster/waiting.h"
 #include "compat.h"
 #include "core/paxos.h"
 #include "guc.h"
@@ -68,6 +69,7 @@ typedef struct Link
 	char		node[NAMEDATALEN];
 	LinkState	state;
 	PGconn	   *pg;
+	uint64		serial;			/* of its socket, once connected */
 	uint32		events;			/* to wait for */
 	bool		ready;			/* they have come: only then may connecting go on */
 	uint64		connect_until;
@@ -77,6 +79,7 @@ typedef struct Link
 	bool		trusted;
 
 	/* of the current request */
+	bool		asked;			/* it is for this one, too */
 	bool		wanted;			/* still to be sent, or answered */
 	bool		again;			/* was opened anew for it */
 	PGresult   *answer;			/* not valid before the statement has ended */
@@ -179,8 +182,10 @@ close_link(Link *link)
 }
 
 void
-ra_links_send(const RaLinkRequest *request)
+ra_links_send(const RaLinkRequest *request, int n)
 {
+	int			own = 0;
+	int			pass;
 	int			i;
 
 	current = *request;
@@ -195,8 +200,39 @@ ra_links_send(const RaLinkRequest *request)
 		if ((link->invalidated && link->state != LINK_CONNECTING) ||
 			(link->state == LINK_LATE && ra_boottime() - link->sent_at > (uint64) SILENCE_SECONDS * 1000000000))
 			close_link(link);
-		link->wanted = true;
+		if (link->state == LINK_LATE)
+			drop_answer(link);
+		link->wanted = false;
+		link->asked = false;
 		link->again = false;
+		if (strcmp(link->node, ra_node_name) == 0)
+			own = i;
+	}
+	for (pass = 0; pass < 2; pass++)
+	{
+		for (i = 0; i < nacceptors && n > 0; i++)
+		{
+			Link	   *link = &links[order[(own + i) % nacceptors]];
+
+			if (link->asked || (pass == 0 && link->state != LINK_IDLE))
+				continue;
+			link->wanted = link->asked = true;
+			n--;
+		}
+	}
+}
+
+void
+ra_links_send_rest(void)
+{
+	int			i;
+
+	for (i = 0; i < nacceptors; i++)
+	{
+		Link	   *link = &links[order[i]];
+
+		if (!link->asked)
+			link->wanted = link->asked = true;
 	}
 }
 
@@ -238,7 +274,7 @@ ra_links_tell(const RaLinkRequest *request)
 {
 	int			i;
 
-	ra_links_send(request);
+	ra_links_send(request, nacceptors);
 	for (i = 0; i < nacceptors; i++)
 	{
 		Link	   *link = &links[order[i]];
@@ -256,12 +292,11 @@ ra_links_wait(uint64 until, PGresult **result, char **reason)
 {
 	for (;;)
 	{
-		WaitEventSet *set;
-		WaitEvent	events[RA_PAXOS_MAX + 2];
+		RaSocket	sockets[RA_PAXOS_MAX];
+		Link	   *waiting[RA_PAXOS_MAX];
 		uint64		now;
 		uint64		wake = until;
 		int			left = 0;
-		int			happened;
 		int			i;
 
 		*result = NULL;
@@ -283,7 +318,12 @@ ra_links_wait(uint64 until, PGresult **result, char **reason)
 				link->wanted = false;
 				return i;
 			}
-			left++;
+			waiting[left] = link;
+			sockets[left++] = (RaSocket)
+			{
+				.fd = PQsocket(link->pg),.serial = link->state == LINK_CONNECTING ? 0 : link->serial,
+					.events = link->events
+			};
 			if (link->state == LINK_CONNECTING)
 				wake = Min(wake, link->connect_until);
 		}
@@ -291,27 +331,10 @@ ra_links_wait(uint64 until, PGresult **result, char **reason)
 		if (left == 0 || now >= until || ra_register_given_up())
 			return -1;
 
-		set = ra_create_wait_event_set(nacceptors + 2);
-		AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-		AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-		for (i = 0; i < nacceptors; i++)
-		{
-			Link	   *link = &links[order[i]];
-
-			if (link->wanted)
-				AddWaitEventToSet(set, link->events, PQsocket(link->pg), NULL, link);
-		}
-		happened = WaitEventSetWait(set, wake > now ? (long) ((wake - now) / 1000000 + 1) : 0,
-									events, lengthof(events),
-									ra_wait_event(&wait_event, "RiskAlertAcceptors"));
-		FreeWaitEventSet(set);
-		for (i = 0; i < happened; i++)
-		{
-			if (events[i].user_data)
-				((Link *) events[i].user_data)->ready = true;
-			if (events[i].events & WL_LATCH_SET)
-				ResetLatch(MyLatch);
-		}
+		(void) ra_wait_for_sockets(sockets, left, wake > now ? (long) ((wake - now) / 1000000 + 1) : 0,
+								   ra_wait_event(&wait_event, "RiskAlertAcceptors"));
+		for (i = 0; i < left; i++)
+			waiting[i]->ready |= sockets[i].ready;
 		CHECK_FOR_INTERRUPTS();
 	}
 }
@@ -366,6 +389,8 @@ advance(Link *link)
 		if (PQsetnonblocking(link->pg, 1) != 0)
 			return failure(link, "could not make the connection non-blocking");
 
+		link->serial = ra_socket_serial();
+
 		/* its answer is the first one to be read and dropped */
 		if (!PQsendPrepare(link->pg, ACCEPT_NAME, RA_LINK_ACCEPT, 0, NULL))
 			return failure(link, "could not send");
@@ -418,8 +443,14 @@ receive(Link *link, PGresult **result, char **reason)
 
 	for (;;)
 	{
-		if (PQconsumeInput(link->pg) && PQisBusy(link->pg))
-			return false;
+		/* read once for all that is there; who can't be read from will say so */
+		if (!link->ready || PQconsumeInput(link->pg))
+		{
+			link->ready = false;
+			if (PQisBusy(link->pg))
+				return false;
+		}
+		link->ready = false;
 		res = PQgetResult(link->pg);
 		if (res == NULL || PQresultStatus(res) != PGRES_TUPLES_OK || link->answer)
 			break;

@@ -32,10 +32,14 @@ typedef struct RaLinkRequest
 extern void ra_links_begin(char **names, int n);
 
 /*
- * Sends the request to all.  Whoever has not answered the one before does so
- * first; that answer is dropped.
+ * Sends the request to so many acceptors: this node's own first, then the others in a ring; but before
+ * those any that is connected and has answered everything.  Whoever has not answered the
+ * request before does so first; that answer is dropped.
  */
-extern void ra_links_send(const RaLinkRequest *request);
+extern void ra_links_send(const RaLinkRequest *request, int n);
+
+/* And to the rest */
+extern void ra_links_send_rest(void);
 
 /*
  * The same, but only over connections that are there, without waiting, and without

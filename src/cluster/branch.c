@@ -31,6 +31,7 @@
 
 #include "cluster/branch.h"
 #include "cluster/nodestat.h"
+#include "cluster/waiting.h"
 #include "compat.h"
 #include "guc.h"
 
@@ -550,18 +551,26 @@ ra_branch_wait_all(int64 until)
 {
 	for (;;)
 	{
-		WaitEventSet *set;
-		WaitEvent	event;
+		RaSocket	sockets[MAX_BRANCHES];
+		RaBranch   *waiting[MAX_BRANCHES];
 		RaBranch   *branch;
 		dlist_iter	iter;
 		int			n = 0;
 		long		left = -1;
+		int			i;
 
 		CHECK_FOR_INTERRUPTS();
 		ra_foreach_branch(iter, branch)
 		{
 			if (branch->busy && !advance(branch))
-				n++;
+			{
+				waiting[n] = branch;
+				sockets[n++] = (RaSocket)
+				{
+					.fd = PQsocket(branch->pg),.serial = ra_conn_serial(branch->conn),
+						.events = WL_SOCKET_READABLE | (PQflush(branch->pg) > 0 ? WL_SOCKET_WRITEABLE : 0)
+				};
+			}
 		}
 		if (n == 0)
 			return true;
@@ -572,21 +581,12 @@ ra_branch_wait_all(int64 until)
 				return false;
 		}
 
-		set = ra_create_wait_event_set(n + 2);
-		AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-		AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-		ra_foreach_branch(iter, branch)
+		(void) ra_wait_for_sockets(sockets, n, left, ra_wait_event(&wait_event, "RiskAlertBranch"));
+		for (i = 0; i < n; i++)
 		{
-			if (branch->busy)
-				AddWaitEventToSet(set, WL_SOCKET_READABLE | (PQflush(branch->pg) > 0 ? WL_SOCKET_WRITEABLE : 0),
-								  PQsocket(branch->pg), NULL, branch);
+			if (sockets[i].ready)
+				(void) PQconsumeInput(waiting[i]->pg);
 		}
-		n = WaitEventSetWait(set, left, &event, 1, ra_wait_event(&wait_event, "RiskAlertBranch"));
-		FreeWaitEventSet(set);
-		if (n > 0 && (event.events & WL_LATCH_SET))
-			ResetLatch(MyLatch);
-		if (n > 0 && (event.events & WL_SOCKET_READABLE))
-			(void) PQconsumeInput(((RaBranch *) event.user_data)->pg);
 	}
 }
 

@@ -103,7 +103,7 @@ ra_connect_wait(RaConnecting **all, int n, int timeout)
 	INSTR_TIME_SET_CURRENT(start);
 	for (;;)
 	{
-		WaitEventSet *set = ra_create_wait_event_set(n + 2);
+		WaitEventSet *set = ra_create_wait_event_set(n + 2, false);
 		WaitEvent	event;
 		long		left = -1;
 		int			waiting = 0;

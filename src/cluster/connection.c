@@ -50,6 +50,7 @@
 #include "cluster/connection.h"
 #include "cluster/nodestat.h"
 #include "cluster/options.h"
+#include "cluster/waiting.h"
 #include "compat.h"
 #include "guc.h"
 
@@ -75,6 +76,7 @@ struct RaConn
 	uint32		mapping_hash;
 
 	PGconn	   *pg;				/* NULL until connecting begins */
+	uint64		serial;			/* of its socket */
 	RaConnecting connecting;
 	bool		connected;		/* and found fit for use */
 	PGresult   *result;			/* the latest one */
@@ -449,6 +451,12 @@ ra_conn_pg(RaConn *conn)
 	return conn->pg;
 }
 
+uint64
+ra_conn_serial(RaConn *conn)
+{
+	return conn->serial;
+}
+
 void
 ra_conn_adopt(RaConn *conn)
 {
@@ -540,6 +548,7 @@ make_connection(ForeignServer *server, UserMapping *mapping, bool trusted, RaCon
 	{
 		ra_connect_start(&conn->connecting, server, mapping, trusted);
 		conn->pg = conn->connecting.pg;
+		conn->serial = ra_socket_serial();
 		PQsetNoticeReceiver(conn->pg, notice, conn);
 	}
 	PG_CATCH();
@@ -682,34 +691,35 @@ result_ready(RaConn *conn)
 static void
 wait_for_any(RaConn **conns, int n, long timeout)
 {
-	WaitEventSet *set = ra_create_wait_event_set(n + 2);
-	WaitEvent	event;
-	int			happened;
+	RaSocket   *sockets = palloc(n * sizeof(RaSocket));
+	RaConn	  **waiting = palloc(n * sizeof(RaConn *));
+	int			nwaiting = 0;
+	bool		latch;
 	int			i;
 
-	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 	for (i = 0; i < n; i++)
 	{
-		if (conns[i]->busy && !result_ready(conns[i]))
-			AddWaitEventToSet(set, WL_SOCKET_READABLE | (PQflush(conns[i]->pg) > 0 ? WL_SOCKET_WRITEABLE : 0),
-							  PQsocket(conns[i]->pg), NULL, conns[i]);
-	}
-	happened = WaitEventSetWait(set, timeout, &event, 1, ra_wait_event(&wait_event, "RiskAlertNode"));
-	FreeWaitEventSet(set);
+		RaConn	   *conn = conns[i];
 
-	if (happened > 0 && (event.events & WL_LATCH_SET))
+		if (!conn->busy || result_ready(conn))
+			continue;
+		waiting[nwaiting] = conn;
+		sockets[nwaiting++] = (RaSocket)
+		{
+			.fd = PQsocket(conn->pg),.serial = conn->serial,
+				.events = WL_SOCKET_READABLE | (PQflush(conn->pg) > 0 ? WL_SOCKET_WRITEABLE : 0)
+		};
+	}
+	latch = ra_wait_for_sockets(sockets, nwaiting, timeout, ra_wait_event(&wait_event, "RiskAlertNode"));
+	for (i = 0; i < nwaiting; i++)
 	{
-		ResetLatch(MyLatch);
+		if (sockets[i].ready && !PQconsumeInput(waiting[i]->pg))
+			waiting[i]->lost = true;
+	}
+	pfree(sockets);
+	pfree(waiting);
+	if (latch)
 		CHECK_FOR_INTERRUPTS();
-	}
-	if (happened > 0 && (event.events & WL_SOCKET_READABLE))
-	{
-		RaConn	   *conn = event.user_data;
-
-		if (!PQconsumeInput(conn->pg))
-			conn->lost = true;
-	}
 }
 
 static void

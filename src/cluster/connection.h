@@ -105,6 +105,7 @@ extern void ra_conn_report(RaConn *conn, const PGresult *res);
 
 extern const char *ra_conn_node(RaConn *conn);
 extern PGconn *ra_conn_pg(RaConn *conn);
+extern uint64 ra_conn_serial(RaConn *conn);	/* of its socket, see waiting.h */
 
 /*
  * For the owner of a connection of kind BRANCH: it stays taken, whatever becomes

@@ -45,6 +45,12 @@
 
 #define READINGS 2				/* before a reader makes an attempt */
 
+/*
+ * As many acceptors are asked as make a majority: each more costs a flush.  If one of
+ * them can't answer, or not within this time, so are the others.
+ */
+#define MORE_AFTER_MS 50
+
 #define NS_PER_MS UINT64CONST(1000000)
 
 typedef struct Attempt
@@ -57,6 +63,7 @@ typedef struct Attempt
 	int			n;
 	char	   *reasons[RA_PAXOS_MAX];	/* of those that could not answer */
 	uint64		until;
+	bool		everybody;		/* is asked, from now on; else as many as are needed */
 } Attempt;
 
 /* the set of acceptors that was asked last, for forget() */
@@ -151,7 +158,7 @@ paxos_settle(int timeout)
 	if (nforgotten == 0)
 		return;
 	message = forget_request();
-	ra_links_send(&message);
+	ra_links_send(&message, RA_PAXOS_MAX);
 	while (ra_links_wait(until, &result, &reason) >= 0)
 		PQclear(result);
 }
@@ -276,14 +283,24 @@ static RaPaxosStep
 round_of(Attempt *a)
 {
 	RaPaxosStep step;
+	uint64		more_at;
 
 	send_request(a);
+	more_at = ra_boottime() + MORE_AFTER_MS * NS_PER_MS;
 	for (;;)
 	{
 		PGresult   *result;
 		RaPaxosAnswer answer;
 		char	   *reason;
-		int			i = ra_links_wait(a->until, &result, &reason);
+		int			i = ra_links_wait(a->everybody ? a->until : Min(more_at, a->until), &result, &reason);
+
+		if (!a->everybody && (i < 0 || reason) && ra_boottime() < a->until && !ra_register_given_up())
+		{
+			ra_links_send_rest();
+			a->everybody = true;
+			if (i < 0)
+				continue;
+		}
 
 		/*
 		 * What is looked at too late does not count: acceptors that were admitted
@@ -338,7 +355,7 @@ send_request(Attempt *a)
 		message.params[3] = pstrdup(ballot);
 		message.params[4] = pstrdup(proposer);
 	}
-	ra_links_send(&message);
+	ra_links_send(&message, a->everybody ? a->n : a->p.majority);
 }
 
 static bool
