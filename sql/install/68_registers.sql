@@ -1,7 +1,7 @@
 -- Decision registers of global transactions: the nodes' own (Paxos).
 
 CREATE TABLE risk_alert.paxos_acceptor (
-    gid         text PRIMARY KEY,
+    gid         text COLLATE "C" PRIMARY KEY,
     promised    bigint NOT NULL DEFAULT -1,
     promised_by bigint NOT NULL DEFAULT 0,
     accepted    bigint NOT NULL DEFAULT -1,

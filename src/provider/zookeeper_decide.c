@@ -31,7 +31,7 @@
 #define PARENT_TRIES	4
 
 /* what is to be forgotten goes when there is so much, or when that is so long ago */
-#define FORGET_AT_ONCE	32
+#define FORGET_AT_ONCE	256
 #define FORGET_AFTER	(1000 * NS_PER_MS)
 
 struct ZkDecision
