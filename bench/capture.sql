@@ -36,6 +36,15 @@ END
 $$;
 CREATE TRIGGER enqueue AFTER INSERT ON bench.plpgsql FOR EACH ROW EXECUTE FUNCTION bench.enqueue();
 
+-- The floor: a C trigger that does nothing, and one that writes 80 bytes
+CREATE TABLE bench.nothing (LIKE bench.template INCLUDING ALL);
+CREATE TABLE bench.floor (LIKE bench.template INCLUDING ALL);
+CREATE TABLE bench.floor_queue (data bytea);
+CREATE FUNCTION bench.nothing() RETURNS trigger LANGUAGE c AS :'floor', 'nothing';
+CREATE FUNCTION bench.floor() RETURNS trigger LANGUAGE c AS :'floor', 'row_of_80_bytes';
+CREATE TRIGGER nothing AFTER INSERT ON bench.nothing FOR EACH ROW EXECUTE FUNCTION bench.nothing();
+CREATE TRIGGER floor AFTER INSERT ON bench.floor FOR EACH ROW EXECUTE FUNCTION bench.floor();
+
 \if :pgq
 CREATE EXTENSION pgq;
 CREATE TABLE bench.logutriga (LIKE bench.template INCLUDING ALL);
@@ -52,7 +61,7 @@ DECLARE
 BEGIN
     FOR t IN SELECT oid FROM pg_class
              WHERE relkind = 'r' AND (oid::regclass::text IN ('bench.plain', 'bench.plpgsql', 'bench.logutriga', 'bench.sqltriga',
-                                                              'bench.capture_queue', 'payments')
+                                                              'bench.capture_queue', 'bench.nothing', 'bench.floor', 'bench.floor_queue', 'payments')
                                       OR relname ~ '^event_[0-9]+_[0-9]+$')
     LOOP
         EXECUTE format('TRUNCATE %s', t);
