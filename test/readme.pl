@@ -5,25 +5,19 @@
 # one holds the output of its last statement, which must be just that (widths of columns
 # aside).  Its sh blocks may hold make (the target must exist), psql (is run), and a
 # few commands that are only looked at.  "<!-- not run -->" before a block
-# exempts it.
+# exempts it; those for several nodes are run by tap/250_readme_cluster.pl.
 
 use strict;
 use warnings FATAL => 'all';
 
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Readme;
 use RiskAlert;
 use Test::More;
 
-my $readme = slurp_file('README.md');
-my @blocks;
+my @blocks = readme_blocks();
 
-while ($readme =~ /^(?:<!-- (not run)[^>]*-->\n+)?```(\w*)\n(.*?)^```$/msg)
-{
-	push @blocks, { run => !$1, kind => $2, text => $3, line => 1 + (substr($readme, 0, $-[3]) =~ tr/\n//) };
-	# directly behind the block before?
-	$blocks[-1]{follows} = substr($readme, 0, $-[0]) =~ /```\n+\z/;
-}
 cmp_ok(scalar(grep { $_->{kind} eq 'sql' } @blocks), '>', 0, 'the README has examples in SQL');
 cmp_ok(scalar(grep { $_->{kind} eq 'sh' } @blocks), '>', 0, 'the README has commands');
 
@@ -49,7 +43,7 @@ $node->safe_psql('postgres', 'CREATE DATABASE app');
 # One psql for all blocks: each is a file of its own, between marks
 my $script = "\\set ON_ERROR_STOP off\n\\pset null ''\n";
 my $i = 0;
-my @sql = grep { $_->{kind} eq 'sql' && $_->{run} } @blocks;
+my @sql = grep { $_->{kind} eq 'sql' && !$_->{not_run} } @blocks;
 
 foreach my $block (@sql)
 {
@@ -78,7 +72,7 @@ foreach my $block (@sql)
 for (my $n = 1; $n < @blocks; $n++)
 {
 	my ($shown, $before) = ($blocks[$n], $blocks[ $n - 1 ]);
-	next unless $shown->{kind} =~ /^(?:text)?$/ && $shown->{run} && $shown->{follows} && defined $before->{output};
+	next unless $shown->{kind} =~ /^(?:text)?$/ && !$shown->{not_run} && $shown->{follows} && defined $before->{output};
 	# the last result that the block printed
 	my $is = normal($before->{output});
 	my $should = normal($shown->{text});
@@ -86,7 +80,7 @@ for (my $n = 1; $n < @blocks; $n++)
 	is($is, $should, "README line $shown->{line}: shows what comes out");
 }
 
-foreach my $block (grep { $_->{kind} eq 'sh' && $_->{run} } @blocks)
+foreach my $block (grep { $_->{kind} eq 'sh' && !$_->{not_run} } @blocks)
 {
 	foreach my $line (split /\n/, $block->{text})
 	{

@@ -2,22 +2,20 @@
  * ask.c
  *	  Questions of the server itself to other nodes, not of a user.
  *
- * What goes wrong is a reason, not an error, so it happens in a subtransaction.
+ * What goes wrong is a reason, not an error: see try.h.
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "cluster/ask.h"
 #include "cluster/connection.h"
 #include "cluster/options.h"
+#include "cluster/try.h"
 
 /* user mappings that are tried, at most */
 #define MAX_USERS 16
@@ -30,9 +28,9 @@ typedef struct Question
 	int			timeout;
 	char	  **answers;
 	int			n;
-	MemoryContext cxt;			/* of the answers */
 
 	Oid			user;			/* whose mapping is tried */
+	char	   *failure;		/* what the node says against it */
 	bool		silent;			/* the node says nothing: another user would not hear more */
 } Question;
 
@@ -43,15 +41,15 @@ static struct
 	Oid			user;
 }			worked[64];
 
-static bool attempt(Question *question, char **reason);
-static void ask(Question *question, char **failure);
+static void ask_as_user(void *arg);
+static void ask(Question *question);
 static int	mapped_users(Oid serverid, Oid *users);
 
 bool
 ra_ask_node(const char *node, const char *sql, const char *param, int timeout,
 			char **answers, int n, char **reason)
 {
-	Question	question = {node, sql, param, timeout, answers, n, CurrentMemoryContext};
+	Question	question = {node, sql, param, timeout, answers, n};
 	ForeignServer *server = ra_node_server(node, true);
 	Oid			users[MAX_USERS];
 	int			nusers;
@@ -66,10 +64,14 @@ ra_ask_node(const char *node, const char *sql, const char *param, int timeout,
 	nusers = mapped_users(server->serverid, users);
 	for (i = 0; i < nusers && !question.silent; i++)
 	{
-		char	   *why;
+		ErrorData  *error;
 
 		question.user = users[i];
-		if (attempt(&question, &why))
+		question.failure = NULL;
+		error = ra_try(ask_as_user, &question);
+		if (error)
+			question.failure = ra_error_reason(error->message, error->detail);
+		if (question.failure == NULL)
 		{
 			worked[server->serverid % lengthof(worked)].server = server->serverid;
 			worked[server->serverid % lengthof(worked)].user = users[i];
@@ -77,65 +79,35 @@ ra_ask_node(const char *node, const char *sql, const char *param, int timeout,
 		}
 		/* of the mapping that should be the right one */
 		if (*reason == NULL)
-			*reason = why;
+			*reason = question.failure;
 	}
 	return false;
 }
 
-static bool
-attempt(Question *question, char **reason)
+/* As the user whose mapping is tried; an ERROR leaves it to the subtransaction to go back */
+static void
+ask_as_user(void *arg)
 {
-	MemoryContext cxt = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	char	   *volatile failure = NULL;
+	Question   *question = arg;
 	Oid			userid;
 	int			sec;
 
 	GetUserIdAndSecContext(&userid, &sec);
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
-	{
-		char	   *why = NULL;
-
-		ask(question, &why);
-		failure = why;
-		SetUserIdAndSecContext(userid, sec);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *edata;
-
-		MemoryContextSwitchTo(cxt);
-		edata = CopyErrorData();
-		if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			PG_RE_THROW();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		SetUserIdAndSecContext(userid, sec);
-		failure = edata->detail ? psprintf("%s: %s", edata->message, edata->detail) : edata->message;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(cxt);
-	CurrentResourceOwner = owner;
-	*reason = failure;
-	return failure == NULL;
+	SetUserIdAndSecContext(question->user, sec | SECURITY_LOCAL_USERID_CHANGE);
+	ask(question);
+	SetUserIdAndSecContext(userid, sec);
 }
 
-/* *failure (of the answers' context): what the node says against it; the rest are ERRORs */
+/* What the node says against it is question->failure; the rest are ERRORs */
 static void
-ask(Question *question, char **failure)
+ask(Question *question)
 {
 	const char *node = question->node;
 	RaConnFailure why;
-	Oid			userid;
-	int			sec;
 	RaConn	   *conn;
 	PGresult   *res;
 	int			i;
 
-	GetUserIdAndSecContext(&userid, &sec);
-	SetUserIdAndSecContext(question->user, sec | SECURITY_LOCAL_USERID_CHANGE);
 	conn = ra_conn_begin(node);
 	(void) ra_conn_connect_all(&conn, 1, -1);
 	question->silent = ra_conn_silent(conn);
@@ -148,11 +120,10 @@ ask(Question *question, char **failure)
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("node \"%s\" did not answer in time", node)));
 	}
-	MemoryContextSwitchTo(question->cxt);
 	if (ra_conn_failed(conn, &why))
 	{
 		/* SQLSTATE 57014, say, would mean a cancellation here */
-		*failure = why.detail ? psprintf("%s: %s", why.message, why.detail) : why.message;
+		question->failure = ra_error_reason(why.message, why.detail);
 		ra_conn_abandon_all(&conn, 1, 0);
 		return;
 	}

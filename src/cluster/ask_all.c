@@ -4,17 +4,14 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
 
 #include "cluster/connection.h"
+#include "cluster/try.h"
 #include "compat.h"
 #include "shmem.h"
 
@@ -32,9 +29,8 @@ typedef struct Asked
 
 PG_FUNCTION_INFO_V1(ra_ask_nodes);
 
-static void send_question(Asked *asked);
+static void send_question(void *arg);
 static void take_answer(Asked *asked);
-static void attempt(void (*step) (Asked *asked), Asked *asked);
 
 /*
  * risk_alert._ask_nodes(nodes, sql): the first column of the first row that each answers, or why it
@@ -60,10 +56,14 @@ ra_ask_nodes(PG_FUNCTION_ARGS)
 	conns = palloc(Max(n, 1) * sizeof(RaConn *));
 	for (i = 0; i < n; i++)
 	{
+		ErrorData  *error;
+
 		asked[i].node = TextDatumGetCString(names[i]);
 		asked[i].sql = sql;
-		attempt(send_question, &asked[i]);
-		if (asked[i].conn)
+		error = ra_try(send_question, &asked[i]);
+		if (error)
+			asked[i].error = ra_error_reason(error->message, error->detail);
+		else
 			conns[nconns++] = asked[i].conn;
 	}
 	(void) ra_conn_wait_all_for(conns, nconns, ASK_TIMEOUT);
@@ -94,8 +94,9 @@ ra_ask_nodes(PG_FUNCTION_ARGS)
 }
 
 static void
-send_question(Asked *asked)
+send_question(void *arg)
 {
+	Asked	   *asked = arg;
 	RaConn	   *conn = ra_conn_get(asked->node, RA_CONN_QUERY);
 
 	ra_conn_send(conn, asked->sql, 0, NULL, false);
@@ -110,41 +111,9 @@ take_answer(Asked *asked)
 	RaConnFailure why;
 
 	if (ra_conn_failed(asked->conn, &why))
-		asked->error = why.detail ? psprintf("%s: %s", why.message, why.detail) : why.message;
+		asked->error = ra_error_reason(why.message, why.detail);
 	else if (PQntuples(res) > 0 && PQnfields(res) > 0 && !PQgetisnull(res, 0, 0))
 		asked->answer = pstrdup(PQgetvalue(res, 0, 0));
 	ra_conn_abandon_all(&asked->conn, 1, 0);
 	asked->conn = NULL;
-}
-
-/* An error becomes asked->error; but for a request to cancel */
-static void
-attempt(void (*step) (Asked *asked), Asked *asked)
-{
-	MemoryContext cxt = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(cxt);
-	PG_TRY();
-	{
-		step(asked);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *edata;
-
-		MemoryContextSwitchTo(cxt);
-		edata = CopyErrorData();
-		if (QueryCancelPending || ProcDiePending || edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			PG_RE_THROW();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		asked->conn = NULL;
-		asked->error = edata->detail ? psprintf("%s: %s", edata->message, edata->detail) : edata->message;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(cxt);
-	CurrentResourceOwner = owner;
 }

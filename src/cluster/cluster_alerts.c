@@ -20,7 +20,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -30,12 +29,12 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 
 #include "cluster/connection.h"
 #include "cluster/locktable.h"
 #include "cluster/members.h"
 #include "cluster/options.h"
+#include "cluster/try.h"
 #include "guc.h"
 #include "risk_alert.h"
 #include "shmem.h"
@@ -75,10 +74,10 @@ PG_FUNCTION_INFO_V1(ra_cluster_alerts);
 static int	list_nodes(Asked **list);
 static int	compare_nodes(const void *a, const void *b);
 static void ask_all(Asked *nodes, int n);
-static void attempt(void (*step) (Asked *node), Asked *node);
-static void connect_step(Asked *node);
-static void send_step(Asked *node);
-static void receive_step(Asked *node);
+static void try_step(void (*step) (void *arg), Asked *node);
+static void connect_step(void *arg);
+static void send_step(void *arg);
+static void receive_step(void *arg);
 static void receive(Asked *node);
 static void read_local(Asked *node);
 static void add_alerts(Asked *node, const char *sql, Datum param, MemoryContext cxt);
@@ -205,7 +204,7 @@ ask_all(Asked *nodes, int n)
 		else if (node->gone)
 			miss(node, "it is not a live member of the cluster", NULL, NULL);
 		else
-			attempt(connect_step, node);
+			try_step(connect_step, node);
 		if (node->conn)
 			conns[nconns++] = node->conn;
 	}
@@ -215,7 +214,7 @@ ask_all(Asked *nodes, int n)
 	for (i = 0; i < n; i++)
 	{
 		if (nodes[i].conn)
-			attempt(send_step, &nodes[i]);
+			try_step(send_step, &nodes[i]);
 		if (nodes[i].conn)
 			conns[nconns++] = nodes[i].conn;
 	}
@@ -241,56 +240,34 @@ ask_all(Asked *nodes, int n)
 	}
 }
 
-/*
- * What fails makes the node a missing one.  A cancellation is an ERROR: what the node itself
- * says does not come here as one.
- */
+/* What fails makes the node a missing one */
 static void
-attempt(void (*step) (Asked *node), Asked *node)
+try_step(void (*step) (void *arg), Asked *node)
 {
-	MemoryContext cxt = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *error = ra_try(step, node);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(cxt);
-	PG_TRY();
-	{
-		step(node);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *edata;
+	if (error == NULL)
+		return;
+	miss(node, error->message, error->detail, error->hint);
 
-		MemoryContextSwitchTo(cxt);
-		edata = CopyErrorData();
-		if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			PG_RE_THROW();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(cxt);
-		miss(node, edata->message, edata->detail, edata->hint);
-
-		/* one that an earlier step has taken */
-		if (node->conn)
-			ra_conn_abandon_all(&node->conn, 1, 0);
-		node->conn = NULL;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(cxt);
-	CurrentResourceOwner = owner;
+	/* one that an earlier step has taken */
+	if (node->conn)
+		ra_conn_abandon_all(&node->conn, 1, 0);
+	node->conn = NULL;
 }
 
 static void
-connect_step(Asked *node)
+connect_step(void *arg)
 {
-	/* not to be seen by attempt() if it fails: then it is given back already */
+	Asked	   *node = arg;
+	/* not to be seen by try_step() if it fails: then it is given back already */
 	node->conn = ra_conn_begin(node->name);
 }
 
 static void
-send_step(Asked *node)
+send_step(void *arg)
 {
+	Asked	   *node = arg;
 	ra_conn_connected(node->conn, CONNECT_MS);
 	ra_conn_send(node->conn, REMOTE_QUERY, 0, NULL, false);
 }
@@ -311,15 +288,16 @@ receive(Asked *node)
 			 "Its alerts might be counted twice.",
 			 psprintf("SELECT * FROM risk_alert.check_node(%s)", quote_literal_cstr(node->name)));
 	else
-		attempt(receive_step, node);
+		try_step(receive_step, node);
 	if (node->conn)
 		ra_conn_abandon_all(&node->conn, 1, 0);
 	node->conn = NULL;
 }
 
 static void
-receive_step(Asked *node)
+receive_step(void *arg)
 {
+	Asked	   *node = arg;
 	PGresult   *res = ra_conn_result(node->conn);
 	MemoryContext cxt = CurrentMemoryContext;
 	Datum	   *texts = palloc(ROWS_AT_ONCE * sizeof(Datum));

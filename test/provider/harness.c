@@ -477,16 +477,24 @@ node_open_config(const RaProviderConfig *config)
 	return node;
 }
 
-Node *
-node_open(const char *hosts, const char *name, int timeout_ms)
+RaProviderConfig
+node_config(const char *name, int timeout_ms)
 {
-	RaProviderConfig config = {
-		.hosts = hosts != NULL ? hosts : harness_hosts,
+	return (RaProviderConfig) {
+		.hosts = harness_hosts,
 		.cluster = harness_cluster,
 		.node = name,
 		.session_timeout_ms = timeout_ms
 	};
+}
 
+Node *
+node_open(const char *hosts, const char *name, int timeout_ms)
+{
+	RaProviderConfig config = node_config(name, timeout_ms);
+
+	if (hosts != NULL)
+		config.hosts = hosts;
 	return node_open_config(&config);
 }
 
@@ -542,6 +550,31 @@ void
 lock_release(Lock *lock)
 {
 	lock->node->ops->release(lock->node->p, lock->request);
+}
+
+Lock *
+lock_take_at(Node *node, const char *key, RaProviderMode mode, const char *file, int line)
+{
+	Lock	   *lock = lock_acquire(node, key, mode, false);
+
+	UNTIL_AT(lock->granted, file, line);
+	return lock;
+}
+
+Lock *
+lock_queue_at(Node *node, const char *key, RaProviderMode mode, int entries, const char *file, int line)
+{
+	Lock	   *lock = lock_acquire(node, key, mode, false);
+
+	UNTIL_AT(node_list(node) == entries, file, line);
+	return lock;
+}
+
+void
+lock_end_at(Lock *lock, const char *file, int line)
+{
+	lock_release(lock);
+	UNTIL_AT(lock->released, file, line);
 }
 
 void

@@ -100,7 +100,8 @@ typedef struct Node
 	int			warnings;
 } Node;
 
-/* node_open: hosts NULL is the server of the tests; see the defaults there */
+/* node_open: hosts NULL is the server of the tests; node_config() has the defaults */
+extern RaProviderConfig node_config(const char *name, int timeout_ms);
 extern Node *node_open_config(const RaProviderConfig *config);
 extern Node *node_open(const char *hosts, const char *name, int timeout_ms);
 extern void node_close(Node *node);
@@ -113,6 +114,14 @@ extern char harness_cluster[64];	/* a new one for each test */
 extern Lock *lock_acquire(Node *node, const char *key, RaProviderMode mode, bool nowait);
 extern Lock *lock_acquire_bytes(Node *node, const char *key, int len, RaProviderMode mode, bool nowait);
 extern void lock_release(Lock *lock);
+
+/* The same until it is granted; until it stands in the queue, as so many entries do; until it is released */
+#define lock_take(node, key, mode) lock_take_at(node, key, mode, __FILE__, __LINE__)
+#define lock_queue(node, key, mode, entries) lock_queue_at(node, key, mode, entries, __FILE__, __LINE__)
+#define lock_end(lock) lock_end_at(lock, __FILE__, __LINE__)
+extern Lock *lock_take_at(Node *node, const char *key, RaProviderMode mode, const char *file, int line);
+extern Lock *lock_queue_at(Node *node, const char *key, RaProviderMode mode, int entries, const char *file, int line);
+extern void lock_end_at(Lock *lock, const char *file, int line);
 extern void locks_free(void);
 
 /* All entries, as this node sees them */
@@ -122,14 +131,20 @@ extern int64_t harness_now(void);
 extern int	harness_port(void);
 extern void pump(int ms);
 
-#define UNTIL(condition) \
+#define UNTIL(condition) UNTIL_AT(condition, __FILE__, __LINE__)
+
+/* For helpers: the test's line is the one that failed */
+#define UNTIL_AT(condition, file, line) \
 	do \
 	{ \
 		int64_t		until_end = harness_now() + DEADLINE * INT64_C(1000000000); \
 		while (!(condition)) \
 		{ \
 			if (harness_now() > until_end) \
-				fail_msg("never happened: %s", #condition); \
+			{ \
+				print_error("never happened: %s\n", #condition); \
+				_fail(file, line); \
+			} \
 			pump(100); \
 		} \
 	} while (0)

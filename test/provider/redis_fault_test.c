@@ -27,8 +27,7 @@ a_dead_sessions_lock_passes_on(void **state)
 	(void) state;
 	node_open(&a, "a", server.port, 600);
 	node_open(&b, "b", server.port, 600);
-	exclusive(&held, &a, "k");
-	until(held.what == GRANTED);
+	take(&held, &a, "k");
 	exclusive(&waiting, &b, "k");
 	pump_for(700);
 	assert_int_equal(waiting.what, NOTHING);
@@ -54,8 +53,7 @@ dead_ones_in_the_queue_are_passed_over(void **state)
 	node_open(&a, "a", server.port, 600);
 	node_open(&b, "b", server.port, 600);
 	node_open(&c, "c", server.port, 600);
-	exclusive(&held, &a, "k");
-	until(held.what == GRANTED);
+	take(&held, &a, "k");
 	for (int i = 0; i < 3; i++)
 		exclusive(&dead[i], &b, "k");
 	until(admin_integer(&server, LLEN) == 4);
@@ -113,8 +111,7 @@ a_previous_session_is_ended_at_once(void **state)
 	snprintf(hosts, sizeof(hosts), "127.0.0.1:%d", server.port);
 	node_open(&a, "a", server.port, 10000);
 	node_open(&b, "b", server.port, 10000);
-	exclusive(&held, &a, "k");
-	until(held.what == GRANTED);
+	take(&held, &a, "k");
 	exclusive(&waiting, &b, "k");
 	until(admin_integer(&server, LLEN) == 2);
 	strcpy(session, a.session);
@@ -244,10 +241,8 @@ a_stalled_node_loses_its_session(void **state)
 	use_proxy();
 	node_open(&a, "a", proxy.port, 900);
 	node_open(&b, "b", server.port, 900);
-	exclusive(&held, &a, "k");
-	until(held.what == GRANTED);
-	exclusive(&other, &b, "k2");
-	until(other.what == GRANTED);
+	take(&held, &a, "k");
+	take(&other, &b, "k2");
 	exclusive(&queued, &a, "k2");
 	until(admin_integer(&server, "LLEN {test}:lock:k2") == 2);
 	exclusive(&later, &b, "k");
@@ -355,8 +350,7 @@ what_was_released_is_not_lost(void **state)
 	(void) state;
 	use_proxy();
 	node_open(&a, "a", proxy.port, 600);
-	exclusive(&lock, &a, "k");
-	until(lock.what == GRANTED);
+	take(&lock, &a, "k");
 	proxy.refuse = true;
 	proxy_cut(&proxy);
 	until(!a.connected);
@@ -379,8 +373,7 @@ a_lost_wake_up_costs_half_a_second(void **state)
 	(void) state;
 	node_open(&a, "a", server.port, 10000);
 	node_open(&b, "b", server.port, 10000);
-	exclusive(&held, &a, "k");
-	until(held.what == GRANTED);
+	take(&held, &a, "k");
 	exclusive(&waiting, &b, "k");
 	pump_for(300);
 	give_up(&held);
@@ -412,8 +405,7 @@ scripts_are_loaded_again(void **state)
 
 	(void) state;
 	node_open(&a, "a", server.port, 2000);
-	exclusive(&lock[0], &a, "k");
-	until(lock[0].what == GRANTED);
+	take(&lock[0], &a, "k");
 	admin_do(&server, "SCRIPT FLUSH");
 	exclusive(&lock[1], &a, "k2");
 	give_up(&lock[0]);
@@ -442,8 +434,7 @@ a_generation_seen_raises_it(void **state)
 	(void) state;
 	snprintf(hosts, sizeof(hosts), "127.0.0.1:%d", server.port);
 	node_open(&a, "a", server.port, 600);
-	exclusive(&held, &a, "k");
-	until(held.what == GRANTED);
+	take(&held, &a, "k");
 	assert_int_equal(held.generation, 5);
 	node_open_config(&b, &config);
 	exclusive(&lock, &b, "k");
@@ -490,10 +481,8 @@ lose_everything(void (*what) (void), bool same_server)
 	assert_int_equal(a.losses, 1);
 	until(a.sessions == 2 && a.generation == c.generation && b.generation == c.generation);
 	assert_int_equal(admin_integer(&server, LLEN), 1);
-	give_up(&lock);
-	until(lock.what == RELEASED);
-	exclusive(&lock, &a, "k");
-	until(lock.what == GRANTED);
+	let_go(&lock);
+	take(&lock, &a, "k");
 	node_close(&a);
 	node_close(&b);
 	until_(admin_integer(&server, "HLEN {test}:members") == 1, 5000);	/* the old ones are swept away */
@@ -575,8 +564,7 @@ a_forged_generation_ends_sessions(void **state)
 
 	(void) state;
 	node_open(&a, "a", server.port, 900);
-	exclusive(&held, &a, "k");
-	until(held.what == GRANTED);
+	take(&held, &a, "k");
 	flush_and_recreate();
 	until(held.what == LOST && a.sessions == 2);
 	assert_int_equal(a.generation, 5);
@@ -597,8 +585,7 @@ a_paused_server_forgets_all(void **state)
 	(void) state;
 	node_open(&a, "a", server.port, 600);
 	node_open(&b, "b", server.port, 600);
-	exclusive(&held, &a, "k");
-	until(held.what == GRANTED);
+	take(&held, &a, "k");
 	exclusive(&waiting, &b, "k");
 	until(admin_integer(&server, LLEN) == 2);
 	kill(server.pid, SIGSTOP);
@@ -634,8 +621,7 @@ a_closed_port_is_told_once(void **state)
 	assert_int_equal(a.warnings, 1);
 	assert_non_null(strstr(a.log, "Connection refused"));
 	assert_false(a.connected);
-	give_up(&lock);
-	until(lock.what == RELEASED);
+	let_go(&lock);
 	ops->close(a.provider, now_ns() + 5000 * MS);
 	node_forget(&a);
 
@@ -693,8 +679,7 @@ a_fail_over_loses_all_locks(void **state)
 	server_start(&replica, options);
 	snprintf(hosts, sizeof(hosts), "127.0.0.1:%d,127.0.0.1:%d", server.port, replica.port);
 	node_open_config(&a, &config);
-	exclusive(&held, &a, "k");
-	until(held.what == GRANTED);
+	take(&held, &a, "k");
 	until(admin_info(&replica, "replication", "master_link_status:up") == 0 &&
 		  admin_integer(&replica, "EXISTS {test}:lock:k") == 1);
 	lease = a.lease;
@@ -702,8 +687,7 @@ a_fail_over_loses_all_locks(void **state)
 	snprintf(options, sizeof(options), "REPLICAOF 127.0.0.1 %d", replica.port);
 	admin_do(&server, options);
 	until(held.what == LOST);
-	exclusive(&waiting, &a, "k");
-	until(waiting.what == GRANTED);
+	take(&waiting, &a, "k");
 	assert_true(now_ns() > lease);
 	assert_true(waiting.generation > held.generation);
 	node_close(&a);
@@ -758,8 +742,7 @@ passwords_are_checked(void **state)
 	config.password = "pw";
 	node_open_config(&a, &config);
 	ops->set_member(a.provider, "x");
-	exclusive(&lock[0], &a, "k");
-	until(lock[0].what == GRANTED);
+	take(&lock[0], &a, "k");
 	exclusive(&lock[1], &a, "k");
 	ask(&lock[2], &a, "k", RA_PROVIDER_SHARED, true);
 	until(lock[2].what == REFUSED);
@@ -796,8 +779,7 @@ a_full_server_is_waited_for(void **state)
 
 	(void) state;
 	node_open(&a, "a", server.port, 1500);
-	exclusive(&held, &a, "k");
-	until(held.what == GRANTED);
+	take(&held, &a, "k");
 	admin_do(&server, "CONFIG SET maxmemory 1");
 	exclusive(&lock, &a, "k2");
 	give_up(&held);

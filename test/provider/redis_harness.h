@@ -737,6 +737,18 @@ give_up(Lock *lock)
 	ops->release(lock->node->provider, lock->request);
 }
 
+/* The same, until the lock is granted, or released; macros, so that until() names the test's line */
+#define take(lock, node, key) \
+	do { \
+		exclusive(lock, node, key); \
+		until((lock)->what == GRANTED); \
+	} while (0)
+#define let_go(lock) \
+	do { \
+		give_up(lock); \
+		until((lock)->what == RELEASED); \
+	} while (0)
+
 /*
  * Fixture: one server for all tests of a program, emptied for each
  */

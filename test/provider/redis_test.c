@@ -12,13 +12,11 @@ locks_are_acquired_and_released(void **state)
 
 	(void) state;
 	node_open(&a, "a", server.port, 2000);
-	exclusive(&lock, &a, "k");
-	until(lock.what == GRANTED);
+	take(&lock, &a, "k");
 	assert_int_equal(a.sessions, 1);
 	assert_int_equal(a.generation, 5);
 	assert_true(a.lease > now_ns() && a.lease < now_ns() + 1900 * MS);
-	give_up(&lock);
-	until(lock.what == RELEASED);
+	let_go(&lock);
 	assert_int_equal(admin_integer(&server, "EXISTS {test}:lock:k"), 0);
 	assert_int_equal(a.warnings, 0);
 	node_close(&a);
@@ -67,8 +65,7 @@ who_asks_first_is_granted_first(void **state)
 	(void) state;
 	for (int i = 0; i < 5; i++, name[0]++)
 		node_open(&node[i], name, server.port, 2000);
-	exclusive(&held, &node[0], "k");
-	until(held.what == GRANTED);
+	take(&held, &node[0], "k");
 	assert_false(held.waited);
 	for (int i = 0; i < 15; i++)
 	{
@@ -119,8 +116,7 @@ shared_ones_hold_together_but_do_not_overtake(void **state)
 	pump_for(1100);				/* over two checks */
 	assert_int_equal(x.what, NOTHING);
 	assert_int_equal(s3.what, NOTHING);
-	give_up(&s1);
-	until(s1.what == RELEASED);
+	let_go(&s1);
 	pump_for(100);
 	assert_int_equal(x.what, NOTHING);
 	give_up(&s2);
@@ -160,8 +156,7 @@ nowait_is_refused_unless_free(void **state)
 	until(lock.what == REFUSED);
 	ask(&lock, &b, "k", RA_PROVIDER_SHARED, true);
 	until(lock.what == GRANTED);
-	give_up(&lock);
-	until(lock.what == RELEASED);
+	let_go(&lock);
 	assert_int_equal(admin_integer(&server, "LLEN {test}:lock:k"), 1);
 }
 
@@ -184,8 +179,7 @@ requests_are_given_up_in_every_state(void **state)
 	until(never.what == RELEASED);
 
 	node_open(&b, "b", server.port, 2000);
-	exclusive(&held, &a, "k");
-	until(held.what == GRANTED);
+	take(&held, &a, "k");
 	exclusive(&waiting, &b, "k");
 	until(admin_integer(&server, "LLEN {test}:lock:k") == 2);
 	for (int i = 0; i < 50; i++)
@@ -193,8 +187,7 @@ requests_are_given_up_in_every_state(void **state)
 		exclusive(&flight[i], &b, i % 2 ? "k" : "free");
 		give_up(&flight[i]);
 	}
-	give_up(&waiting);
-	until(waiting.what == RELEASED);
+	let_go(&waiting);
 	for (int i = 0; i < 50; i++)
 	{
 		until(flight[i].what == RELEASED);
@@ -244,8 +237,7 @@ holders_can_see_who_waits(void **state)
 	(void) state;
 	node_open(&a, "a", server.port, 2000);
 	node_open(&b, "b", server.port, 2000);
-	exclusive(&held, &a, "k");
-	until(held.what == GRANTED);
+	take(&held, &a, "k");
 	ops->look(a.provider, held.request);
 	until(held.contended == 0);
 	exclusive(&waiting, &b, "k");

@@ -24,8 +24,7 @@ create_unknown(void **state)
 
 	(void) state;
 	UNTIL(warm->granted && b->sessions);
-	lock_release(warm);
-	UNTIL(warm->released);
+	lock_end(warm);
 	for (int round = 0; round < 4; round++)
 	{
 		Lock	   *lock;
@@ -39,8 +38,7 @@ create_unknown(void **state)
 			lock_release(lock); /* gives up while it does not know */
 		if (round == 2)
 		{
-			waits = lock_acquire(b, "k", X, false);
-			UNTIL(node_list(b) == 2);
+			waits = lock_queue(b, "k", X, 2);
 		}
 		proxy_cut(proxy);
 		proxy_swallow(proxy, false);
@@ -57,8 +55,7 @@ create_unknown(void **state)
 		{
 			UNTIL(waits->granted);
 			assert_true(waits->token > lock->token);
-			lock_release(waits);
-			UNTIL(waits->released);
+			lock_end(waits);
 		}
 		assert_int_equal(node_list(b), 0);
 	}
@@ -98,8 +95,7 @@ adopts_only_its_own(void **state)
 
 	(void) state;
 	UNTIL(lock->granted && b->sessions);
-	lock_release(lock);
-	UNTIL(lock->released);
+	lock_end(lock);
 
 	/* the create does not arrive, and somebody else makes one that looks like it */
 	proxy_hold(proxy, true);
@@ -118,8 +114,7 @@ adopts_only_its_own(void **state)
 	assert_true(ra_zk_delete(b->p, ra_zk_ignore, NULL, forged_path, -1, false));
 	UNTIL(lock->granted);
 	assert_int_equal(node_list(b), 1);
-	lock_release(lock);
-	UNTIL(lock->released);
+	lock_end(lock);
 	assert_int_equal(node_list(b), 0);
 }
 
@@ -133,12 +128,9 @@ delete_unknown(void **state)
 	(void) state;
 	for (int round = 0; round < 2; round++)
 	{
-		Lock	   *lock = lock_acquire(a, "k", X, false);
-		Lock	   *waits;
+		Lock	   *lock = lock_take(a, "k", X);
+		Lock	   *waits = lock_queue(b, "k", X, 2);
 
-		UNTIL(lock->granted);
-		waits = lock_acquire(b, "k", X, false);
-		UNTIL(b->sessions && node_list(b) == 2);
 		if (round == 0)
 			proxy_swallow(proxy, true);
 		else
@@ -153,8 +145,7 @@ delete_unknown(void **state)
 		proxy_swallow(proxy, false);
 		proxy_hold(proxy, false);
 		UNTIL(lock->released && waits->granted);
-		lock_release(waits);
-		UNTIL(waits->released);
+		lock_end(waits);
 		assert_int_equal(node_list(b), 0);
 	}
 	assert_int_equal(a->sessions, 1);
@@ -223,8 +214,7 @@ session_expires(void **state)
 	UNTIL(held->granted && other->granted && releases->granted);
 	waits = lock_acquire(a, "other", X, false);
 	gives_up = lock_acquire(a, "other", X, false);
-	next = lock_acquire(b, "held", X, false);
-	UNTIL(node_list(b) == 6);
+	next = lock_queue(b, "held", X, 6);
 
 	proxy_hold(proxy, true);
 	lock_release(releases);
@@ -245,8 +235,7 @@ session_expires(void **state)
 	UNTIL(waits->granted);
 	assert_true(a->lease > harness_now());
 	lock_release(next);
-	held = lock_acquire(a, "held", X, false);
-	UNTIL(held->granted);
+	held = lock_take(a, "held", X);
 	assert_true(held->token > next->token);
 }
 
@@ -343,9 +332,7 @@ lease_goes_on(void **state)
 static void
 previous_session(void **state)
 {
-	RaProviderConfig config = {
-		.hosts = harness_hosts, .cluster = harness_cluster, .node = "a", .session_timeout_ms = 4000
-	};
+	RaProviderConfig config = node_config("a", 4000);
 	Proxy	   *proxy = proxy_start(harness_port());
 	Node	   *dead = node_open(proxy_hosts(proxy), "a", 4000);
 	Node	   *b = node_open(NULL, "b", 4000);
@@ -357,8 +344,7 @@ previous_session(void **state)
 	(void) state;
 	dead->ops->set_member(dead->p, "old");
 	UNTIL(held->granted && strcmp(b->members, "a=old ") == 0);
-	next = lock_acquire(b, "k", X, false);
-	UNTIL(node_list(b) == 2);
+	next = lock_queue(b, "k", X, 2);
 
 	/* as good as killed */
 	proxy_hold(proxy, true);
@@ -389,9 +375,7 @@ previous_session(void **state)
 static void
 generation(void **state)
 {
-	RaProviderConfig config = {
-		.hosts = harness_hosts, .cluster = harness_cluster, .node = "a", .session_timeout_ms = 4000
-	};
+	RaProviderConfig config = node_config("a", 4000);
 	Node	   *a = node_open_config(&config);
 	Node	   *b;
 	Lock	   *lock;
@@ -408,12 +392,10 @@ generation(void **state)
 	/* one that has seen more raises it; the others are told before they are granted anything */
 	config.generation_seen = a->generation + 10;
 	b = node_open_config(&config);
-	lock = lock_acquire(b, "k", X, false);
-	UNTIL(lock->granted);
+	lock = lock_take(b, "k", X);
 	assert_true(b->generation > config.generation_seen);
 	lock_release(lock);
-	lock = lock_acquire(a, "k", X, false);
-	UNTIL(lock->granted);
+	lock = lock_take(a, "k", X);
 	assert_true(lock->generation == b->generation);
 	assert_int_equal(a->sessions_lost, 0);
 }
@@ -423,15 +405,12 @@ wiped_server(void **state)
 {
 	Node	   *a = node_open(NULL, "a", 1000);
 	Node	   *b = node_open(NULL, "b", 1000);
-	Lock	   *lock = lock_acquire(a, "k", X, false);
-	Lock	   *waits;
+	Lock	   *lock = lock_take(a, "k", X);
+	Lock	   *waits = lock_queue(b, "k", X, 2);
 	Lock	   *again;
 	uint64_t	before;
 
 	(void) state;
-	UNTIL(lock->granted && b->sessions);
-	waits = lock_acquire(b, "k", X, false);
-	UNTIL(node_list(b) == 2);
 	before = a->generation;
 	server("stop");
 	server("wipe");
@@ -441,8 +420,7 @@ wiped_server(void **state)
 	UNTIL(waits->granted);
 	assert_true(a->generation > before);
 	assert_true(a->generation == b->generation);
-	again = lock_acquire(a, "other", X, false);
-	UNTIL(again->granted);
+	again = lock_take(a, "other", X);
 	assert_true(again->generation > lock->generation);
 }
 
@@ -461,16 +439,13 @@ restored_server(void **state)
 	server("start");
 	for (int i = 0; i < 50; i++)
 	{
-		lock = lock_acquire(a, "k", X, false);
-		UNTIL(lock->granted);
-		lock_release(lock);
-		UNTIL(lock->released);
+		lock = lock_take(a, "k", X);
+		lock_end(lock);
 	}
 	server("stop");
 	server("restore");
 	server("start");
-	again = lock_acquire(a, "k", X, false);
-	UNTIL(again->granted);
+	again = lock_take(a, "k", X);
 	assert_true(again->token < lock->token);
 	assert_true(again->generation > lock->generation);
 }
@@ -575,8 +550,7 @@ three_servers(void **state)
 	UNTIL(a->lease > harness_now() + a->timeout * INT64_C(600000));
 
 	b = node_open(hosts, "b", 4000);
-	waits = lock_acquire(b, "k", X, false);
-	UNTIL(node_list(b) == 2);
+	waits = lock_queue(b, "k", X, 2);
 	ensemble("kill", atoi(ensemble("leader", 0)));
 	UNTIL(a->connected && a->connects >= 2 && node_list(a) == 2);
 	assert_int_equal(a->sessions + b->sessions, 2);
@@ -594,13 +568,10 @@ restart_keeps_locks(void **state)
 {
 	Node	   *a = node_open(NULL, "a", 4000);
 	Node	   *b = node_open(NULL, "b", 4000);
-	Lock	   *lock = lock_acquire(a, "k", X, false);
-	Lock	   *waits;
+	Lock	   *lock = lock_take(a, "k", X);
+	Lock	   *waits = lock_queue(b, "k", X, 2);
 
 	(void) state;
-	UNTIL(lock->granted && b->sessions);
-	waits = lock_acquire(b, "k", X, false);
-	UNTIL(node_list(b) == 2);
 	server("restart");
 	UNTIL(a->connects == 2 && b->connects == 2);
 	assert_int_equal(node_list(a), 2);
@@ -647,8 +618,7 @@ unknown_host(void **state)
 	(void) state;
 	UNTIL(a->warnings == 1);
 	assert_non_null(strstr(a->log, "resolved"));
-	lock_release(lock);
-	UNTIL(lock->released);
+	lock_end(lock);
 }
 
 static void

@@ -114,12 +114,10 @@ acquire_release(void **state)
 	assert_string_equal(a->entries[0].node, "a");
 	assert_true(a->entries[0].granted);
 	assert_true(a->entries[0].token == lock->token);
-	lock_release(lock);
-	UNTIL(lock->released);
+	lock_end(lock);
 	assert_int_equal(node_list(a), 0);
 
-	again = lock_acquire(a, "key", X, false);
-	UNTIL(again->granted);
+	again = lock_take(a, "key", X);
 	assert_true(again->token > lock->token);
 	assert_int_equal(a->warnings, 0);
 }
@@ -194,18 +192,12 @@ waiter_gives_up(void **state)
 {
 	Node	   *a = node_open(NULL, "a", 5000);
 	Node	   *b = node_open(NULL, "b", 5000);
-	Lock	   *first = lock_acquire(a, "k", X, false);
-	Lock	   *second;
-	Lock	   *third;
+	Lock	   *first = lock_take(a, "k", X);
+	Lock	   *second = lock_queue(b, "k", X, 2);
+	Lock	   *third = lock_queue(a, "k", X, 3);
 
 	(void) state;
-	UNTIL(first->granted);
-	second = lock_acquire(b, "k", X, false);
-	UNTIL(node_list(b) == 2);
-	third = lock_acquire(a, "k", X, false);
-	UNTIL(node_list(a) == 3);
-	lock_release(second);
-	UNTIL(second->released);
+	lock_end(second);
 	pump_for(200);
 	assert_int_equal(third->granted, 0);
 	lock_release(first);
@@ -214,10 +206,8 @@ waiter_gives_up(void **state)
 
 	/* given up at once, before anything was answered */
 	second = lock_acquire(b, "k", X, false);
-	lock_release(second);
-	UNTIL(second->released);
-	lock_release(third);
-	UNTIL(third->released);
+	lock_end(second);
+	lock_end(third);
 	assert_int_equal(node_list(a), 0);
 }
 
@@ -249,15 +239,13 @@ look(void **state)
 {
 	Node	   *a = node_open(NULL, "a", 5000);
 	Node	   *b = node_open(NULL, "b", 5000);
-	Lock	   *held = lock_acquire(a, "k", X, false);
+	Lock	   *held = lock_take(a, "k", X);
 	Lock	   *waits;
 
 	(void) state;
-	UNTIL(held->granted);
 	a->ops->look(a->p, held->request);
 	UNTIL(held->contended == 0);
-	waits = lock_acquire(b, "k", X, false);
-	UNTIL(node_list(b) == 2);
+	waits = lock_queue(b, "k", X, 2);
 	a->ops->look(a->p, held->request);
 	UNTIL(held->contended == 1);
 	assert_int_equal(waits->granted, 0);
@@ -329,8 +317,7 @@ many_waiters(void **state)
 	int			last = 0;
 
 	(void) state;
-	locks[N] = lock_acquire(nodes[0], "crowd", X, false);
-	UNTIL(locks[N]->granted);
+	locks[N] = lock_take(nodes[0], "crowd", X);
 	for (int i = 0; i < N; i++)
 		locks[i] = lock_acquire(nodes[i % 4], "crowd", X, false);
 	UNTIL(node_list(nodes[0]) == N + 1);
@@ -376,17 +363,16 @@ many_waiters(void **state)
 static void
 passwords(void **state)
 {
-	RaProviderConfig config = {
-		.hosts = harness_hosts, .cluster = harness_cluster, .node = "a", .session_timeout_ms = 4000,
-		.user = "someone", .password = "secret"
-	};
-	Node	   *a = node_open_config(&config);
-	Lock	   *lock = lock_acquire(a, "k", X, false);
+	RaProviderConfig config = node_config("a", 4000);
+	Node	   *a;
 	Node	   *b;
 	char		cluster[sizeof(harness_cluster) + 8];
 
 	(void) state;
-	UNTIL(lock->granted);
+	config.user = "someone";
+	config.password = "secret";
+	a = node_open_config(&config);
+	lock_take(a, "k", X);
 	assert_int_equal(a->warnings, 0);
 
 	config.node = "b";
