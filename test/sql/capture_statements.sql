@@ -56,6 +56,26 @@ COPY pay FROM stdin;
 \.
 SELECT * FROM scored();
 
+-- ... of some of the file's rows, and after one that was taken back
+COPY pay FROM stdin (FORMAT csv, HEADER) WHERE amount > 2;
+id,card,amount,at
+23,4,1.50,2026-01-01 11:01Z
+24,4,2.50,2026-01-01 11:01Z
+\.
+SELECT * FROM scored();
+BEGIN;
+SAVEPOINT s;
+TRUNCATE pay;
+COPY pay FROM stdin;
+25	4	1.00	2026-01-01 11:02Z
+\.
+ROLLBACK TO s;
+COPY pay FROM stdin;
+26	4	2.00	2026-01-01 11:02Z
+\.
+COMMIT;
+SELECT * FROM scored();
+
 -- INSERT ... ON CONFLICT: DO NOTHING is nothing, DO UPDATE is an UPDATE
 INSERT INTO pay VALUES (1, 1, 999, '2026-01-01 10:00Z') ON CONFLICT DO NOTHING;
 INSERT INTO pay VALUES (1, 1, 11, '2026-01-01 10:00Z') ON CONFLICT (id) DO UPDATE SET amount = excluded.amount;
@@ -221,6 +241,27 @@ BEGIN;
 TRUNCATE pay;
 ROLLBACK;
 SELECT * FROM windows(1);
+
+-- COPY FREEZE
+BEGIN;
+TRUNCATE pay;
+COPY pay FROM stdin (FREEZE);
+86	1	4.00	2026-01-01 10:00Z
+87	1	5.00	2026-01-01 10:00Z
+\.
+COMMIT;
+SELECT * FROM scored();
+
+-- a trigger that cannot capture says so, and so does a call by hand
+CREATE TABLE wrong (id int PRIMARY KEY, at timestamptz);
+CREATE TRIGGER capture BEFORE INSERT ON wrong FOR EACH ROW EXECUTE FUNCTION risk_alert.capture();
+INSERT INTO wrong VALUES (1);
+DROP TRIGGER capture ON wrong;
+CREATE TRIGGER capture AFTER INSERT ON wrong FOR EACH STATEMENT EXECUTE FUNCTION risk_alert.capture();
+INSERT INTO wrong VALUES (1);
+DROP TRIGGER capture ON wrong;
+SELECT risk_alert.capture();
+INSERT INTO wrong VALUES (1);
 
 -- ALTER TABLE: columns added, dropped and renamed do not disturb
 ALTER TABLE pay ADD COLUMN note text DEFAULT 'x';
