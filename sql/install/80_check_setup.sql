@@ -53,9 +53,28 @@ BEGIN
         RETURN NEXT ROW('worker', 'info', database, 'this server is a standby',
             'Its worker starts when it is promoted.', NULL)::risk_alert._finding;
     ELSIF w.state = 'running' THEN
-        RETURN NEXT ROW('worker', 'ok', database, 'the worker is running',
-            pg_catalog.format('Its process is %s, since %s.', w.pid, pg_catalog.date_trunc('second', w.started_at)),
-            NULL)::risk_alert._finding;
+        -- a lock that somebody keeps, on a table of the worker's or a watched one
+        SELECT l.locktype, l.relation, l.waitstart, b.pid, a.usename, a.application_name, a.state INTO r
+          FROM pg_catalog.pg_locks l
+          CROSS JOIN LATERAL pg_catalog.unnest(pg_catalog.pg_blocking_pids(l.pid)) b (pid)
+          LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid
+         WHERE l.pid = w.pid AND NOT l.granted
+           AND l.waitstart < pg_catalog.clock_timestamp() - interval '1 second'
+         ORDER BY b.pid LIMIT 1;
+        IF FOUND THEN
+            RETURN NEXT ROW('worker', 'warning', database, 'the worker waits for a lock that another transaction holds',
+                pg_catalog.format('It waits for %s since %s. %s', COALESCE(risk_alert._qualified(r.relation), r.locktype),
+                    pg_catalog.date_trunc('second', r.waitstart),
+                    CASE WHEN r.pid = 0 THEN 'A prepared transaction holds it.'
+                         ELSE pg_catalog.format('Process %s holds it: user %s, application "%s", %s.',
+                                                r.pid, r.usename, r.application_name, r.state) END),
+                CASE WHEN r.pid = 0 THEN 'COMMIT PREPARED or ROLLBACK PREPARED; pg_prepared_xacts lists them'
+                     ELSE pg_catalog.format('End its transaction, or SELECT pg_terminate_backend(%s)', r.pid) END)::risk_alert._finding;
+        ELSE
+            RETURN NEXT ROW('worker', 'ok', database, 'the worker is running',
+                pg_catalog.format('Its process is %s, since %s.', w.pid, pg_catalog.date_trunc('second', w.started_at)),
+                NULL)::risk_alert._finding;
+        END IF;
     ELSIF preloaded THEN
         SELECT d.datallowconn, d.datistemplate INTO r FROM pg_catalog.pg_database d WHERE d.datname = database;
         RETURN NEXT ROW('worker',

@@ -777,9 +777,11 @@ local_add(RaStream *stream, LocalWindow *local, const RaEvent *event)
 		MemoryContext old = MemoryContextSwitchTo(locals_cxt);
 
 		if (size == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-					 errmsg("an entity of stream \"%s\" has too many events", stream->rs->name)));
+		{
+			local->wide = true;
+			MemoryContextSwitchTo(old);
+			return;
+		}
 		local->window = ra_window_init(palloc_extended(size, MCXT_ALLOC_HUGE), spec, long_sums,
 									   capacity, bytes, window->complete_from);
 		ra_window_copy(local->window, window, spec);

@@ -890,11 +890,12 @@ window_append(RaRebuild *rebuild, RaEntity *entity, const RaEvent *event)
 		uint64		long_sums = ra_window_long_sums(window, &entity->spec, event);
 		Size		size = ra_window_size(&entity->spec, long_sums, capacity, bytes);
 
+		/* more than a window can be: computed from the table as well */
 		if (size == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-					 errmsg("an entity of \"%s\" has too many events", entity->label),
-					 errhint("Use shorter windows, or a more selective entity.")));
+		{
+			rebuild->wide = true;
+			return;
+		}
 		bigger = ra_window_init(palloc_extended(size, MCXT_ALLOC_HUGE), &entity->spec, long_sums,
 								capacity, bytes, window->complete_from);
 	}

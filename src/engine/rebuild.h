@@ -15,7 +15,7 @@ typedef struct RaRebuild
 	Datum	   *values;			/* in: of the entity's columns, none NULL */
 	int64		lower;			/* in: events later than this are wanted */
 	RaWindow   *window;			/* out: in the caller's context */
-	bool		wide;			/* out: a number is too large for a window */
+	bool		wide;			/* out: more than a window can hold */
 } RaRebuild;
 
 /* Should a row that the snapshot sees be left out? */

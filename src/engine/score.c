@@ -67,6 +67,9 @@
 /* Bytes of a value that a reason shows at most */
 #define REASON_VALUE_MAX 200
 
+/* Bytes of a text that the features' snapshot keeps at most: jsonb has room for 256 MB */
+#define FEATURE_TEXT_MAX (1024 * 1024)
+
 const char *const ra_decision_names[] = {"approve", "review", "deny"};
 const char *const ra_severity_names[] = {"low", "medium", "high", "critical"};
 
@@ -101,7 +104,7 @@ static void budget_handler(void);
 static void give_up(void);
 static bool rule_evaluate(RaRuleSet *rs, RaRule *rule);
 static bool rule_evaluate_careful(RaRuleSet *rs, RaRule *rule);
-static void append_clipped(StringInfo buf, const char *text);
+static void append_clipped(StringInfo buf, const char *text, int max);
 static void push_string(JsonbParseState **json, JsonbIteratorToken token, const char *text);
 static void push_value(JsonbParseState **json, Datum value, Oid type, Oid output);
 
@@ -559,7 +562,8 @@ ra_score_reasons(RaRuleSet *rs, const RaScore *score)
 			if (slot->tts_isnull[a])
 				appendStringInfoString(&text, "null");
 			else
-				append_clipped(&text, OutputFunctionCall(&part->output, slot->tts_values[a]));
+				append_clipped(&text, OutputFunctionCall(&part->output, slot->tts_values[a]),
+							   REASON_VALUE_MAX);
 		}
 		pushJsonbValue(&json, WJB_BEGIN_OBJECT, NULL);
 		push_string(&json, WJB_KEY, "rule");
@@ -573,17 +577,17 @@ ra_score_reasons(RaRuleSet *rs, const RaScore *score)
 	return JsonbValueToJsonb(pushJsonbValue(&json, WJB_END_ARRAY, NULL));
 }
 
-/* A reason is for people: a long value shows its beginning */
+/* Append a value; of one longer than max bytes its beginning */
 static void
-append_clipped(StringInfo buf, const char *text)
+append_clipped(StringInfo buf, const char *text, int max)
 {
 	int			len = strlen(text);
 
-	if (len <= REASON_VALUE_MAX)
+	if (len <= max)
 		appendBinaryStringInfo(buf, text, len);
 	else
 	{
-		appendBinaryStringInfo(buf, text, pg_mbcliplen(text, len, REASON_VALUE_MAX));
+		appendBinaryStringInfo(buf, text, pg_mbcliplen(text, len, max));
 		appendStringInfoString(buf, "...");
 	}
 }
@@ -687,6 +691,7 @@ push_value(JsonbParseState **json, Datum value, Oid type, Oid output)
 {
 	JsonbValue	v = {.type = jbvNumeric};
 	char		datetime[MAXDATELEN + 1];
+	StringInfoData clipped;
 	char	   *text;
 
 	switch (type)
@@ -732,7 +737,15 @@ push_value(JsonbParseState **json, Datum value, Oid type, Oid output)
 			push_string(json, WJB_VALUE, pstrdup(datetime));
 			return;
 		default:
-			push_string(json, WJB_VALUE, OidOutputFunctionCall(output, value));
+			text = OidOutputFunctionCall(output, value);
+			if (strlen(text) > FEATURE_TEXT_MAX)
+			{
+				initStringInfo(&clipped);
+				append_clipped(&clipped, text, FEATURE_TEXT_MAX);
+				pfree(text);
+				text = clipped.data;
+			}
+			push_string(json, WJB_VALUE, text);
 			return;
 	}
 	pushJsonbValue(json, WJB_VALUE, &v);

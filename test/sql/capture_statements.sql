@@ -56,6 +56,26 @@ COPY pay FROM stdin;
 \.
 SELECT * FROM scored();
 
+-- ... of some of the file's rows, and after one that was taken back
+COPY pay FROM stdin (FORMAT csv, HEADER) WHERE amount > 2;
+id,card,amount,at
+23,4,1.50,2026-01-01 11:01Z
+24,4,2.50,2026-01-01 11:01Z
+\.
+SELECT * FROM scored();
+BEGIN;
+SAVEPOINT s;
+TRUNCATE pay;
+COPY pay FROM stdin;
+25	4	1.00	2026-01-01 11:02Z
+\.
+ROLLBACK TO s;
+COPY pay FROM stdin;
+26	4	2.00	2026-01-01 11:02Z
+\.
+COMMIT;
+SELECT * FROM scored();
+
 -- INSERT ... ON CONFLICT: DO NOTHING is nothing, DO UPDATE is an UPDATE
 INSERT INTO pay VALUES (1, 1, 999, '2026-01-01 10:00Z') ON CONFLICT DO NOTHING;
 INSERT INTO pay VALUES (1, 1, 11, '2026-01-01 10:00Z') ON CONFLICT (id) DO UPDATE SET amount = excluded.amount;
@@ -205,6 +225,72 @@ ALTER TABLE pay ENABLE TRIGGER USER;
 INSERT INTO pay VALUES (83, 12, 1, '2026-01-01 10:00Z');
 SELECT * FROM scored();
 
+-- what was changed meanwhile is in the windows when the trigger is enabled again,
+-- whichever way, though the worker has them in memory (from an event just before)
+INSERT INTO pay VALUES (841, 12, 1, '2026-01-01 10:00Z');
+SELECT * FROM scored();
+ALTER TABLE pay DISABLE TRIGGER USER;
+DELETE FROM pay WHERE id = 82;
+INSERT INTO pay VALUES (84, 12, 10, '2026-01-01 10:00Z');
+ALTER TABLE pay ENABLE TRIGGER risk_alert_capture, ENABLE TRIGGER risk_alert_truncate;
+SELECT * FROM scored();
+SELECT * FROM windows(12);
+INSERT INTO pay VALUES (842, 12, 1, '2026-01-01 10:00Z');
+SELECT * FROM scored();
+ALTER TABLE pay DISABLE TRIGGER ALL;
+DELETE FROM pay WHERE id = 84;
+ALTER TABLE pay ENABLE TRIGGER ALL;
+SELECT * FROM scored();
+SELECT * FROM windows(12);
+INSERT INTO pay VALUES (843, 12, 1, '2026-01-01 10:00Z');
+SELECT * FROM scored();
+ALTER TABLE pay DISABLE TRIGGER risk_alert_capture;
+UPDATE pay SET amount = 100 WHERE id = 83;
+ALTER TABLE pay ENABLE ALWAYS TRIGGER risk_alert_capture;
+SELECT * FROM scored();
+SELECT * FROM windows(12);
+ALTER TABLE pay ENABLE TRIGGER risk_alert_capture;
+
+-- what a session without triggers has changed is there after alter_stream()
+INSERT INTO pay VALUES (844, 12, 1, '2026-01-01 10:00Z');
+SELECT * FROM scored();
+SET session_replication_role = replica;
+UPDATE pay SET amount = 1000 WHERE id = 83;
+RESET session_replication_role;
+SELECT * FROM scored();
+SELECT * FROM windows(12);
+SELECT risk_alert.alter_stream('cap_pay');
+SELECT * FROM scored();
+SELECT * FROM windows(12);
+
+-- a row that comes back under the key of one that has raised an alert is counted, and raises no second alert
+DELETE FROM pay WHERE id = 83;
+SELECT * FROM scored();
+SELECT * FROM windows(12);
+INSERT INTO pay VALUES (83, 12, 2000, '2026-01-01 10:00Z');
+SELECT * FROM scored();
+SELECT * FROM windows(12);
+SELECT count(*), sum(events) FROM risk_alert.alerts WHERE stream = 'cap_pay' AND event_key = '83';
+
+-- an UPDATE that leaves all columns in use as they are makes no event; one of the others does
+ALTER TABLE pay ADD COLUMN memo text;
+SELECT FROM scored();
+SELECT processed AS before FROM risk_alert.stat_streams WHERE stream = 'cap_pay' \gset
+UPDATE pay SET memo = 'x', amount = amount, card = card;
+SELECT * FROM scored();
+SELECT processed - :before AS events FROM risk_alert.stat_streams WHERE stream = 'cap_pay';
+UPDATE pay SET amount = amount + 1 WHERE id = 83;
+SELECT * FROM scored();
+SELECT processed - :before AS events FROM risk_alert.stat_streams WHERE stream = 'cap_pay';
+ALTER TABLE pay DROP COLUMN memo;
+
+-- what is no event says so
+SELECT risk_alert.risk_score('cap_pay', NULL), risk_alert.risk_score(NULL, '{}');
+SELECT risk_alert.risk_score('cap_pay', '[]');
+SELECT risk_alert.risk_score('cap_pay', '{"at": "nonsense"}');
+SELECT risk_alert.risk_score('cap_pay', '{"at": "infinity", "card": 12}');
+SELECT risk_alert.risk_score('nothing', '{}');
+
 -- TRUNCATE forgets the windows
 TRUNCATE pay;
 SELECT * FROM scored();
@@ -221,6 +307,27 @@ BEGIN;
 TRUNCATE pay;
 ROLLBACK;
 SELECT * FROM windows(1);
+
+-- COPY FREEZE
+BEGIN;
+TRUNCATE pay;
+COPY pay FROM stdin (FREEZE);
+86	1	4.00	2026-01-01 10:00Z
+87	1	5.00	2026-01-01 10:00Z
+\.
+COMMIT;
+SELECT * FROM scored();
+
+-- a trigger that cannot capture says so, and so does a call by hand
+CREATE TABLE wrong (id int PRIMARY KEY, at timestamptz);
+CREATE TRIGGER capture BEFORE INSERT ON wrong FOR EACH ROW EXECUTE FUNCTION risk_alert.capture();
+INSERT INTO wrong VALUES (1);
+DROP TRIGGER capture ON wrong;
+CREATE TRIGGER capture AFTER INSERT ON wrong FOR EACH STATEMENT EXECUTE FUNCTION risk_alert.capture();
+INSERT INTO wrong VALUES (1);
+DROP TRIGGER capture ON wrong;
+SELECT risk_alert.capture();
+INSERT INTO wrong VALUES (1);
 
 -- ALTER TABLE: columns added, dropped and renamed do not disturb
 ALTER TABLE pay ADD COLUMN note text DEFAULT 'x';

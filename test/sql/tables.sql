@@ -190,7 +190,59 @@ SELECT (risk_alert.risk_assess(d)).* FROM dropped d WHERE id = 6;
 SELECT score, features FROM risk_alert.risk_assess('dropped', '{"id": 7, "card": 1, "amount": 5, "amount2": 10, "x1": "?", "x3": "again", "at": "2026-01-01 10:05Z"}');
 SELECT sum(amount) FROM dropped;
 
+--
+-- A child
+--
+
+-- claim: rows of a table that inherits from a watched one are another table's, in memory and in the table
+CREATE TABLE mother (id int PRIMARY KEY, card int, at timestamptz);
+CREATE INDEX ON mother (card, at);
+SELECT risk_alert.watch('mother', event_time => 'at', suppress => '0');
+SELECT risk_alert.create_feature('mother', 'n', 'card', 'count(*)', '1 day');
+SELECT risk_alert.create_rule('mother', 'all', 'n > 0', points => 60);
+INSERT INTO mother VALUES (1, 1, '2026-01-01 10:00Z');
+SELECT * FROM scored('mother');
+CREATE TABLE child () INHERITS (mother);
+INSERT INTO child VALUES (2, 1, '2026-01-01 10:01Z'), (3, 2, '2026-01-01 10:01Z');
+INSERT INTO mother VALUES (4, 1, '2026-01-01 10:02Z'), (5, 2, '2026-01-01 10:02Z');
+SELECT * FROM scored('mother') WHERE event_key > '1';
+SELECT risk_alert.alter_stream('mother');
+INSERT INTO mother VALUES (6, 1, '2026-01-01 10:03Z');
+SELECT * FROM scored('mother') WHERE event_key > '5';
+
+--
+-- Event times without a time zone, and sessions that have one
+--
+
+-- claim: a timestamp is what it says, in UTC, whatever the session's time zone (Berlin skips an hour that night)
+CREATE TABLE local_time (id int PRIMARY KEY, card int, at timestamp, day date);
+CREATE INDEX ON local_time (card, at);
+SELECT risk_alert.watch('local_time', event_time => 'at', suppress => '0');
+SELECT risk_alert.create_feature('local_time', 'n', 'card', 'count(*)', '1 hour');
+SELECT risk_alert.create_feature('local_time', 'last', 'card', 'lag(at)', '1 hour');
+SELECT risk_alert.create_rule('local_time', 'all', 'n > 0 AND at::date = day', points => 60, reason => '{at} after {last}');
+INSERT INTO local_time VALUES (1, 1, '2026-03-29 00:30', '2026-03-29');
+SET timezone = 'America/New_York';
+INSERT INTO local_time VALUES (2, 1, '2026-03-29 01:15', '2026-03-29');
+SET timezone = 'Europe/Berlin';
+INSERT INTO local_time VALUES (3, 1, '2026-03-29 02:14:59', '2026-03-29'), (4, 1, '2026-03-29 02:15', '2026-03-29'), (5, 1, '2026-03-29 23:45', '2026-03-29');
+SELECT * FROM scored('local_time');
+SELECT event_key, event_time AT TIME ZONE 'UTC' AS utc, reasons->0->>'text' AS reason FROM risk_alert.alerts WHERE stream = 'local_time' ORDER BY event_key;
+SELECT id, a.features, a.reasons->0->>'text' AS reason FROM local_time l, risk_alert.risk_assess(l) a ORDER BY id;
+SELECT features FROM risk_alert.risk_assess('local_time', '{"id": 9, "card": 1, "at": "2026-03-29 02:30"}');
+SET timezone = 'UTC';
+
+-- claim: the longest window and the shortest, to the microsecond, and at the ends of time
+SELECT risk_alert.create_feature('mother', 'years', 'card', 'count(*)', '10 years');
+SELECT risk_alert.create_feature('mother', 'second', 'card', 'count(*)', '1 second');
+SELECT risk_alert.alter_rule('mother', 'all', condition => 'n > 0 AND years > 0 AND second > 0');
+INSERT INTO mother VALUES (100, 3, '2016-02-28 12:00Z'), (101, 3, '2026-02-28 11:59:59.999999Z'), (102, 3, '2026-02-28 12:00Z'),
+	(103, 3, '2026-02-28 12:00:00.999999Z'), (104, 3, '2026-02-28 12:00:01Z'),
+	(110, 4, '4714-11-24 00:00Z BC'), (111, 4, '4714-11-24 00:00:00.5Z BC'), (112, 4, '294266-12-31 23:59:59.999999Z'), (113, 4, '294276-12-31 23:59:59.999999Z');
+SELECT event_key, features FROM scored('mother') WHERE event_key ~ '^1..';
+SELECT id, (risk_alert.risk_assess(m)).features FROM ONLY mother m WHERE id > 99 ORDER BY id;
+
 SELECT count(risk_alert.unwatch(stream)) FROM risk_alert.streams
-WHERE stream IN ('gen', 'gen_key', 'by_uuid', 'by_text', 'by_null', 'Odd "stream', 'dropped');
-DELETE FROM risk_alert.alert WHERE stream IN ('gen', 'gen_key', 'by_uuid', 'by_text', 'by_null', 'Odd "stream', 'dropped');
+WHERE stream IN ('gen', 'gen_key', 'by_uuid', 'by_text', 'by_null', 'Odd "stream', 'dropped', 'mother', 'local_time');
+DELETE FROM risk_alert.alert WHERE stream IN ('gen', 'gen_key', 'by_uuid', 'by_text', 'by_null', 'Odd "stream', 'dropped', 'mother', 'local_time');
 DROP SCHEMA tables, "Odd ""schema" CASCADE;

@@ -72,8 +72,20 @@ $node->safe_psql('postgres', 'DROP DATABASE decoy');
 $node->restart;
 works('after a restart of the server the workers are back');
 
-# Idle: launcher and worker sleep.  (Time that goes by is what is tested here.)
+# Idle: launcher and worker sleep, also when transactions are open that have
+# events.  (Time that goes by is what is tested here.)
+foreach my $state ('idle', 'idle beside open transactions')
 {
+	my $session;
+
+	if ($state ne 'idle')
+	{
+		$session = $node->background_psql('postgres');
+		$session->query_safe(q{BEGIN; INSERT INTO payments VALUES (-1, 1, 1, '2020-01-01Z')});
+		$node->safe_psql('postgres', q{BEGIN; INSERT INTO payments VALUES (-2, 1, 1, '2020-01-01Z'); PREPARE TRANSACTION 'idle'});
+		# they are not alone in the queue
+		works('other events than those of open transactions are scored');
+	}
 	my $wakeups = q{SELECT wakeups FROM risk_alert.stat_workers WHERE database = current_database()};
 	my %pid = (worker => wait_for_worker($node),
 		launcher => $node->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'risk_alert launcher'}));
@@ -82,6 +94,8 @@ works('after a restart of the server the workers are back');
 		my ($of) = @_;
 		return slurp_file("/proc/$pid{$of}/status") =~ /^voluntary_ctxt_switches:\s*(\d+)/m ? $1 : die "no count for the $of";
 	};
+	# progress is written within a second
+	wait_until($node, q{SELECT queued = 0 FROM risk_alert.stat_streams});
 	my $before = $node->safe_psql('postgres', $wakeups);
 	my $start = Time::HiRes::time();
 
@@ -90,11 +104,17 @@ works('after a restart of the server the workers are back');
 	Time::HiRes::sleep(5);
 	my %after = map { $_ => $sleeps->($_) } sort keys %before;
 	my $most = int(Time::HiRes::time() - $start) + 2;
-	cmp_ok($node->safe_psql('postgres', $wakeups) - $before, '<=', $most, 'an idle worker wakes up at most once a second');
+	cmp_ok($node->safe_psql('postgres', $wakeups) - $before, '<=', $most, "$state: a worker wakes up at most once a second");
   SKIP:
 	{
 		skip 'no /proc', 2 unless %before;
-		cmp_ok($after{$_} - $before{$_}, '<=', $most, "nor is the $_ seen to run more often") foreach sort keys %before;
+		cmp_ok($after{$_} - $before{$_}, '<=', $most, "$state: nor is the $_ seen to run more often") foreach sort keys %before;
+	}
+	if ($session)
+	{
+		$session->query_safe('ROLLBACK');
+		$session->quit;
+		$node->safe_psql('postgres', q{ROLLBACK PREPARED 'idle'});
 	}
 }
 

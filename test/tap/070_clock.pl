@@ -69,6 +69,41 @@ SELECT extract(epoch FROM raised_at) - $now BETWEEN $offset - 60 AND $offset + 6
 }
 
 works('the clock is right', 1, 0);
+
+# check_setup() tells for whom the worker waits, after a second, and that it is
+# behind, after ten (before the clock goes back: events' arrival never does)
+{
+	my $findings = q{SELECT level, name, object, description, remediation FROM risk_alert.check_setup()
+WHERE name IN ('worker', 'activity') AND level <> 'ok' ORDER BY name DESC};
+	my $detail = q{SELECT detail FROM risk_alert.check_setup() WHERE name = 'worker'};
+	my $behind = 'warning|activity|payments|the worker is behind|SELECT * FROM risk_alert.stat_rules ORDER BY total_time DESC, and look for features without an index.';
+	my $waits = q{SELECT count(*) = 1 FROM pg_locks l JOIN risk_alert.stat_workers w USING (pid)
+WHERE NOT granted AND waitstart IS NOT NULL AND relation = 'risk_alert.alert'::regclass};
+	my $session = $node->background_psql('postgres');
+	my $pid = $session->query_safe('SELECT pg_backend_pid()');
+	my $what = 'the worker waits for a lock that another transaction holds';
+
+	$session->query_safe('BEGIN; LOCK TABLE risk_alert.alert IN ACCESS EXCLUSIVE MODE');
+	$node->safe_psql('postgres', "INSERT INTO payments VALUES ($id + 1, 9, 5000, '2026-05-05Z')");
+	$id++;
+	wait_until($node, $waits);
+	set_clock(30);
+	is($node->safe_psql('postgres', $findings),
+		"warning|worker|postgres|$what|End its transaction, or SELECT pg_terminate_backend($pid)\n$behind",
+		'check_setup(): a session keeps a table locked that the worker needs');
+	like($node->safe_psql('postgres', $detail), qr/^It waits for risk_alert\.alert since [-0-9: +]+\. Process $pid holds it: user \S+, application "[^"]*", idle in transaction\.$/,
+		'  which table, since when, and who');
+	$session->query_safe(q{PREPARE TRANSACTION 'locker'});
+	is($node->safe_psql('postgres', $findings),
+		"warning|worker|postgres|$what|COMMIT PREPARED or ROLLBACK PREPARED; pg_prepared_xacts lists them\n$behind",
+		'check_setup(): a prepared transaction does');
+	like($node->safe_psql('postgres', $detail), qr/A prepared transaction holds it\.$/, '  as it says');
+	$node->safe_psql('postgres', q{ROLLBACK PREPARED 'locker'});
+	drain($node);
+	is($node->safe_psql('postgres', $findings), '', 'check_setup(): the lock is gone, and nothing is left to tell of');
+	$session->quit;
+	set_clock(0);
+}
 set_clock(-$hour);
 works('the clock is set back by an hour', 2, -$hour);
 {
@@ -116,7 +151,20 @@ is($node->safe_psql('postgres', qq{SELECT count(*) FROM risk_alert.alerts WHERE 
 	'F26 the clock is right again: the entry of the list holds again');
 
 # order of arrival across the jumps: among equal times the later arrival sees the earlier
-is($node->safe_psql('postgres', q{SELECT check_setup.level FROM risk_alert.check_setup() WHERE name = 'clock' AND level = 'error'}), '', 'F26 check_setup() finds no fault with a right clock');
+{
+	my $now = time;
+	my $finding = q{SELECT level, object, description FROM risk_alert.check_setup() WHERE name = 'clock' AND object = 'present'};
+
+	$node->safe_psql('postgres', qq{
+CREATE TABLE present (id int PRIMARY KEY, at timestamptz);
+SELECT risk_alert.watch('present', event_time => 'at');
+INSERT INTO present VALUES (1, to_timestamp($now))});
+	drain($node);
+	is($node->safe_psql('postgres', $finding), '', 'F26 check_setup() finds no fault with a right clock');
+	set_clock(-$hour);
+	is($node->safe_psql('postgres', $finding), 'warning|present|events come from the future', 'F26 and does with one that is an hour slow');
+	$node->safe_psql('postgres', q{SELECT risk_alert.unwatch('present')});
+}
 
 set_clock(90 * $day);
 $node->safe_psql('postgres', "INSERT INTO payments VALUES ($id + 1, 7, 10, '2026-06-06Z')");
