@@ -160,7 +160,8 @@ for my $provider (qw(zookeeper redis))
 	($out) = ask($far, q{SELECT risk_alert.advisory_lock('k', '20s') IS NOT NULL});
 	my $took = time - $began;
 	is($out, 't', "$provider: a node is killed: others get its lock");
-	cmp_ok($took, '<', $timeout + 1.5, sprintf('%s: when its session has expired (%.2f s)', $provider, $took));
+	# two ticks; with Redis, a dead holder is found by those who wait, twice a second
+	cmp_ok($took, '<', $timeout + ($provider eq 'zookeeper' ? 0.4 : 1.5), sprintf('%s: when its session has expired (%.2f s)', $provider, $took));
 	eval { $holder->quit };
 	$far->quit;
 	$a->{_pid} = undef;
