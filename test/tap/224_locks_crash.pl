@@ -124,6 +124,19 @@ for my $provider (qw(zookeeper redis))
 		is((ask($holder, q{SELECT bool_and(risk_alert.advisory_unlock('k')) FROM generate_series(1, 2)}))[0], 't', 'zookeeper: it is unlocked');
 		$zk->start($leader);
 	}
+	else
+	{
+		my $lost = status($a, 'losses');
+		my ($token) = ask($holder, q{SELECT risk_alert.advisory_lock('k')});
+		cmp_ok($cluster->{service}->command('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes'), '>=', 2, 'redis: connections are cut');
+		# what is asked for now needs a new one
+		sql($_, q{SELECT risk_alert.advisory_lock('new', '20s')}) for $a, $b;
+		is((ask($holder, q{SELECT risk_alert.advisory_lock('k')}))[0], $token, 'redis: the lock is kept');
+		($out, $err) = sql($b, q{SELECT risk_alert.advisory_lock('k', '500ms')});
+		like($err, qr/55P03/, 'redis: and nobody else gets it');
+		is((ask($holder, q{SELECT bool_and(risk_alert.advisory_unlock('k')) FROM generate_series(1, 2)}))[0], 't', 'redis: it is unlocked');
+		is(status($a, 'losses'), $lost, 'redis: in the same session');
+	}
 
 	# a backend is killed: the server restarts, and its new broker ends the old session
 	my @took;

@@ -46,6 +46,16 @@ SELECT string_agg(DISTINCT n, ',' ORDER BY n), max(c) - min(c)
 SELECT count(DISTINCT p) FROM (SELECT risk_alert.pick_node('random') AS p FROM generate_series(1, 300)) q}), 3,
 		"$provider: random chooses each");
 
+	# in proportion to weights
+	$node[0]->safe_psql('postgres', q{ALTER SERVER node_2 OPTIONS (ADD weight '50')});
+	for my $strategy (q{'random'}, q{'hash', 'key ' || g})
+	{
+		cmp_ok($node[0]->safe_psql('postgres',
+				"SELECT count(*) FILTER (WHERE p = 'node_2') FROM (SELECT risk_alert.pick_node($strategy) AS p FROM generate_series(1, 300) g) q"),
+			'>', 250, "$provider: a weighty node is chosen more often: $strategy");
+	}
+	$node[0]->safe_psql('postgres', q{ALTER SERVER node_2 OPTIONS (DROP weight)});
+
 	# one with sessions at work is not chosen
 	my @busy = map { session($node[1]) } 1 .. 4;
 	start($_, 'SELECT pg_sleep(1000)') for @busy;
