@@ -153,6 +153,15 @@ log_min_messages = debug2});
 	my @loaded = grep { slurp_file("/proc/$_/maps") =~ $pattern } $postmaster, map { /(\d+)/ } `ps -o pid= --ppid $postmaster`;
 	is("@loaded", broker_pid($node), "$provider: only the broker has loaded the client library");
 	$with_lock->quit;
+	if ($provider eq 'zookeeper')
+	{
+		my ($main) = @loaded;
+		my ($blocked) = slurp_file("/proc/$main/status") =~ /^SigBlk:\s+(\w+)/m;
+		my @threads = map { slurp_file($_) =~ /^SigBlk:\s+(\w+)/m } grep { !m{/$main/status$} } glob "/proc/$main/task/*/status";
+		isnt($blocked, 'fffffffe7ffbfeff', 'zookeeper: signals reach the broker');
+		# all but those that can't be blocked, and two of the C library's
+		is("@threads", 'fffffffe7ffbfeff fffffffe7ffbfeff', 'zookeeper: and no thread of the library');
+	}
 	for my $file ($wrong, '')
 	{
 		ok(with_settings($node, 'connecting', 'WRONGPASS|NOAUTH|invalid password|refuse', coordination_password_file => $file),
