@@ -89,6 +89,7 @@ static const char *holder_elsewhere(const Held *held);
 static void report_timeout(const Held *held, const char *detail) pg_attribute_noreturn();
 static bool can_have(const RaLockEntry *entry, bool exclusive);
 static bool may_stay(const RaLockEntry *entry);
+static bool may_return(const RaLockEntry *entry);
 static bool is_taken(const RaLockEntry *entry);
 static void take(RaLockEntry *entry, Held *held);
 static void leave(Held *held);
@@ -513,7 +514,7 @@ can_have(const RaLockEntry *entry, bool exclusive)
 	if (entry->state != RA_ENTRY_HELD || (exclusive && !entry->exclusive))
 		return false;
 	/* the broker was told to release it, but has not begun to: as good as left for us */
-	if (entry->give_up && !may_stay(entry))
+	if (entry->give_up && !(may_stay(entry) && may_return(entry)))
 		return false;
 	if (!ra_epoch_valid(entry->epoch))
 		return false;
@@ -533,6 +534,16 @@ may_stay(const RaLockEntry *entry)
 	return entry->state == RA_ENTRY_HELD && entry->users == 0 && entry->waiters == 0 &&
 		entry->sequence < RA_TOKEN_SEQUENCE_MAX && ra_lock_cohort_limit > 0 &&
 		entry->handovers < (entry->contended ? ra_lock_cohort_limit : INT_MAX);
+}
+
+/*
+ * Under the partition's lock: may it be taken again where nobody queues for it any longer?
+ * Not for ever even if no other node is seen to queue, as their try_ functions never do.
+ */
+static bool
+may_return(const RaLockEntry *entry)
+{
+	return entry->sequence <= ra_lock_cohort_limit;
 }
 
 /*
@@ -659,7 +670,7 @@ leave(Held *held)
 			  LockHasWaiters(&held->tag, held->exclusive ? ExclusiveLock : ShareLock, false)))
 		{
 			/* where nobody else is about, it is often wanted here again at once */
-			linger = may_stay(entry) && !entry->contended && !entry->waited;
+			linger = may_stay(entry) && may_return(entry) && !entry->contended && !entry->waited;
 			entry->give_up = true;
 			ra_entry_enqueue(entry);
 			wake = true;

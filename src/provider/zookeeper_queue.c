@@ -81,6 +81,7 @@ struct RaProviderRequest
 	bool		finished;		/* among the zombies, waits for its last call */
 	int			calls;			/* on their way */
 	bool		list_flies;
+	bool		foreign;		/* an entry of its name was found that was another's */
 	int			bucket_missing; /* how often it was found so */
 	int64_t		retry_at;		/* nothing is sent before */
 
@@ -477,6 +478,15 @@ adopt_done(RaProvider *p, ZkCall *call)
 		}
 		else if (ra_zk_answered(call->rc))
 		{
+			/* what stays under our name would be found again with the next attempt, too */
+			if (call->rc == ZOK)
+			{
+				if (!r->foreign)
+					ra_zk_log(p, RA_PROVIDER_WARNING, "Its lock can't be had by this request until it is removed.",
+							  "an entry that another session made bears the name of this node's: \"%s\"", r->name);
+				r->foreign = true;
+				later(p, r);
+			}
 			forget_entry(r);
 			r->state = IDLE;
 		}

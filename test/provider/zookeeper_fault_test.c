@@ -83,7 +83,20 @@ forged(RaProvider *p, ZkCall *call)
 	snprintf(forged_path, sizeof(forged_path), "%s", call->value);
 }
 
-/* An entry found under a request's name is not its own unless its session has made it */
+static int	changes;			/* of the bucket's entries, so far */
+
+static void
+bucket_seen(RaProvider *p, ZkCall *call)
+{
+	(void) p;
+	assert_int_equal(call->rc, ZOK);
+	changes = call->stat.cversion;
+}
+
+/*
+ * An entry found under a request's name is not its own unless its session has made it.
+ * It tries again, but not without pause.
+ */
 static void
 adopts_only_its_own(void **state)
 {
@@ -92,6 +105,7 @@ adopts_only_its_own(void **state)
 	Node	   *b = node_open(NULL, "b", 8000);
 	Lock	   *lock = lock_acquire(a, "k", X, false);
 	char		path[ZK_PATH_MAX];
+	int			before;
 
 	(void) state;
 	UNTIL(lock->granted && b->sessions);
@@ -107,9 +121,22 @@ adopts_only_its_own(void **state)
 	proxy_cut(proxy);
 	proxy_hold(proxy, false);
 	UNTIL(a->connects == 2);
-	pump_for(500);
+	UNTIL(a->warnings == 1);
+	assert_non_null(strstr(a->log, "another session made"));
+	snprintf(path, sizeof(path), "/%s/locks/%03x", harness_cluster, ra_zk_bucket("k"));
+	for (int i = 0; i < 2; i++)
+	{
+		before = changes;
+		changes = -1;
+		assert_true(ra_zk_exists(b->p, bucket_seen, NULL, path));
+		UNTIL(changes >= 0);
+		if (i == 0)
+			pump_for(1200);
+	}
+	assert_in_range(changes - before, 1, 8);	/* two attempts, or three */
 	assert_int_equal(lock->granted, 0);
 	assert_int_equal(a->sessions, 1);
+	assert_int_equal(a->warnings, 1);
 
 	assert_true(ra_zk_delete(b->p, ra_zk_ignore, NULL, forged_path, -1, false));
 	UNTIL(lock->granted);

@@ -400,6 +400,66 @@ passwords(void **state)
 	assert_non_null(strstr(b->log, "open to everybody"));
 }
 
+/* Every node below path is its creator's alone; their number */
+static int
+closed_to_others(zhandle_t *zh, const char *path)
+{
+	struct String_vector names;
+	struct ACL_vector acl;
+	struct Stat stat;
+	int			n = 1;
+
+	assert_int_equal(zoo_get_acl(zh, path, &acl, &stat), ZOK);
+	assert_int_equal(acl.count, 1);
+	if (strcmp(acl.data[0].id.scheme, "digest") != 0 || strncmp(acl.data[0].id.id, "someone:", 8) != 0)
+		fail_msg("%s: %s %s", path, acl.data[0].id.scheme, acl.data[0].id.id);
+	deallocate_ACL_vector(&acl);
+	assert_int_equal(zoo_get_children(zh, path, 0, &names), ZOK);
+	for (int i = 0; i < names.count; i++)
+	{
+		char		child[ZK_PATH_MAX];
+
+		snprintf(child, sizeof(child), "%s/%s", path, names.data[i]);
+		n += closed_to_others(zh, child);
+	}
+	deallocate_String_vector(&names);
+	return n;
+}
+
+/* With a password, all that is made in ZooKeeper is protected by it */
+static void
+all_is_protected(void **state)
+{
+	RaProviderConfig config = {
+		.hosts = harness_hosts, .cluster = harness_cluster, .node = "a", .session_timeout_ms = 8000,
+		.user = "someone", .password = "secret"
+	};
+	Node	   *a = node_open_config(&config);
+	Lock	   *held = lock_acquire(a, "k", X, false);
+	Lock	   *waits;
+	Decision	decision = {0};
+	zhandle_t  *zh;
+	char		path[80];
+
+	(void) state;
+	UNTIL(held->granted);
+	waits = lock_acquire(a, "k", X, false);
+	a->ops->set_member(a->p, "x");
+	assert_true(a->ops->decide(a->p, &decision, "gid", 3, "commit", harness_now() + INT64_C(60000000000)));
+	UNTIL(strcmp(a->members, "*a=x ") == 0 && decision.answers == 1);
+	UNTIL(node_list(a) == 2);
+
+	zh = zookeeper_init(harness_hosts, NULL, 8000, NULL, NULL, 0);
+	assert_non_null(zh);
+	assert_int_equal(zoo_add_auth(zh, "digest", "someone:secret", 14, NULL, NULL), ZOK);
+	snprintf(path, sizeof(path), "/%s", harness_cluster);
+	/* the cluster, locks, bucket, two entries, members, member, decisions, bucket, decision, and the generation */
+	assert_true(closed_to_others(zh, path) >= 11);
+	zookeeper_close(zh);
+	lock_release(waits);
+	UNTIL(waits->released);
+}
+
 /* ---- members ---- */
 
 static void
@@ -608,6 +668,7 @@ main(void)
 		TEST(any_key),
 		TEST(many_waiters),
 		TEST(passwords),
+		TEST(all_is_protected),
 		TEST(members),
 		TEST(nothing_is_left),
 		TEST(endurance),

@@ -74,6 +74,30 @@ SELECT risk_alert.advisory_lock('account:42') AS token \gset
 	ok($a->poll_query_until('postgres', q{SELECT risk_alert.try_advisory_lock('doc') IS NOT NULL}),
 		"$provider: but then");
 
+	# every function, and both kinds of keys: what another node can have meanwhile, and when it ends
+	my %try = (exclusive => 'try_advisory_lock', shared => 'try_advisory_lock_shared');
+	for my $function (map { my $f = $_; map { "$_$f" } '', 'try_' }
+		qw(advisory_lock advisory_lock_shared advisory_xact_lock advisory_xact_lock_shared))
+	{
+		my $shared = $function =~ /shared$/;
+		my $xact = $function =~ /xact/;
+		for my $key (q{'7'}, '7')
+		{
+			my ($other_key) = grep { $_ ne $key } q{'7'}, '7';
+			$one->query_safe("BEGIN; SELECT risk_alert.$function($key), risk_alert.$function($key)");
+			# with session level, one unlock is not enough; a COMMIT is for transaction level
+			$one->query_safe('COMMIT; SELECT risk_alert.advisory_unlock' . ($shared ? '_shared' : '') . "($key)") unless $xact;
+			is( $b->safe_psql('postgres', "
+SELECT risk_alert.$try{exclusive}($key) IS NOT NULL, risk_alert.$try{shared}($key) IS NOT NULL,
+	risk_alert.$try{exclusive}($other_key) IS NOT NULL, (SELECT string_agg(concat_ws(' ', key_type, key, mode, granted), ',')
+	FROM risk_alert.advisory_locks WHERE node = 'node_0')"),
+				'f|' . ($shared ? 't' : 'f') . '|t|' . ($key eq '7' ? 'bigint' : 'text') . ' 7 ' . ($shared ? 'shared' : 'exclusive') . ' t',
+				"$provider: $function($key)");
+			$one->query_safe($xact ? 'COMMIT' : 'SELECT risk_alert.advisory_unlock' . ($shared ? '_shared' : '') . "($key)");
+			ok($b->poll_query_until('postgres', "SELECT risk_alert.$try{exclusive}($key) IS NOT NULL"), "$provider: and its end");
+		}
+	}
+
 	# members and leader
 	is($a->safe_psql('postgres', q{SELECT string_agg(name || live, ',' ORDER BY name) FROM risk_alert.nodes}),
 		'node_0true,node_1true', "$provider: members");

@@ -94,6 +94,12 @@ log_min_messages = debug2});
 	my ($out) = sql($node, q{SET client_min_messages = error; SELECT count(*) FROM risk_alert.advisory_locks});
 	is($out, '0', "$provider: views work");
 
+	ok(with_settings($node, 'connecting', 'no-such-host', "${provider}_hosts" => "no-such-host.invalid:$port"),
+		"$provider: a wrong address, and why it does not");
+	note status($node, 'last_error');
+	(undef, $err) = sql($node, q{SELECT risk_alert.advisory_lock('k', '100ms')});
+	like($err, qr/55P03: .*no connection to the coordination service: .*no-such-host/s, "$provider: a lock says so");
+
 	# what can't work at all
 	ok(with_settings($node, 'failed', 'No such file', coordination_password_file => "$dir/none"), "$provider: no password file");
 	(undef, $err) = sql($node, q{SELECT risk_alert.advisory_lock('k', '20s')});
@@ -138,6 +144,24 @@ log_min_messages = debug2});
 	ok(wait_until($node, q{SELECT state FROM risk_alert.stat_coordination}, 'connected'), "$provider: the right password");
 	is($node->safe_psql('postgres', q{SELECT risk_alert.advisory_lock('k', '10s') IS NOT NULL}), 't', "$provider: a lock");
 	is($node->safe_psql('postgres', $finding), "ok|It is $provider.|", "$provider: check_setup() finds nothing wrong");
+
+	# the client library, and so its threads, are in no other process
+	my $pattern = $provider eq 'redis' ? qr/libhiredis/ : qr/libzookeeper/;
+	my $postmaster = (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0];
+	my $with_lock = session($node);
+	ask($with_lock, q{SELECT risk_alert.advisory_lock('maps')});
+	my @loaded = grep { slurp_file("/proc/$_/maps") =~ $pattern } $postmaster, map { /(\d+)/ } `ps -o pid= --ppid $postmaster`;
+	is("@loaded", broker_pid($node), "$provider: only the broker has loaded the client library");
+	$with_lock->quit;
+	if ($provider eq 'zookeeper')
+	{
+		my ($main) = @loaded;
+		my ($blocked) = slurp_file("/proc/$main/status") =~ /^SigBlk:\s+(\w+)/m;
+		my @threads = map { slurp_file($_) =~ /^SigBlk:\s+(\w+)/m } grep { !m{/$main/status$} } glob "/proc/$main/task/*/status";
+		isnt($blocked, 'fffffffe7ffbfeff', 'zookeeper: signals reach the broker');
+		# all but those that can't be blocked, and two of the C library's
+		is("@threads", 'fffffffe7ffbfeff fffffffe7ffbfeff', 'zookeeper: and no thread of the library');
+	}
 	for my $file ($wrong, '')
 	{
 		ok(with_settings($node, 'connecting', 'WRONGPASS|NOAUTH|invalid password|refuse', coordination_password_file => $file),
@@ -169,6 +193,9 @@ log_min_messages = debug2});
 SELECT (SELECT count(*) FROM pg_settings s WHERE s::text LIKE '%$secret%') +
 	(SELECT count(*) FROM risk_alert.stat_coordination s WHERE s::text LIKE '%$secret%') +
 	(SELECT count(*) FROM risk_alert.nodes n WHERE n::text LIKE '%$secret%')}), '0', "$provider: nor in a view");
+	my $dump = join '', map { `$_ -h @{[$node->host]} -p @{[$node->port]}` } 'pg_dump postgres', 'pg_dumpall -g';
+	like($dump, qr/CREATE EXTENSION.*risk_alert.*CREATE ROLE/s, "$provider: a dump");
+	unlike($dump, qr/\Q$secret\E/, "$provider: nor there");
 	is(`cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c 'risk:\\Q$secret\\E'` + 0, 0, "$provider: nor in a command line");
 	is((stat($node->data_dir . '/pg_stat_tmp/risk_alert.session'))[2] & 0777, 0600, "$provider: the session's file is private");
 	quick_stop($node, "$provider: a last stop is quick");

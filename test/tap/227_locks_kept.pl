@@ -45,6 +45,28 @@ for my $provider (qw(zookeeper redis))
 	is((ask($far, "SELECT $out > $token"))[0], 't', "$provider: with a higher token");
 	ask($far, q{SELECT risk_alert.advisory_unlock('k')});
 
+	# nor where nobody queues, as try_ functions of other nodes don't.  Half way to the limit
+	# the service is asked who queues; its answer is there before that to a later request.
+	ask($first, q{SELECT risk_alert.advisory_lock('k')});
+	for my $part (1 .. 2)
+	{
+		kill 'STOP', $broker;
+		for (1 .. $limit / 2)
+		{
+			ask($first, q{SELECT risk_alert.advisory_unlock('k')});
+			(undef, $err) = ask($first, q{SELECT risk_alert.advisory_lock('k', '10s')});
+			is($err, '', "$provider: it is had again though nobody queues ($part)");
+		}
+		last if $part == 2;
+		kill 'CONT', $broker;
+		ask($second, q{SELECT risk_alert.advisory_lock('other')});
+	}
+	ask($first, q{SELECT risk_alert.advisory_unlock('k')});
+	(undef, $err) = ask($first, q{SELECT risk_alert.advisory_lock('k', '200ms')});
+	like($err, qr/55P03/, "$provider: but not more than lock_cohort_limit times");
+	kill 'CONT', $broker;
+	ask($second, q{SELECT risk_alert.advisory_unlock('other')});
+
 	# with a limit of 0 it goes back each time
 	$a->append_conf('postgresql.conf', 'risk_alert.lock_cohort_limit = 0');
 	$a->reload;
