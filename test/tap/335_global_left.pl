@@ -70,17 +70,19 @@ sub leave
 {
 	my $votes = 'SELECT count(*) FROM risk_alert.paxos_acceptor';
 	my $forgotten = sub { return "$votes WHERE gid = '$gid' AND (value = 'commit' OR decided = 'commit') AND forgotten_at IS NULL" };
+	my $other;
 
 	$_->safe_psql('postgres', 'SELECT risk_alert.paxos_admit(force => true)') foreach @nodes;
 	leave('paxos', 1);
 	is($_->safe_psql('postgres', $forgotten->()), 1, 'paxos: ' . $_->name . ' has not heard that it may forget') foreach @nodes;
+	$other = $gid =~ s/^ra:\w+:/ra:other:/r;
 	prepare();
 	foreach my $node (@nodes)
 	{
 		# what is not ours, or young, and others that may go
 		$node->safe_psql('postgres', qq{
 INSERT INTO risk_alert.paxos_acceptor (gid, accepted, value, forgotten_at) VALUES
-	('ra:other:node_a:p:5:1:1:1', 0, 'commit', NULL), ('mine', 0, 'commit', NULL), ('may go', 0, 'commit', now()), ('abort', 1, 'abort', NULL);
+	('$other', 0, 'commit', NULL), ('mine', 0, 'commit', NULL), ('may go', 0, 'commit', now()), ('abort', 1, 'abort', NULL);
 UPDATE risk_alert.paxos_acceptor SET created_at = created_at - interval '2 days', changed_at = changed_at - interval '2 days';
 INSERT INTO risk_alert.paxos_acceptor (gid, accepted, value) VALUES ('${gid}0', 0, 'commit');
 INSERT INTO risk_alert.paxos_acceptor (gid, accepted, value, created_at) VALUES ('${gid}1', 0, 'commit', now() - interval '2 days');});
@@ -104,7 +106,7 @@ CREATE USER MAPPING FOR CURRENT_USER SERVER node_d});
 	$node_a->safe_psql('postgres', 'DROP SERVER node_d CASCADE');
 	ok(wait_until($_, $forgotten->(), 0), 'paxos: no node has a branch: ' . $_->name . ' forgets it') foreach @nodes;
 	is($_->safe_psql('postgres', "$votes WHERE gid IN ('${gid}0', '${gid}1')"), 2, 'paxos: ' . $_->name . ' keeps what is young') foreach @nodes;
-	is($_->safe_psql('postgres', "$votes WHERE gid IN ('mine', 'ra:other:node_a:p:5:1:1:1')"), 2, 'paxos: ' . $_->name . ' keeps what is not ours') foreach @nodes;
+	is($_->safe_psql('postgres', "$votes WHERE gid IN ('mine', '$other')"), 2, 'paxos: ' . $_->name . ' keeps what is not ours') foreach @nodes;
 }
 
 # ---- ZooKeeper's leader finds them
