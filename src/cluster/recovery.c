@@ -75,8 +75,8 @@
 #define LEFT_AT_ONCE 1000		/* votes */
 
 /*
- * Votes that may go, or that forget_left() has to judge.  A tenth older than need be: while transactions are made, forget()
- * removes what may go.
+ * Votes that may go, or that forget_left() has to judge.  A tenth older than need be: while
+ * transactions are made, forget() removes what may go.
  */
 #define OLD_VOTES \
 	" FROM risk_alert.paxos_acceptor a" \
@@ -908,8 +908,8 @@ tell_registers(void)
 }
 
 /*
- * Which nodes may a transaction have branches on?  Those that its coordinator's database has servers for.  Does this
- * one have them, too?  *judged: of other transactions, so that each coordinator is asked once.
+ * A transaction has branches only on nodes that its coordinator's database has servers for.  Does this
+ * database have them, too?  *judged: answers so far, so that each coordinator is asked once.
  */
 static bool
 knows_participants(const RaGid *gid, List *nodes, List **judged)
@@ -961,20 +961,19 @@ knows_participants(const RaGid *gid, List *nodes, List **judged)
 }
 
 /*
- * Commits that nobody has told the register of: their coordinator has crashed, or lost the register, when all
- * branches were finished, or an operator has finished them; or, of Paxos, this acceptor was not there when
- * it was to forget.  Of Paxos each acceptor forgets its own vote.  ZooKeeper's leader finds them while it
- * removes others (ra_decisions_sweep()).
+ * Commits that no register was told to forget: the coordinator crashed, or could not reach the register, after
+ * the last branch was finished, or an operator has finished them, or this acceptor was down when it was told.
+ * Each Paxos acceptor forgets its own vote; entries of ZooKeeper are found by the leader (ra_decisions_sweep()).
  *
- * They go when they are older than their retention and no node has a branch.  Why nobody who needs one can miss it:
- *	- Commit was there before the nodes are asked.  It is proposed only when all branches are prepared, so
- *	  where there is none now, there is none later: it was finished.
- *	- But for a server that is set back to a time when it had one, or a node that nobody here knows.  Such
- *	  a branch is older than the entry, hence than the retention: its recovery doesn't propose abort when it finds
- *	  nothing, but leaves it to an operator (ra_may_be_forgotten()), as if the coordinator had told.
- *	- A node that can't be asked may have one: all are kept.  So are those whose coordinator can't be asked which nodes there
- *	  are, whose branches may be on one that this database doesn't know, and what is young: its coordinator may be
- *	  at work.  If it is still at work then, it can but propose commit again.
+ * They go when they are older than the retention and no node has a branch.  Nobody is told "aborted" by that:
+ *	- Commit was there before the nodes are asked, and is proposed only when all branches are prepared.  So
+ *	  where there is none now, it was finished, and none can come.
+ *	- But on a server that is set back to an earlier time, or on a node that is not known here.  Such a branch
+ *	  is older than the entry, hence than the retention: when its recovery finds nothing, it doesn't propose
+ *	  abort, but leaves it to an operator (ra_may_be_forgotten()), as with what the coordinator has had forgotten.
+ *	- That shall not be needed for a node that is only down: if one can't be asked, or the coordinator can't
+ *	  say which nodes there are, or knows one that is not known here, what is left stays.
+ *	- A coordinator that is still at work after so long can but propose commit again.
  * That several do it at once, or the coordinator after all, does no harm.
  */
 static void
@@ -1008,7 +1007,8 @@ forget_left(void)
 		char	   *name = SPI_getvalue(rows->vals[i], rows->tupdesc, 1);
 		RaGid	   *gid = palloc(sizeof(RaGid));
 
-		if (ra_gid_parse(name, strlen(name), gid) && !has_branch(prepared, name) && knows_participants(gid, nodes, &judged))
+		if (ra_gid_parse(name, strlen(name), gid) && !has_branch(prepared, name) &&
+			knows_participants(gid, nodes, &judged))
 			votes[nvotes++] = CStringGetTextDatum(name);
 	}
 
@@ -1027,12 +1027,17 @@ forget_left(void)
 		RaDecision	decision = RA_DECISION_UNKNOWN;
 		char	   *reason;
 
-		if (prepared && ra_gid_parse(name, strlen(name), gid) && !has_branch(prepared, name) && knows_participants(gid, nodes, &judged))
+		if (prepared && ra_gid_parse(name, strlen(name), gid) && !has_branch(prepared, name) &&
+			knows_participants(gid, nodes, &judged))
+		{
 			decision = ra_register_zookeeper.read(name, ASK_TIMEOUT, &reason);
+			if (decision == RA_DECISION_UNKNOWN)
+				prepared = NULL;	/* nor will it say more of the others */
+		}
 		if (decision == RA_DECISION_COMMIT)
 			ra_register_zookeeper.forget(name);
 		else if (decision == RA_DECISION_UNKNOWN)
-			ra_decisions_left(NULL, name, strlen(name));	/* another database's, perhaps */
+			ra_decisions_left(NULL, name, strlen(name));	/* for later, or another database */
 	}
 	PopActiveSnapshot();
 	SPI_finish();

@@ -54,7 +54,7 @@
 #define FINISHED "finished"
 
 /* of the commits that nobody has finished in time, at once; more come with the next sweep */
-#define LEFT_MAX 64
+#define LEFT_MAX 256
 
 #define NS_PER_MS INT64CONST(1000000)
 
@@ -437,8 +437,9 @@ ra_decisions_answer(void *arg, void *owner, const char *value, const char *error
 }
 
 /*
- * Aborts and finished commits go after their times; commits stay until they are finished, if need be by recovery
- * (forget_left()).  Who finds nothing takes it for aborted, unless it may have been a commit (ra_may_be_forgotten()).
+ * Aborts and finished commits go after their times; commits stay until they are finished, if need be by
+ * recovery (forget_left()).  Who finds nothing takes it for aborted, unless it may have been a commit
+ * (ra_may_be_forgotten()).
  */
 void
 ra_decisions_sweep(const RaProviderOps *ops, RaProvider *provider)

@@ -225,8 +225,8 @@ typedef struct RaProviderOps
 
 	/*
 	 * Forgets names that have this value, and have had one since before that time (milliseconds
-	 * since 1970, by the service's clock).  Names that have another one, left (NULL: none), for so long are
-	 * kept, and left() tells of them, but for very long ones.  Best effort; goes on by itself for a while.
+	 * since 1970, by the service's clock).  Of names that have another one, left (NULL: none), for so
+	 * long, the callback left() tells, unless they are very long.  Best effort; goes on by itself for a while.
 	 */
 	void		(*sweep) (RaProvider *provider, const char *value, const char *left, int64_t before);
 } RaProviderOps;
