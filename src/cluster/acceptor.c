@@ -341,7 +341,7 @@ ra_acceptor_forget(PG_FUNCTION_ARGS)
 			1, types, values, NULL, false, SPI_OK_UPDATE);
 
 	/*
-	 * Commits stay until their coordinator says so.  What was not decided for
+	 * Commits stay until their coordinator, or recovery, says so.  What was not decided for
 	 * commit may go after a time: who finds nothing takes it for aborted.
 	 */
 	execute(&remove,

@@ -122,6 +122,7 @@ static const RaProviderCallbacks callbacks = {
 	.members = on_members,
 	.listed = on_listed,
 	.decided = ra_decisions_answer,
+	.left = ra_decisions_left,
 	.log = on_log,
 };
 

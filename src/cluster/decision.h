@@ -8,6 +8,7 @@
 
 #include "postgres.h"
 
+#include "nodes/pg_list.h"
 #include "storage/lwlock.h"
 
 #include "cluster/register.h"
@@ -25,7 +26,15 @@ extern void ra_decisions_begin(void);
 extern void ra_decisions_serve(const RaProviderOps *ops, RaProvider *provider);
 extern void ra_decisions_answer(void *arg, void *owner, const char *value, const char *error);
 
-/* For the leader's broker: removes old aborts, once in a while */
+/*
+ * For the leader's broker: once in a while removes old aborts, and commits that were finished.  Commits
+ * that should have been by now are noted for this node's recovery.
+ */
 extern void ra_decisions_sweep(const RaProviderOps *ops, RaProvider *provider);
+extern void ra_decisions_left(void *arg, const char *name, int namelen);
+
+/* For recovery: are there any?  It takes them all (char *), and gives back what it can't judge */
+extern bool ra_decisions_any_left(void);
+extern List *ra_decisions_take_left(void);
 
 #endif							/* RA_DECISION_H */

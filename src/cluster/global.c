@@ -627,12 +627,15 @@ static void
 finish(void)
 {
 	if (phase_two() && decider)
+	{
+		stop_at("forget", 0);
 		forget();
+	}
 }
 
 /*
- * The register's entry.  It stays if there is trouble, and the housekeeping
- * finds it.
+ * The register's entry.  It stays if there is trouble, and recovery
+ * finds it (forget_left()).
  */
 static void
 forget(void)

@@ -17,7 +17,8 @@
  *	 4. Note which transactions of ours are finished: those whose coordinator has told so, and
  *	    now and then others, when the participants have no such branch.  Delete their
  *	    decision rows after decision_retention.  Tell other registers, when no node has a
- *	    branch any more, of transactions that were finished here.
+ *	    branch any more, of transactions that were finished here, and of such that nobody else
+ *	    has told them of (forget_left()).
  *
  * When to ask.  A branch that was prepared a moment ago is most likely none of our business.
  * Asking does no harm: register "local" says "in progress" as long as the coordinator's
@@ -52,6 +53,7 @@
 
 #include "cluster/ask.h"
 #include "cluster/catchup.h"
+#include "cluster/decision.h"
 #include "cluster/globalstate.h"
 #include "cluster/options.h"
 #include "cluster/recovery.h"
@@ -70,6 +72,18 @@
 #define CATCH_UP_INTERVAL 500	/* ms between attempts */
 #define EXPIRED_AT_ONCE 10000	/* decision rows */
 #define SWEEP_ROUNDS 12			/* between looks at what participants have */
+#define LEFT_AT_ONCE 1000		/* votes */
+
+/*
+ * Votes that may go, or that forget_left() has to judge.  A tenth older than need be: while
+ * transactions are made, forget() removes what may go.
+ */
+#define OLD_VOTES \
+	" FROM risk_alert.paxos_acceptor a" \
+	" WHERE a.created_at < now() - 1.1 * current_setting('risk_alert.register_retention')::interval" \
+	"   AND a.changed_at < now() - 1.1 * current_setting('risk_alert.register_retention')::interval"
+#define MAY_GO "(a.forgotten_at IS NOT NULL OR (a.value IS DISTINCT FROM 'commit' AND a.decided IS DISTINCT FROM 'commit'))"
+#define OURS "starts_with(a.gid, 'ra:' || current_setting('risk_alert.cluster_name') || ':')"
 
 typedef struct Found
 {
@@ -109,6 +123,7 @@ static void delete_expired(void);
 static int	sweep(void);
 static void remember(const char *name);
 static int	tell_registers(void);
+static void forget_left(void);
 static void run_safely(void (*work) (void *arg), void *arg);
 static void note_error(const char *message);
 
@@ -205,9 +220,10 @@ something_to_do(void)
 					"   AND pg_catalog.starts_with(x.gid, 'ra:')"
 					" UNION ALL (SELECT FROM risk_alert.global_commit c WHERE c.finished_at IS NULL LIMIT 1)"
 					" UNION ALL (SELECT FROM risk_alert.global_commit c WHERE c.finished_at OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.current_setting('risk_alert.decision_retention')::pg_catalog.interval) LIMIT 1)"
-					" UNION ALL (SELECT FROM risk_alert.global_recovered LIMIT 1)", true, 1) != SPI_OK_SELECT)
+					" UNION ALL (SELECT FROM risk_alert.global_recovered LIMIT 1)"
+					" UNION ALL (SELECT" OLD_VOTES " AND (" MAY_GO " OR " OURS ") LIMIT 1)", true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for prepared transactions");
-	result = SPI_processed > 0;
+	result = SPI_processed > 0 || (ra_decisions_any_left() && ra_node_names() != NIL);
 	PopActiveSnapshot();
 	SPI_finish();
 	CommitTransactionCommand();
@@ -364,6 +380,12 @@ tell_work(void *arg)
 	round->left += tell_registers();
 }
 
+static void
+forget_work(void *arg)
+{
+	forget_left();
+}
+
 /* How much there was to do, or is left */
 static int
 run_round(void)
@@ -395,6 +417,7 @@ run_round(void)
 	{
 		run_safely(sweep_work, &round);
 		run_safely(tell_work, &round);
+		run_safely(forget_work, NULL);
 	}
 
 	LWLockAcquire(ra_global_state->lock, LW_EXCLUSIVE);
@@ -698,6 +721,44 @@ prepared_there(const char *node, const char *beginning)
 }
 
 /*
+ * All gids of the cluster that are prepared on these nodes, or here; NULL: one can't be asked, and may have
+ * any.  Within SPI.
+ */
+static char *
+prepared_anywhere(List *nodes)
+{
+	Oid			types[1] = {TEXTOID};
+	Datum		values[1];
+	char	   *beginning = psprintf("ra:%s:", ra_cluster_name);
+	char	   *here;
+	StringInfoData prepared;
+	ListCell   *lc;
+
+	initStringInfo(&prepared);
+	foreach(lc, nodes)
+	{
+		char	   *there = prepared_there(lfirst(lc), beginning);
+
+		if (there == NULL)
+			return NULL;
+		appendStringInfo(&prepared, "%s ", there);
+	}
+	values[0] = CStringGetTextDatum(beginning);
+	if (SPI_execute_with_args("SELECT string_agg(x.gid, ' ') FROM pg_prepared_xacts x WHERE starts_with(x.gid, $1)",
+							  1, types, values, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not list prepared transactions");
+	here = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	appendStringInfoString(&prepared, here ? here : "");
+	return prepared.data;
+}
+
+static bool
+has_branch(const char *prepared, const char *gid)
+{
+	return strstr(prepared, psprintf("%s:", gid)) != NULL;
+}
+
+/*
  * Others, left by crashes or unreachable participants: rows whose participants have no
  * branch any more.  They had prepared all when the row was written, so none can come
  * later.  How many rows are left.
@@ -791,7 +852,7 @@ remember(const char *name)
 static int
 tell_registers(void)
 {
-	StringInfoData prepared;
+	char	   *prepared = NULL;
 	const RaRegister *told[RA_REGISTER_PAXOS + 1] = {0};
 	SPITupleTable *rows;
 	uint64		left = 0;
@@ -804,31 +865,8 @@ tell_registers(void)
 		elog(ERROR, "could not read risk_alert.global_recovered");
 	rows = SPI_tuptable;
 	n = SPI_processed;
-	initStringInfo(&prepared);
 	if (n > 0)
-	{
-		SPITupleTable *nodes;
-		uint64		nnodes;
-
-		if (SPI_execute("SELECT s.srvname FROM pg_catalog.pg_foreign_server s JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid OPERATOR(pg_catalog.=) s.srvfdw"
-						" WHERE w.fdwname OPERATOR(pg_catalog.=) '" RA_NODE_FDW "'", true, 0) != SPI_OK_SELECT)
-			elog(ERROR, "could not list nodes");
-		nodes = SPI_tuptable;
-		nnodes = SPI_processed;
-		for (i = 0; i < nnodes; i++)
-		{
-			char	   *there = prepared_there(SPI_getvalue(nodes->vals[i], nodes->tupdesc, 1), psprintf("ra:%s:", ra_cluster_name));
-
-			/* one that can't be asked may have any */
-			if (there == NULL)
-			{
-				PopActiveSnapshot();
-				SPI_finish();
-				return (int) n;
-			}
-			appendStringInfo(&prepared, "%s ", there);
-		}
-	}
+		prepared = prepared_anywhere(ra_node_names());
 	for (i = 0; i < n; i++)
 	{
 		char	   *name = SPI_getvalue(rows->vals[i], rows->tupdesc, 1);
@@ -840,7 +878,7 @@ tell_registers(void)
 		RaGid		gid;
 
 		left++;
-		if (strstr(prepared.data, psprintf("%s:", name)) != NULL)
+		if (prepared == NULL || has_branch(prepared, name))
 			continue;
 		if (ra_gid_parse(name, strlen(name), &gid) && ra_register_by_letter(gid.register_letter, &kind))
 		{
@@ -867,6 +905,142 @@ tell_registers(void)
 	PopActiveSnapshot();
 	SPI_finish();
 	return (int) left;
+}
+
+/*
+ * A transaction has branches only on nodes that its coordinator's database has servers for.  Does this
+ * database have them, too?  *judged: answers so far, so that each coordinator is asked once.
+ */
+static bool
+knows_participants(const RaGid *gid, List *nodes, List **judged)
+{
+	typedef struct Coordinator
+	{
+		const char *name;
+		uint32		database;
+		bool		known;
+	} Coordinator;
+	Coordinator *c;
+	ListCell   *lc;
+	char	   *answers[2];
+	char	   *reason;
+
+	if (strcmp(gid->coordinator, ra_node_name) == 0)
+		return gid->database == MyDatabaseId;
+	foreach(lc, *judged)
+	{
+		c = lfirst(lc);
+		if (c->database == gid->database && strcmp(c->name, gid->coordinator) == 0)
+			return c->known;
+	}
+	c = palloc0(sizeof(Coordinator));
+	c->name = gid->coordinator;
+	c->database = gid->database;
+	*judged = lappend(*judged, c);
+
+	if (ra_ask_node(gid->coordinator, "SELECT d.oid, (SELECT pg_catalog.string_agg(s.srvname, pg_catalog.chr(10)) FROM pg_catalog.pg_foreign_server s"
+					"  JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid OPERATOR(pg_catalog.=) s.srvfdw WHERE w.fdwname OPERATOR(pg_catalog.=) $1)"
+					"  FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()",
+					RA_NODE_FDW, ASK_TIMEOUT, answers, 2, &reason) &&
+		answers[1] && strtoul(answers[0], NULL, 10) == gid->database)
+	{
+		char	   *node;
+		char	   *rest;
+
+		c->known = true;
+		for (node = strtok_r(answers[1], "\n", &rest); node; node = strtok_r(NULL, "\n", &rest))
+		{
+			bool		found = false;
+
+			foreach(lc, nodes)
+				found = found || strcmp(lfirst(lc), node) == 0;
+			c->known = c->known && found;
+		}
+	}
+	return c->known;
+}
+
+/*
+ * Commits that no register was told to forget: the coordinator crashed, or could not reach the register, after
+ * the last branch was finished, or an operator has finished them, or this acceptor was down when it was told.
+ * Each Paxos acceptor forgets its own vote; entries of ZooKeeper are found by the leader (ra_decisions_sweep()).
+ *
+ * They go when they are older than the retention and no node has a branch.  Nobody is told "aborted" by that:
+ *	- Commit was there before the nodes are asked, and is proposed only when all branches are prepared.  So
+ *	  where there is none now, it was finished, and none can come.
+ *	- But on a server that is set back to an earlier time, or on a node that is not known here.  Such a branch
+ *	  is older than the entry, hence than the retention: when its recovery finds nothing, it doesn't propose
+ *	  abort, but leaves it to an operator (ra_may_be_forgotten()), as with what the coordinator has had forgotten.
+ *	- That shall not be needed for a node that is only down: if one can't be asked, or the coordinator can't
+ *	  say which nodes there are, or knows one that is not known here, what is left stays.
+ *	- A coordinator that is still at work after so long can but propose commit again.
+ * That several do it at once, or the coordinator after all, does no harm.
+ */
+static void
+forget_left(void)
+{
+	Oid			types[1] = {TEXTARRAYOID};
+	Datum		values[1];
+	Datum	   *votes;
+	List	   *nodes = ra_node_names();
+	List	   *entries = nodes ? ra_decisions_take_left() : NIL;
+	List	   *judged = NIL;
+	char	   *prepared = NULL;
+	ListCell   *lc;
+	SPITupleTable *rows;
+	uint64		n;
+	uint64		i;
+	int			nvotes = 0;
+
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (SPI_execute("SELECT a.gid" OLD_VOTES " AND NOT " MAY_GO " AND " OURS " ORDER BY a.created_at LIMIT " CppAsString2(LEFT_AT_ONCE),
+					true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read risk_alert.paxos_acceptor");
+	rows = SPI_tuptable;
+	n = SPI_processed;
+	votes = palloc(Max(n, 1) * sizeof(Datum));
+	if (n > 0 || entries)
+		prepared = prepared_anywhere(nodes);
+	for (i = 0; i < n && prepared; i++)
+	{
+		char	   *name = SPI_getvalue(rows->vals[i], rows->tupdesc, 1);
+		RaGid	   *gid = palloc(sizeof(RaGid));
+
+		if (ra_gid_parse(name, strlen(name), gid) && !has_branch(prepared, name) &&
+			knows_participants(gid, nodes, &judged))
+			votes[nvotes++] = CStringGetTextDatum(name);
+	}
+
+	/* now() is before anybody was asked: who has voted since then keeps the row */
+	values[0] = PointerGetDatum(construct_array(votes, nvotes, TEXTOID, -1, false, TYPALIGN_INT));
+	if (SPI_execute_with_args("DELETE FROM risk_alert.paxos_acceptor WHERE gid IN"
+							  " (SELECT a.gid" OLD_VOTES " AND (" MAY_GO " OR a.gid = ANY ($1))"
+							  "   LIMIT " CppAsString2(EXPIRED_AT_ONCE) " FOR UPDATE SKIP LOCKED)",
+							  1, types, values, NULL, false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not delete from risk_alert.paxos_acceptor");
+
+	foreach(lc, entries)
+	{
+		char	   *name = lfirst(lc);
+		RaGid	   *gid = palloc(sizeof(RaGid));
+		RaDecision	decision = RA_DECISION_UNKNOWN;
+		char	   *reason;
+
+		if (prepared && ra_gid_parse(name, strlen(name), gid) && !has_branch(prepared, name) &&
+			knows_participants(gid, nodes, &judged))
+		{
+			decision = ra_register_zookeeper.read(name, ASK_TIMEOUT, &reason);
+			if (decision == RA_DECISION_UNKNOWN)
+				prepared = NULL;	/* nor will it say more of the others */
+		}
+		if (decision == RA_DECISION_COMMIT)
+			ra_register_zookeeper.forget(name);
+		else if (decision == RA_DECISION_UNKNOWN)
+			ra_decisions_left(NULL, name, strlen(name));	/* for later, or another database */
+	}
+	PopActiveSnapshot();
+	SPI_finish();
 }
 
 static void

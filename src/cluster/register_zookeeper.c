@@ -29,6 +29,7 @@
 #include "cluster/locktable.h"
 #include "cluster/register.h"
 #include "compat.h"
+#include "core/gid.h"
 #include "guc.h"
 
 /* requests at the same time; more wait */
@@ -51,6 +52,9 @@
 #define SWEEP_INTERVAL_MS (60 * 60 * 1000)
 
 #define FINISHED "finished"
+
+/* of the commits that nobody has finished in time, at once; more come with the next sweep */
+#define LEFT_MAX 256
 
 #define NS_PER_MS INT64CONST(1000000)
 
@@ -87,6 +91,8 @@ typedef struct Decisions
 	int			asked;			/* slots in that state */
 	ConditionVariable freed;
 	Slot		slots[SLOTS];
+	int			nleft;
+	char		left[LEFT_MAX][GID_MAX];
 } Decisions;
 
 static Decisions *decisions = NULL;
@@ -431,8 +437,9 @@ ra_decisions_answer(void *arg, void *owner, const char *value, const char *error
 }
 
 /*
- * Aborts and finished commits go after their times; commits stay until they are finished.  Who
- * finds nothing takes it for aborted, unless it may have been a commit (ra_may_be_forgotten()).
+ * Aborts and finished commits go after their times; commits stay until they are finished, if need be by
+ * recovery (forget_left()).  Who finds nothing takes it for aborted, unless it may have been a commit
+ * (ra_may_be_forgotten()).
  */
 void
 ra_decisions_sweep(const RaProviderOps *ops, RaProvider *provider)
@@ -448,11 +455,56 @@ ra_decisions_sweep(const RaProviderOps *ops, RaProvider *provider)
 	if (TimestampDifferenceExceeds(last_finished, now, (int) Max(Min(kept / 4, SWEEP_INTERVAL_MS), 1000)))
 	{
 		last_finished = now;
-		ops->sweep(provider, FINISHED, ms - kept);
+		LWLockAcquire(decisions->lock, LW_EXCLUSIVE);
+		decisions->nleft = 0;
+		LWLockRelease(decisions->lock);
+		ops->sweep(provider, FINISHED, "commit", ms - kept);
 	}
 	else if (TimestampDifferenceExceeds(last_aborts, now, SWEEP_INTERVAL_MS))
 	{
 		last_aborts = now;
-		ops->sweep(provider, "abort", ms - (int64) ra_register_retention * 1000);
+		ops->sweep(provider, "abort", NULL, ms - (int64) ra_register_retention * 1000);
 	}
+}
+
+/* ---- commits that are left ---- */
+
+void
+ra_decisions_left(void *arg, const char *name, int namelen)
+{
+	RaGid		gid;
+	int			i;
+
+	if (namelen >= GID_MAX || !ra_gid_parse(name, namelen, &gid))
+		return;
+	LWLockAcquire(decisions->lock, LW_EXCLUSIVE);
+	for (i = 0; i < decisions->nleft && strcmp(decisions->left[i], name) != 0;)
+		i++;
+	if (i == decisions->nleft && i < LEFT_MAX)
+		strlcpy(decisions->left[decisions->nleft++], name, GID_MAX);
+	LWLockRelease(decisions->lock);
+}
+
+bool
+ra_decisions_any_left(void)
+{
+	return *(volatile int *) &decisions->nleft > 0;
+}
+
+List *
+ra_decisions_take_left(void)
+{
+	char	   *copy = palloc(sizeof(decisions->left));
+	List	   *names = NIL;
+	int			n;
+	int			i;
+
+	LWLockAcquire(decisions->lock, LW_EXCLUSIVE);
+	n = decisions->nleft;
+	memcpy(copy, decisions->left, n * GID_MAX);
+	decisions->nleft = 0;
+	LWLockRelease(decisions->lock);
+	for (i = 0; i < n; i++)
+		names = lappend(names, copy + i * GID_MAX);
+	return names;
 }

@@ -43,7 +43,7 @@
 #include <stdint.h>
 
 /* of this interface; the broker refuses a library of another one */
-#define RA_PROVIDER_API 4
+#define RA_PROVIDER_API 5
 
 /* longest key of a lock and longest name of a node, in bytes */
 #define RA_KEY_MAX 512
@@ -145,6 +145,9 @@ typedef struct RaProviderCallbacks
 	 */
 	void		(*decided) (void *arg, void *owner, const char *value, const char *error);
 
+	/* During sweep(): a name that has its other value for so long.  Valid during the call */
+	void		(*left) (void *arg, const char *name, int namelen);
+
 	/*
 	 * For the server's log.  Never holds a secret.  The same trouble is told once, not at
 	 * each attempt.
@@ -222,9 +225,10 @@ typedef struct RaProviderOps
 
 	/*
 	 * Forgets names that have this value, and have had one since before that time (milliseconds
-	 * since 1970, by the service's clock).  Best effort; goes on by itself for a while.
+	 * since 1970, by the service's clock).  Of names that have another one, left (NULL: none), for so
+	 * long, the callback left() tells, unless they are very long.  Best effort; goes on by itself for a while.
 	 */
-	void		(*sweep) (RaProvider *provider, const char *value, int64_t before);
+	void		(*sweep) (RaProvider *provider, const char *value, const char *left, int64_t before);
 } RaProviderOps;
 
 /* The one symbol that a provider's library exports */

@@ -431,7 +431,7 @@ extern void ra_zk_list_free(RaProvider *p);
 extern bool ra_zk_decide(RaProvider *p, void *owner, const char *name, int namelen,
 						 const char *value, int64_t deadline);
 extern void ra_zk_forget(RaProvider *p, const char *name, int namelen, const char *value);
-extern void ra_zk_sweep(RaProvider *p, const char *value, int64_t before);
+extern void ra_zk_sweep(RaProvider *p, const char *value, const char *left, int64_t before);
 extern void ra_zk_forget_now(RaProvider *p);
 extern void ra_zk_decide_drive(RaProvider *p);
 extern void ra_zk_decide_tick(RaProvider *p, int64_t now);

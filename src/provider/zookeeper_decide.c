@@ -60,6 +60,7 @@ struct ZkForgotten
 struct ZkSweep
 {
 	char		value[RA_VALUE_MAX];
+	char		left[RA_VALUE_MAX]; /* is told of; "": none */
 	int64_t		before;			/* ms since 1970 */
 	unsigned	bucket;			/* being looked at */
 	int			calls;			/* on their way */
@@ -432,14 +433,30 @@ sweep_call_ends(RaProvider *p, ZkSweep *sweep)
 		free_sweep(p);
 }
 
+/* A hash does not tell the name */
+static void
+tell_left(RaProvider *p, const char *keyname)
+{
+	char		name[ZK_KEYNAME_MAX];
+	int			namelen = ra_zk_unescape(name, sizeof(name), keyname, (int) strlen(keyname));
+
+	if (namelen > 0)
+		p->cb.left(p->arg, name, namelen);
+}
+
 static void
 swept_value(RaProvider *p, ZkCall *call)
 {
 	Candidate  *candidate = call->subject;
 	ZkSweep    *sweep = candidate->sweep;
 
-	if (call->rc == ZOK && call->stat.ctime < sweep->before && strcmp(call->value, sweep->value) == 0)
-		ra_zk_delete(p, ra_zk_ignore, NULL, candidate->path, call->stat.version, false);
+	if (call->rc == ZOK && call->stat.ctime < sweep->before)
+	{
+		if (strcmp(call->value, sweep->value) == 0)
+			ra_zk_delete(p, ra_zk_ignore, NULL, candidate->path, call->stat.version, false);
+		else if (sweep->left[0] != '\0' && strcmp(call->value, sweep->left) == 0)
+			tell_left(p, strrchr(candidate->path, '/') + 1);
+	}
 	sweep_call_ends(p, sweep);
 }
 
@@ -477,7 +494,7 @@ sweep_bucket(RaProvider *p, ZkSweep *sweep)
 }
 
 void
-ra_zk_sweep(RaProvider *p, const char *value, int64_t before)
+ra_zk_sweep(RaProvider *p, const char *value, const char *left, int64_t before)
 {
 	ZkSweep    *sweep;
 
@@ -487,6 +504,7 @@ ra_zk_sweep(RaProvider *p, const char *value, int64_t before)
 	if (sweep == NULL)
 		return;
 	snprintf(sweep->value, sizeof(sweep->value), "%s", value);
+	snprintf(sweep->left, sizeof(sweep->left), "%s", left != NULL ? left : "");
 	sweep->before = before;
 	p->sweep = sweep;
 	sweep_bucket(p, sweep);

@@ -416,6 +416,15 @@ on_decided(void *arg, void *owner, const char *value, const char *error)
 }
 
 static void
+on_left(void *arg, const char *name, int namelen)
+{
+	Node	   *node = arg;
+	size_t		len = strlen(node->left);
+
+	snprintf(node->left + len, sizeof(node->left) - len, "%.*s ", namelen, name);
+}
+
+static void
 on_listed(void *arg, void *owner, const RaProviderEntry *entry, const char *error)
 {
 	Node	   *node = arg;
@@ -463,7 +472,7 @@ node_open_config(const RaProviderConfig *config)
 {
 	static const RaProviderCallbacks callbacks = {
 		on_session, on_connected, on_session_lost, on_lease, on_granted, on_refused, on_released,
-		on_lost, on_contended, on_members, on_listed, on_decided, on_log
+		on_lost, on_contended, on_members, on_listed, on_decided, on_left, on_log
 	};
 	Node	   *node = calloc(1, sizeof(*node));
 	char		error[256] = "";

@@ -98,6 +98,7 @@ typedef struct Node
 
 	char		log[16384];		/* warnings, a line each, hint in parentheses */
 	int			warnings;
+	char		left[1024];		/* names, each with a blank */
 } Node;
 
 /* node_open: hosts NULL is the server of the tests; node_config() has the defaults */

@@ -336,14 +336,21 @@ sweep(void **state)
 	decide(a, &decisions[0], "old commit", "commit");
 	decide(a, &decisions[1], "old abort", "abort");
 	UNTIL(decisions[0].answers && decisions[1].answers);
-	a->ops->sweep(a->p, "abort", now - 3600 * 1000);
+	a->ops->sweep(a->p, "abort", "commit", now - 3600 * 1000);
 	UNTIL(a->p->sweep == NULL);
 	assert_string_equal(look(a, "old abort"), "abort");
-	a->ops->sweep(a->p, "abort", now + 3600 * 1000);
+	assert_string_equal(a->left, "");
+	a->ops->sweep(a->p, "abort", NULL, now + 3600 * 1000);
+	UNTIL(a->p->sweep == NULL);
+	assert_string_equal(a->left, "");
+	decide(a, &decisions[1], "old abort", "abort");
+	UNTIL(decisions[1].answers);
+	a->ops->sweep(a->p, "abort", "commit", now + 3600 * 1000);
 	UNTIL(a->p->sweep == NULL);
 	assert_string_equal(look(a, "old abort"), "");
 	assert_string_equal(look(a, "old commit"), "commit");
-	a->ops->sweep(a->p, "abort", now + 3600 * 1000);	/* closed while it is under way */
+	assert_string_equal(a->left, "old commit ");
+	a->ops->sweep(a->p, "abort", "commit", now + 3600 * 1000);	/* closed while it is under way */
 	decide(a, &decisions[2], "last", "abort");
 }
 
