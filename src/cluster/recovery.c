@@ -18,7 +18,7 @@
  *	    now and then others, when the participants have no such branch.  Delete their
  *	    decision rows after decision_retention.  Tell other registers, when no node has a
  *	    branch any more, of transactions that were finished here, and of such that nobody else
- *	    has told them of (forget_left()).
+ *	    has told them of (ra_forget_left()).
  *
  * When to ask.  A branch that was prepared a moment ago is most likely none of our business.
  * Asking does no harm: register "local" says "in progress" as long as the coordinator's
@@ -45,7 +45,6 @@
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "tcop/tcopprot.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -53,7 +52,7 @@
 
 #include "cluster/ask.h"
 #include "cluster/catchup.h"
-#include "cluster/decision.h"
+#include "cluster/forget.h"
 #include "cluster/globalstate.h"
 #include "cluster/options.h"
 #include "cluster/recovery.h"
@@ -66,24 +65,11 @@
 #include "shmem.h"
 #include "worker.h"
 
-#define ASK_TIMEOUT 5000		/* ms */
 #define GRACE 5000				/* ms after commit_timeout */
 #define IDLE_ROUNDS 12			/* then the worker ends */
 #define CATCH_UP_INTERVAL 500	/* ms between attempts */
 #define EXPIRED_AT_ONCE 10000	/* decision rows */
 #define SWEEP_ROUNDS 12			/* between looks at what participants have */
-#define LEFT_AT_ONCE 1000		/* votes */
-
-/*
- * Votes that may go, or that forget_left() has to judge.  A tenth older than need be: while
- * transactions are made, forget() removes what may go.
- */
-#define OLD_VOTES \
-	" FROM risk_alert.paxos_acceptor a" \
-	" WHERE a.created_at < now() - 1.1 * current_setting('risk_alert.register_retention')::interval" \
-	"   AND a.changed_at < now() - 1.1 * current_setting('risk_alert.register_retention')::interval"
-#define MAY_GO "(a.forgotten_at IS NOT NULL OR (a.value IS DISTINCT FROM 'commit' AND a.decided IS DISTINCT FROM 'commit'))"
-#define OURS "starts_with(a.gid, 'ra:' || current_setting('risk_alert.cluster_name') || ':')"
 
 typedef struct Found
 {
@@ -121,9 +107,6 @@ static void mark_finished(const char *condition, int nargs, Oid *types, Datum *v
 static void mark_done(void);
 static void delete_expired(void);
 static int	sweep(void);
-static void remember(const char *name);
-static int	tell_registers(void);
-static void forget_left(void);
 static void run_safely(void (*work) (void *arg), void *arg);
 static void note_error(const char *message);
 
@@ -220,10 +203,9 @@ something_to_do(void)
 					"   AND pg_catalog.starts_with(x.gid, 'ra:')"
 					" UNION ALL (SELECT FROM risk_alert.global_commit c WHERE c.finished_at IS NULL LIMIT 1)"
 					" UNION ALL (SELECT FROM risk_alert.global_commit c WHERE c.finished_at OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.current_setting('risk_alert.decision_retention')::pg_catalog.interval) LIMIT 1)"
-					" UNION ALL (SELECT FROM risk_alert.global_recovered LIMIT 1)"
-					" UNION ALL (SELECT" OLD_VOTES " AND (" MAY_GO " OR " OURS ") LIMIT 1)", true, 1) != SPI_OK_SELECT)
+					" UNION ALL (SELECT FROM risk_alert.global_recovered LIMIT 1)", true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for prepared transactions");
-	result = SPI_processed > 0 || (ra_decisions_any_left() && ra_node_names() != NIL);
+	result = SPI_processed > 0 || ra_anything_to_forget();
 	PopActiveSnapshot();
 	SPI_finish();
 	CommitTransactionCommand();
@@ -377,13 +359,13 @@ tell_work(void *arg)
 {
 	Round	   *round = arg;
 
-	round->left += tell_registers();
+	round->left += ra_recovered_tell();
 }
 
 static void
 forget_work(void *arg)
 {
-	forget_left();
+	ra_forget_left();
 }
 
 /* How much there was to do, or is left */
@@ -562,7 +544,7 @@ settle(const Found *found)
 
 		transaction.branch = 0;
 		if (ra_gid_format(&transaction, name))
-			remember(name);
+			ra_recovered_note(name);
 	}
 	FinishPreparedTransaction(found->text, decision == RA_DECISION_COMMIT);
 	ereport(LOG,
@@ -603,7 +585,7 @@ find_decision(const Found *found, char **reason)
 		return RA_DECISION_UNKNOWN;
 	}
 	decider = ra_register(kind);
-	decision = decider->read(name, ASK_TIMEOUT, reason);
+	decision = decider->read(name, RA_RECOVERY_ASK_MS, reason);
 	if (decision == RA_DECISION_UNKNOWN && kind == RA_REGISTER_LOCAL)
 		note_silent(found->gid.coordinator);
 	if (decision == RA_DECISION_NONE && ra_may_be_forgotten(kind, found->prepared))
@@ -612,7 +594,7 @@ find_decision(const Found *found, char **reason)
 		return RA_DECISION_UNKNOWN;
 	}
 	if (decision == RA_DECISION_NONE && kind != RA_REGISTER_LOCAL && (own || over(found, age, reason)))
-		decision = decider->propose(name, RA_DECISION_ABORT, ASK_TIMEOUT, reason);
+		decision = decider->propose(name, RA_DECISION_ABORT, RA_RECOVERY_ASK_MS, reason);
 	return decision;
 }
 
@@ -627,7 +609,7 @@ over(const Found *found, int64 age, char **reason)
 	if (!is_silent(found->gid.coordinator))
 	{
 		if (ra_ask_node(found->gid.coordinator, "SELECT risk_alert._coordinator_alive($1)", found->text,
-						ASK_TIMEOUT, &alive, 1, reason))
+						RA_RECOVERY_ASK_MS, &alive, 1, reason))
 			return alive && strcmp(alive, "f") == 0;
 		note_silent(found->gid.coordinator);
 	}
@@ -702,63 +684,6 @@ delete_expired(void)
 }
 
 /*
- * The gids with that beginning that are prepared on a node, in one text; NULL: it
- * doesn't answer, or it is another one that has none of the branches, or a standby: that
- * lists none before it is promoted
- */
-static char *
-prepared_there(const char *node, const char *beginning)
-{
-	char	   *answers[2];
-	char	   *reason;
-
-	if (!ra_ask_node(node, "SELECT COALESCE(pg_catalog.string_agg(x.gid, ' '), ''),"
-					 " CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.current_setting('risk_alert.node_name', true) END"
-					 "  FROM pg_catalog.pg_prepared_xacts x WHERE pg_catalog.starts_with(x.gid, $1)",
-					 beginning, ASK_TIMEOUT, answers, 2, &reason))
-		return NULL;
-	return answers[1] && strcmp(answers[1], node) == 0 ? answers[0] : NULL;
-}
-
-/*
- * All gids of the cluster that are prepared on these nodes, or here; NULL: one can't be asked, and may have
- * any.  Within SPI.
- */
-static char *
-prepared_anywhere(List *nodes)
-{
-	Oid			types[1] = {TEXTOID};
-	Datum		values[1];
-	char	   *beginning = psprintf("ra:%s:", ra_cluster_name);
-	char	   *here;
-	StringInfoData prepared;
-	ListCell   *lc;
-
-	initStringInfo(&prepared);
-	foreach(lc, nodes)
-	{
-		char	   *there = prepared_there(lfirst(lc), beginning);
-
-		if (there == NULL)
-			return NULL;
-		appendStringInfo(&prepared, "%s ", there);
-	}
-	values[0] = CStringGetTextDatum(beginning);
-	if (SPI_execute_with_args("SELECT string_agg(x.gid, ' ') FROM pg_prepared_xacts x WHERE starts_with(x.gid, $1)",
-							  1, types, values, NULL, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not list prepared transactions");
-	here = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	appendStringInfoString(&prepared, here ? here : "");
-	return prepared.data;
-}
-
-static bool
-has_branch(const char *prepared, const char *gid)
-{
-	return strstr(prepared, psprintf("%s:", gid)) != NULL;
-}
-
-/*
  * Others, left by crashes or unreachable participants: rows whose participants have no
  * branch any more.  They had prepared all when the row was written, so none can come
  * later.  How many rows are left.
@@ -806,7 +731,7 @@ sweep(void)
 			{
 				known = palloc(sizeof(Participant));
 				known->node = node;
-				known->prepared = prepared_there(node, psprintf("ra:%s:%s:", ra_cluster_name, ra_node_name));
+				known->prepared = ra_prepared_there(node, psprintf("ra:%s:%s:", ra_cluster_name, ra_node_name));
 				participants = lappend(participants, known);
 			}
 			needed = known->prepared == NULL || strstr(known->prepared, branch) != NULL;
@@ -824,223 +749,6 @@ sweep(void)
 	PopActiveSnapshot();
 	SPI_finish();
 	return (int) left;
-}
-
-/* ---------------------------------------------------------------- other registers */
-
-/* If we crash before it is committed, the entry stays */
-static void
-remember(const char *name)
-{
-	Oid			types[1] = {TEXTOID};
-	Datum		values[1] = {CStringGetTextDatum(name)};
-
-	SPI_connect();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	if (SPI_execute_with_args("INSERT INTO risk_alert.global_recovered (gid) VALUES ($1) ON CONFLICT DO NOTHING",
-							  1, types, values, NULL, false, 0) != SPI_OK_INSERT)
-		elog(ERROR, "could not write risk_alert.global_recovered");
-	PopActiveSnapshot();
-	SPI_finish();
-}
-
-/*
- * What was finished here without its coordinator, and has no branch on any node any more: nobody
- * else may ever tell the register.  All branches were prepared when it was decided, so none can come
- * later.  How many are left.
- */
-static int
-tell_registers(void)
-{
-	char	   *prepared = NULL;
-	const RaRegister *told[RA_REGISTER_PAXOS + 1] = {0};
-	SPITupleTable *rows;
-	uint64		left = 0;
-	uint64		n;
-	uint64		i;
-
-	SPI_connect();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	if (SPI_execute("SELECT r.gid FROM risk_alert.global_recovered r LIMIT 1000", true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read risk_alert.global_recovered");
-	rows = SPI_tuptable;
-	n = SPI_processed;
-	if (n > 0)
-		prepared = prepared_anywhere(ra_node_names());
-	for (i = 0; i < n; i++)
-	{
-		char	   *name = SPI_getvalue(rows->vals[i], rows->tupdesc, 1);
-		Oid			types[1] = {TEXTOID};
-		Datum		values[1] = {CStringGetTextDatum(name)};
-		char	   *reason;
-		RaDecision	decision = RA_DECISION_NONE;
-		RaRegisterKind kind;
-		RaGid		gid;
-
-		left++;
-		if (prepared == NULL || has_branch(prepared, name))
-			continue;
-		if (ra_gid_parse(name, strlen(name), &gid) && ra_register_by_letter(gid.register_letter, &kind))
-		{
-			const RaRegister *decider = ra_register(kind);
-
-			/* which makes its connections, too */
-			decision = decider->read(name, ASK_TIMEOUT, &reason);
-			if (decision == RA_DECISION_COMMIT)
-			{
-				decider->forget(name);
-				told[kind] = decider;
-			}
-		}
-		if (decision == RA_DECISION_UNKNOWN)
-			continue;
-		if (SPI_execute_with_args("DELETE FROM risk_alert.global_recovered r WHERE r.gid OPERATOR(pg_catalog.=) $1",
-								  1, types, values, NULL, false, 0) != SPI_OK_DELETE)
-			elog(ERROR, "could not delete from risk_alert.global_recovered");
-		left--;
-	}
-	for (i = 0; i < lengthof(told); i++)
-		if (told[i] && told[i]->settle)
-			told[i]->settle(ASK_TIMEOUT);
-	PopActiveSnapshot();
-	SPI_finish();
-	return (int) left;
-}
-
-/*
- * A transaction has branches only on nodes that its coordinator's database has servers for.  Does this
- * database have them, too?  *judged: answers so far, so that each coordinator is asked once.
- */
-static bool
-knows_participants(const RaGid *gid, List *nodes, List **judged)
-{
-	typedef struct Coordinator
-	{
-		const char *name;
-		uint32		database;
-		bool		known;
-	} Coordinator;
-	Coordinator *c;
-	ListCell   *lc;
-	char	   *answers[2];
-	char	   *reason;
-
-	if (strcmp(gid->coordinator, ra_node_name) == 0)
-		return gid->database == MyDatabaseId;
-	foreach(lc, *judged)
-	{
-		c = lfirst(lc);
-		if (c->database == gid->database && strcmp(c->name, gid->coordinator) == 0)
-			return c->known;
-	}
-	c = palloc0(sizeof(Coordinator));
-	c->name = gid->coordinator;
-	c->database = gid->database;
-	*judged = lappend(*judged, c);
-
-	if (ra_ask_node(gid->coordinator, "SELECT d.oid, (SELECT pg_catalog.string_agg(s.srvname, pg_catalog.chr(10)) FROM pg_catalog.pg_foreign_server s"
-					"  JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid OPERATOR(pg_catalog.=) s.srvfdw WHERE w.fdwname OPERATOR(pg_catalog.=) $1)"
-					"  FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()",
-					RA_NODE_FDW, ASK_TIMEOUT, answers, 2, &reason) &&
-		answers[1] && strtoul(answers[0], NULL, 10) == gid->database)
-	{
-		char	   *node;
-		char	   *rest;
-
-		c->known = true;
-		for (node = strtok_r(answers[1], "\n", &rest); node; node = strtok_r(NULL, "\n", &rest))
-		{
-			bool		found = false;
-
-			foreach(lc, nodes)
-				found = found || strcmp(lfirst(lc), node) == 0;
-			c->known = c->known && found;
-		}
-	}
-	return c->known;
-}
-
-/*
- * Commits that no register was told to forget: the coordinator crashed, or could not reach the register, after
- * the last branch was finished, or an operator has finished them, or this acceptor was down when it was told.
- * Each Paxos acceptor forgets its own vote; entries of ZooKeeper are found by the leader (ra_decisions_sweep()).
- *
- * They go when they are older than the retention and no node has a branch.  Nobody is told "aborted" by that:
- *	- Commit was there before the nodes are asked, and is proposed only when all branches are prepared.  So
- *	  where there is none now, it was finished, and none can come.
- *	- But on a server that is set back to an earlier time, or on a node that is not known here.  Such a branch
- *	  is older than the entry, hence than the retention: when its recovery finds nothing, it doesn't propose
- *	  abort, but leaves it to an operator (ra_may_be_forgotten()), as with what the coordinator has had forgotten.
- *	- That shall not be needed for a node that is only down: if one can't be asked, or the coordinator can't
- *	  say which nodes there are, or knows one that is not known here, what is left stays.
- *	- A coordinator that is still at work after so long can but propose commit again.
- * That several do it at once, or the coordinator after all, does no harm.
- */
-static void
-forget_left(void)
-{
-	Oid			types[1] = {TEXTARRAYOID};
-	Datum		values[1];
-	Datum	   *votes;
-	List	   *nodes = ra_node_names();
-	List	   *entries = nodes ? ra_decisions_take_left() : NIL;
-	List	   *judged = NIL;
-	char	   *prepared = NULL;
-	ListCell   *lc;
-	SPITupleTable *rows;
-	uint64		n;
-	uint64		i;
-	int			nvotes = 0;
-
-	SPI_connect();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	if (SPI_execute("SELECT a.gid" OLD_VOTES " AND NOT " MAY_GO " AND " OURS " ORDER BY a.created_at LIMIT " CppAsString2(LEFT_AT_ONCE),
-					true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read risk_alert.paxos_acceptor");
-	rows = SPI_tuptable;
-	n = SPI_processed;
-	votes = palloc(Max(n, 1) * sizeof(Datum));
-	if (n > 0 || entries)
-		prepared = prepared_anywhere(nodes);
-	for (i = 0; i < n && prepared; i++)
-	{
-		char	   *name = SPI_getvalue(rows->vals[i], rows->tupdesc, 1);
-		RaGid	   *gid = palloc(sizeof(RaGid));
-
-		if (ra_gid_parse(name, strlen(name), gid) && !has_branch(prepared, name) &&
-			knows_participants(gid, nodes, &judged))
-			votes[nvotes++] = CStringGetTextDatum(name);
-	}
-
-	/* now() is before anybody was asked: who has voted since then keeps the row */
-	values[0] = PointerGetDatum(construct_array(votes, nvotes, TEXTOID, -1, false, TYPALIGN_INT));
-	if (SPI_execute_with_args("DELETE FROM risk_alert.paxos_acceptor WHERE gid IN"
-							  " (SELECT a.gid" OLD_VOTES " AND (" MAY_GO " OR a.gid = ANY ($1))"
-							  "   LIMIT " CppAsString2(EXPIRED_AT_ONCE) " FOR UPDATE SKIP LOCKED)",
-							  1, types, values, NULL, false, 0) != SPI_OK_DELETE)
-		elog(ERROR, "could not delete from risk_alert.paxos_acceptor");
-
-	foreach(lc, entries)
-	{
-		char	   *name = lfirst(lc);
-		RaGid	   *gid = palloc(sizeof(RaGid));
-		RaDecision	decision = RA_DECISION_UNKNOWN;
-		char	   *reason;
-
-		if (prepared && ra_gid_parse(name, strlen(name), gid) && !has_branch(prepared, name) &&
-			knows_participants(gid, nodes, &judged))
-		{
-			decision = ra_register_zookeeper.read(name, ASK_TIMEOUT, &reason);
-			if (decision == RA_DECISION_UNKNOWN)
-				prepared = NULL;	/* nor will it say more of the others */
-		}
-		if (decision == RA_DECISION_COMMIT)
-			ra_register_zookeeper.forget(name);
-		else if (decision == RA_DECISION_UNKNOWN)
-			ra_decisions_left(NULL, name, strlen(name));	/* for later, or another database */
-	}
-	PopActiveSnapshot();
-	SPI_finish();
 }
 
 static void

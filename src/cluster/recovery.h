@@ -7,6 +7,9 @@
 
 #include "postgres.h"
 
+/* how long recovery waits for one node, or for a register */
+#define RA_RECOVERY_ASK_MS 5000
+
 /* For the worker of a database, often: starts recovery there when there may be something to do */
 extern void ra_recovery_tick(void);
 
