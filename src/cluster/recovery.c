@@ -109,6 +109,7 @@ static void delete_expired(void);
 static int	sweep(void);
 static void remember(const char *name);
 static int	tell_registers(void);
+static void forget_all(RaRegisterKind kind, List *gids);
 static void run_safely(void (*work) (void *arg), void *arg);
 static void note_error(const char *message);
 
@@ -792,7 +793,7 @@ static int
 tell_registers(void)
 {
 	StringInfoData prepared;
-	const RaRegister *told[RA_REGISTER_PAXOS + 1] = {0};
+	List	   *finished[RA_REGISTER_PAXOS + 1] = {0};	/* by kind of register */
 	SPITupleTable *rows;
 	uint64		left = 0;
 	uint64		n;
@@ -844,15 +845,9 @@ tell_registers(void)
 			continue;
 		if (ra_gid_parse(name, strlen(name), &gid) && ra_register_by_letter(gid.register_letter, &kind))
 		{
-			const RaRegister *decider = ra_register(kind);
-
-			/* which makes its connections, too */
-			decision = decider->read(name, ASK_TIMEOUT, &reason);
+			decision = ra_register(kind)->read(name, ASK_TIMEOUT, &reason);
 			if (decision == RA_DECISION_COMMIT)
-			{
-				decider->forget(name);
-				told[kind] = decider;
-			}
+				finished[kind] = lappend(finished[kind], name);
 		}
 		if (decision == RA_DECISION_UNKNOWN)
 			continue;
@@ -861,12 +856,27 @@ tell_registers(void)
 			elog(ERROR, "could not delete from risk_alert.global_recovered");
 		left--;
 	}
-	for (i = 0; i < lengthof(told); i++)
-		if (told[i] && told[i]->settle)
-			told[i]->settle(ASK_TIMEOUT);
+	for (i = 0; i < lengthof(finished); i++)
+		forget_all(i, finished[i]);
 	PopActiveSnapshot();
 	SPI_finish();
 	return (int) left;
+}
+
+static void
+forget_all(RaRegisterKind kind, List *gids)
+{
+	const RaRegister *decider;
+	ListCell   *lc;
+
+	if (gids == NIL)
+		return;
+	decider = ra_register(kind);
+	if (decider->forget_all)
+		decider->forget_all(gids, ASK_TIMEOUT);
+	else
+		foreach(lc, gids)
+			decider->forget(lfirst(lc));
 }
 
 static void
