@@ -50,6 +50,12 @@ sub propose_slowly
 
 $_->safe_psql('postgres', 'SELECT risk_alert.paxos_admit(force => true)') foreach @nodes;
 
+# a first vote is a write, as the later ones are
+{
+	my ($rc, $out, $err) = $a->psql('postgres', q{SET default_transaction_read_only = on; SELECT risk_alert._paxos_accept(risk_alert._paxos_identity(), 'node_a', 'test:read_only', 0, 0, 'commit')});
+	like($err, qr/cannot execute INSERT in a read-only transaction/, 'nobody votes in a read-only transaction');
+}
+
 # node_c does not let anybody connect for a while
 {
 	my $session = $a->background_psql('postgres');
