@@ -628,6 +628,7 @@ first_request(const char *gid, const RaPaxosRequest *request, RaPaxosAcceptor *s
 	ra_paxos_acceptor_init(state);
 	if (request->kind == RA_PAXOS_READ || !ra_paxos_acceptor(state, request, answer))
 		return false;
+	PreventCommandIfReadOnly("INSERT");	/* as the executor does */
 	fill_params(&params, gid, state);
 	rel = table_open(get_relname_relid("paxos_acceptor", get_namespace_oid(RA_EXTENSION, false)), RowExclusiveLock);
 	/* if somebody has put triggers on the table, they shall fire */

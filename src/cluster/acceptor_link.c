@@ -97,6 +97,7 @@ static void close_all(int code, Datum arg);
 static void close_link(Link *link);
 static Oid extension_owner(void);
 static char *open_link(Link *link);
+static char *go_on_connecting(Link *link);
 static char *advance(Link *link);
 static void drop_answer(Link *link);
 static bool receive(Link *link, PGresult **result, char **reason);
@@ -197,11 +198,11 @@ ra_links_send(const RaLinkRequest *request, int n)
 			link->state = LINK_LATE;
 		PQclear(link->answer);
 		link->answer = NULL;
+		if (link->state == LINK_LATE)
+			drop_answer(link);	/* it may have come long ago */
 		if ((link->invalidated && link->state != LINK_CONNECTING) ||
 			(link->state == LINK_LATE && ra_boottime() - link->sent_at > (uint64) SILENCE_SECONDS * 1000000000))
 			close_link(link);
-		if (link->state == LINK_LATE)
-			drop_answer(link);
 		link->wanted = false;
 		link->asked = false;
 		link->again = false;
@@ -297,6 +298,7 @@ ra_links_wait(uint64 until, PGresult **result, char **reason)
 		uint64		now;
 		uint64		wake = until;
 		int			left = 0;
+		int			n = 0;
 		int			i;
 
 		*result = NULL;
@@ -305,9 +307,12 @@ ra_links_wait(uint64 until, PGresult **result, char **reason)
 		{
 			Link	   *link = &links[order[i]];
 
-			if (!link->wanted)
+			if (link->wanted)
+				*reason = advance(link);
+
+			/* who connects goes on with it, though nobody waits */
+			else if (link->state != LINK_CONNECTING || go_on_connecting(link) || link->state != LINK_CONNECTING)
 				continue;
-			*reason = advance(link);
 			if (*reason || (link->state == LINK_BUSY && receive(link, result, reason)))
 			{
 				if (*result == NULL && *reason == NULL)
@@ -318,8 +323,9 @@ ra_links_wait(uint64 until, PGresult **result, char **reason)
 				link->wanted = false;
 				return i;
 			}
-			waiting[left] = link;
-			sockets[left++] = (RaSocket)
+			left += link->wanted;
+			waiting[n] = link;
+			sockets[n++] = (RaSocket)
 			{
 				.fd = PQsocket(link->pg),.serial = link->state == LINK_CONNECTING ? 0 : link->serial,
 					.events = link->events
@@ -331,9 +337,9 @@ ra_links_wait(uint64 until, PGresult **result, char **reason)
 		if (left == 0 || now >= until || ra_register_given_up())
 			return -1;
 
-		(void) ra_wait_for_sockets(sockets, left, wake > now ? (long) ((wake - now) / 1000000 + 1) : 0,
+		(void) ra_wait_for_sockets(sockets, n, wake > now ? (long) ((wake - now) / 1000000 + 1) : 0,
 								   ra_wait_event(&wait_event, "RiskAlertAcceptors"));
-		for (i = 0; i < left; i++)
+		for (i = 0; i < n; i++)
 			waiting[i]->ready |= sockets[i].ready;
 		CHECK_FOR_INTERRUPTS();
 	}
@@ -350,6 +356,45 @@ failure(Link *link, const char *otherwise)
 	return reason;
 }
 
+/* One step of connecting.  Why it can't be, or NULL. */
+static char *
+go_on_connecting(Link *link)
+{
+	PostgresPollingStatusType status = PGRES_POLLING_READING;
+
+	if (link->ready)
+	{
+		status = PQconnectPoll(link->pg);
+		link->events = status == PGRES_POLLING_READING ? WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE;
+		link->ready = false;
+	}
+	if (status == PGRES_POLLING_READING || status == PGRES_POLLING_WRITING)
+	{
+		if (ra_boottime() < link->connect_until)
+			return NULL;
+		close_link(link);
+		return pstrdup("no answer to an attempt to connect");
+	}
+	if (status != PGRES_POLLING_OK)
+		return failure(link, "could not connect");
+	if (!link->trusted && !PQconnectionUsedPassword(link->pg))
+	{
+		close_link(link);
+		return pstrdup("the extension's owner is no superuser, so the node must ask for a password");
+	}
+	if (PQsetnonblocking(link->pg, 1) != 0)
+		return failure(link, "could not make the connection non-blocking");
+
+	link->serial = ra_socket_serial();
+
+	/* its answer is the first one to be read and dropped */
+	if (!PQsendPrepare(link->pg, ACCEPT_NAME, RA_LINK_ACCEPT, 0, NULL))
+		return failure(link, "could not send");
+	link->state = LINK_LATE;
+	link->sent_at = ra_boottime();
+	return NULL;
+}
+
 /*
  * Does what can be done without waiting, until the request is sent.  Why it
  * can't be, or NULL.
@@ -362,41 +407,10 @@ advance(Link *link)
 	if (link->state == LINK_CLOSED && (reason = open_link(link)) != NULL)
 		return reason;
 
+	if (link->state == LINK_CONNECTING && (reason = go_on_connecting(link)) != NULL)
+		return reason;
 	if (link->state == LINK_CONNECTING)
-	{
-		PostgresPollingStatusType status = PGRES_POLLING_READING;
-
-		if (link->ready)
-		{
-			status = PQconnectPoll(link->pg);
-			link->events = status == PGRES_POLLING_READING ? WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE;
-			link->ready = false;
-		}
-		if (status == PGRES_POLLING_READING || status == PGRES_POLLING_WRITING)
-		{
-			if (ra_boottime() < link->connect_until)
-				return NULL;
-			close_link(link);
-			return pstrdup("no answer to an attempt to connect");
-		}
-		if (status != PGRES_POLLING_OK)
-			return failure(link, "could not connect");
-		if (!link->trusted && !PQconnectionUsedPassword(link->pg))
-		{
-			close_link(link);
-			return pstrdup("the extension's owner is no superuser, so the node must ask for a password");
-		}
-		if (PQsetnonblocking(link->pg, 1) != 0)
-			return failure(link, "could not make the connection non-blocking");
-
-		link->serial = ra_socket_serial();
-
-		/* its answer is the first one to be read and dropped */
-		if (!PQsendPrepare(link->pg, ACCEPT_NAME, RA_LINK_ACCEPT, 0, NULL))
-			return failure(link, "could not send");
-		link->state = LINK_LATE;
-		link->sent_at = ra_boottime();
-	}
+		return NULL;
 
 	/* what is left of an earlier request */
 	if (link->state == LINK_LATE || link->state == LINK_IDLE)

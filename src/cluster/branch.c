@@ -562,15 +562,19 @@ ra_branch_wait_all(int64 until)
 		CHECK_FOR_INTERRUPTS();
 		ra_foreach_branch(iter, branch)
 		{
-			if (branch->busy && !advance(branch))
+			int			unsent;
+
+			if (!branch->busy || advance(branch))
+				continue;
+			unsent = PQflush(branch->pg);
+			if (unsent < 0 && advance(branch))
+				continue;		/* it was lost just now */
+			waiting[n] = branch;
+			sockets[n++] = (RaSocket)
 			{
-				waiting[n] = branch;
-				sockets[n++] = (RaSocket)
-				{
-					.fd = PQsocket(branch->pg),.serial = ra_conn_serial(branch->conn),
-						.events = WL_SOCKET_READABLE | (PQflush(branch->pg) > 0 ? WL_SOCKET_WRITEABLE : 0)
-				};
-			}
+				.fd = PQsocket(branch->pg),.serial = ra_conn_serial(branch->conn),
+					.events = WL_SOCKET_READABLE | (unsent > 0 ? WL_SOCKET_WRITEABLE : 0)
+			};
 		}
 		if (n == 0)
 			return true;

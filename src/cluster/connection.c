@@ -700,14 +700,22 @@ wait_for_any(RaConn **conns, int n, long timeout)
 	for (i = 0; i < n; i++)
 	{
 		RaConn	   *conn = conns[i];
+		int			unsent;
 
 		if (!conn->busy || result_ready(conn))
 			continue;
+		unsent = PQflush(conn->pg);
+		if (unsent < 0 || PQsocket(conn->pg) == PGINVALID_SOCKET)
+		{
+			conn->lost = true;	/* just now */
+			timeout = 0;
+			continue;
+		}
 		waiting[nwaiting] = conn;
 		sockets[nwaiting++] = (RaSocket)
 		{
 			.fd = PQsocket(conn->pg),.serial = conn->serial,
-				.events = WL_SOCKET_READABLE | (PQflush(conn->pg) > 0 ? WL_SOCKET_WRITEABLE : 0)
+				.events = WL_SOCKET_READABLE | (unsent > 0 ? WL_SOCKET_WRITEABLE : 0)
 		};
 	}
 	latch = ra_wait_for_sockets(sockets, nwaiting, timeout, ra_wait_event(&wait_event, "RiskAlertNode"));

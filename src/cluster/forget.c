@@ -38,6 +38,7 @@
 #define MAY_GO "(a.forgotten_at IS NOT NULL OR (a.value IS DISTINCT FROM 'commit' AND a.decided IS DISTINCT FROM 'commit'))"
 #define OURS "starts_with(a.gid, 'ra:' || current_setting('risk_alert.cluster_name') || ':')"
 
+static void forget_all(RaRegisterKind kind, List *gids);
 static bool knows_participants(const RaGid *gid, List *nodes, List **judged);
 
 char *
@@ -112,7 +113,7 @@ int
 ra_recovered_tell(void)
 {
 	char	   *prepared = NULL;
-	const RaRegister *told[RA_REGISTER_PAXOS + 1] = {0};
+	List	   *finished[RA_REGISTER_PAXOS + 1] = {0};	/* by kind of register */
 	SPITupleTable *rows;
 	uint64		left = 0;
 	uint64		n;
@@ -141,15 +142,9 @@ ra_recovered_tell(void)
 			continue;
 		if (ra_gid_parse(name, strlen(name), &gid) && ra_register_by_letter(gid.register_letter, &kind))
 		{
-			const RaRegister *decider = ra_register(kind);
-
-			/* which makes its connections, too */
-			decision = decider->read(name, RA_RECOVERY_ASK_MS, &reason);
+			decision = ra_register(kind)->read(name, RA_RECOVERY_ASK_MS, &reason);
 			if (decision == RA_DECISION_COMMIT)
-			{
-				decider->forget(name);
-				told[kind] = decider;
-			}
+				finished[kind] = lappend(finished[kind], name);
 		}
 		if (decision == RA_DECISION_UNKNOWN)
 			continue;
@@ -158,12 +153,27 @@ ra_recovered_tell(void)
 			elog(ERROR, "could not delete from risk_alert.global_recovered");
 		left--;
 	}
-	for (i = 0; i < lengthof(told); i++)
-		if (told[i] && told[i]->settle)
-			told[i]->settle(RA_RECOVERY_ASK_MS);
+	for (i = 0; i < lengthof(finished); i++)
+		forget_all(i, finished[i]);
 	PopActiveSnapshot();
 	SPI_finish();
 	return (int) left;
+}
+
+static void
+forget_all(RaRegisterKind kind, List *gids)
+{
+	const RaRegister *decider;
+	ListCell   *lc;
+
+	if (gids == NIL)
+		return;
+	decider = ra_register(kind);
+	if (decider->forget_all)
+		decider->forget_all(gids, RA_RECOVERY_ASK_MS);
+	else
+		foreach(lc, gids)
+			decider->forget(lfirst(lc));
 }
 
 /*

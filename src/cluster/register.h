@@ -17,6 +17,7 @@
 
 #include "datatype/timestamp.h"
 #include "miscadmin.h"
+#include "nodes/pg_list.h"
 
 typedef enum RaRegisterKind
 {
@@ -65,11 +66,11 @@ typedef struct RaRegister
 	void		(*forget) (const char *gid);
 
 	/*
-	 * After forget(), by whoever may have nothing to tell again for a long time: waits, up to so many
-	 * milliseconds, until it has been heard.  Interruptible, in a transaction; NULL if there is
-	 * nothing to wait for.
+	 * The same for several, by whoever may have nothing to tell again for a long time: everybody is
+	 * told, and waited for up to so many milliseconds.  Interruptible, in a transaction; NULL if
+	 * forget() does all of that.
 	 */
-	void		(*settle) (int timeout);
+	void		(*forget_all) (List *gids, int timeout);
 } RaRegister;
 
 /*

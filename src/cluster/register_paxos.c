@@ -77,7 +77,8 @@ static uint64 forgotten_at = 0; /* when they were told last */
 static RaDecision paxos_propose(const char *gid, RaDecision decision, int timeout, char **reason);
 static RaDecision paxos_read(const char *gid, int timeout, char **reason);
 static void paxos_forget(const char *gid);
-static void paxos_settle(int timeout);
+static void paxos_forget_all(List *gids, int timeout);
+static void note_forgotten(const char *gid);
 static RaLinkRequest forget_request(void);
 static void tell_forgotten(void);
 static void forget_rest(int code, Datum arg);
@@ -97,7 +98,7 @@ const RaRegister ra_register_paxos = {
 	.propose = paxos_propose,
 	.read = paxos_read,
 	.forget = paxos_forget,
-	.settle = paxos_settle,
+	.forget_all = paxos_forget_all,
 };
 
 static RaDecision
@@ -121,11 +122,43 @@ paxos_read(const char *gid, int timeout, char **reason)
 static void
 paxos_forget(const char *gid)
 {
-	static bool registered = false;
-	MemoryContext before;
+	if (asked == NULL)
+		return;
+	note_forgotten(gid);
+	if (nforgotten >= FORGET_AT_ONCE || ra_boottime() - forgotten_at >= FORGET_AFTER_MS * NS_PER_MS)
+	{
+		/* who is about to answer something can't be told now */
+		if (ra_links_quiet(0) || nforgotten >= FORGET_AT_MOST)
+			tell_forgotten();
+	}
+}
+
+/* Also those that this session had no need to ask: somebody else may have */
+static void
+paxos_forget_all(List *gids, int timeout)
+{
+	RaLinkRequest message;
+	uint64		until = ra_boottime() + (uint64) timeout * NS_PER_MS;
+	PGresult   *result;
+	char	   *reason;
+	ListCell   *lc;
 
 	if (asked == NULL)
 		return;
+	foreach(lc, gids)
+		note_forgotten(lfirst(lc));
+	message = forget_request();
+	ra_links_send(&message, RA_PAXOS_MAX);
+	while (ra_links_wait(until, &result, &reason) >= 0)
+		PQclear(result);
+}
+
+static void
+note_forgotten(const char *gid)
+{
+	static bool registered = false;
+	MemoryContext before;
+
 	if (!registered)
 	{
 		/* comes before the links' own, which are registered already */
@@ -138,29 +171,6 @@ paxos_forget(const char *gid)
 	append_element(&forgotten, gid);
 	MemoryContextSwitchTo(before);
 	nforgotten++;
-	if (nforgotten >= FORGET_AT_ONCE || ra_boottime() - forgotten_at >= FORGET_AFTER_MS * NS_PER_MS)
-	{
-		/* who is about to answer something can't be told now */
-		if (ra_links_quiet(0) || nforgotten >= FORGET_AT_MOST)
-			tell_forgotten();
-	}
-}
-
-/* Also those that were connecting, or had not answered, when they were to be told */
-static void
-paxos_settle(int timeout)
-{
-	RaLinkRequest message;
-	uint64		until = ra_boottime() + (uint64) timeout * NS_PER_MS;
-	PGresult   *result;
-	char	   *reason;
-
-	if (nforgotten == 0)
-		return;
-	message = forget_request();
-	ra_links_send(&message, RA_PAXOS_MAX);
-	while (ra_links_wait(until, &result, &reason) >= 0)
-		PQclear(result);
 }
 
 static void

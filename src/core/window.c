@@ -47,12 +47,12 @@ static void bits_insert(Bits bits, uint32_t p, uint32_t end, bool bit);
 static void bits_delete(Bits bits, uint32_t p, uint32_t end);
 static void bits_move(Bits to, Bits from, uint32_t start, uint32_t end);
 static uint64_t window_layout(const RaWindowSpec *spec, uint64_t long_sums, uint32_t capacity,
-							  uint32_t bytes_capacity, Window *w);
+							  uint64_t bytes_capacity, Window *w);
 static uint64_t group_size(const RaMeasureSpec *measure, bool long_sums, uint64_t capacity);
 
 size_t
 ra_window_size(const RaWindowSpec *spec, uint64_t long_sums, uint32_t capacity,
-			   uint32_t bytes_capacity)
+			   uint64_t bytes_capacity)
 {
 	uint64_t	size = window_layout(spec, long_sums, capacity, bytes_capacity, NULL);
 
@@ -149,7 +149,7 @@ group_size(const RaMeasureSpec *measure, bool long_sums, uint64_t capacity)
 /* Size of a window; and if w is not NULL, note there where its columns are */
 static uint64_t
 window_layout(const RaWindowSpec *spec, uint64_t long_sums, uint32_t capacity,
-			  uint32_t bytes_capacity, Window *w)
+			  uint64_t bytes_capacity, Window *w)
 {
 	uint64_t	size = offsetof(Window, groups) + spec->nmeasures * sizeof(uint32_t);
 

@@ -150,11 +150,11 @@ typedef struct RaAggregate
 
 /*
  * Bytes needed for a window of that capacity; 0 if that exceeds
- * RA_WINDOW_MAX_SIZE.
+ * RA_WINDOW_MAX_SIZE (bytes_capacity may be a sum that 32 bits don't hold).
  */
 #define RA_WINDOW_MAX_SIZE	((size_t) 1 << 30)
 extern size_t ra_window_size(const RaWindowSpec *spec, uint64_t long_sums, uint32_t capacity,
-							 uint32_t bytes_capacity);
+							 uint64_t bytes_capacity);
 
 /* Make an empty window in mem (8-byte aligned, of at least ra_window_size()) */
 extern RaWindow *ra_window_init(void *mem, const RaWindowSpec *spec, uint64_t long_sums,

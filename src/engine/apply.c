@@ -771,7 +771,7 @@ local_add(RaStream *stream, LocalWindow *local, const RaEvent *event)
 	{
 		RaWindow   *window = local->window;
 		uint32		capacity = window->count + Max(window->count / 2, 8);
-		uint32		bytes = window->bytes_used * 2 + ra_window_event_bytes(spec, event) * 4;
+		uint64		bytes = (uint64) window->bytes_used * 2 + (uint64) ra_window_event_bytes(spec, event) * 4;
 		uint64		long_sums = ra_window_long_sums(window, spec, event);
 		Size		size = ra_window_size(spec, long_sums, capacity, bytes);
 		MemoryContext old = MemoryContextSwitchTo(locals_cxt);

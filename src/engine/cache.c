@@ -497,7 +497,7 @@ ra_cache_grow(RaInstance instance, RaEntityHash hash, const RaWindowSpec *spec,
 	RaWindow   *window;
 	uint32		bytes = ra_window_event_bytes(spec, event);
 	uint32		capacity;
-	uint32		bytes_capacity;
+	uint64		bytes_capacity;
 	uint64		long_sums;
 	Size		window_size;
 
@@ -518,7 +518,7 @@ ra_cache_grow(RaInstance instance, RaEntityHash hash, const RaWindowSpec *spec,
 	ra_window_trim(window, spec, horizon);
 	capacity = window->count + Max(window->count / 8, 4);
 	bytes_capacity = window->bytes_used > 0 || bytes > 0
-		? window->bytes_used + Max(window->bytes_used / 4, 64) + bytes : 0;
+		? (uint64) window->bytes_used + Max(window->bytes_used / 4, 64) + bytes : 0;
 	long_sums = ra_window_long_sums(window, spec, event);
 	LWLockRelease(chain_lock(chain));
 

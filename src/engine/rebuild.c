@@ -868,7 +868,7 @@ static void
 window_append(RaRebuild *rebuild, RaEntity *entity, const RaEvent *event)
 {
 	RaWindow   *window = rebuild->window;
-	uint32		bytes;
+	uint64		bytes;
 	RaWindow   *bigger;
 
 	switch (ra_window_add(window, &entity->spec, event))
@@ -884,7 +884,7 @@ window_append(RaRebuild *rebuild, RaEntity *entity, const RaEvent *event)
 
 	bytes = ra_window_event_bytes(&entity->spec, event);
 	if (bytes > 0 || window->bytes_used > 0)
-		bytes = window->bytes_used * 2 + bytes * 4;
+		bytes = (uint64) window->bytes_used * 2 + bytes * 4;
 	{
 		uint32		capacity = Max(window->count + window->count / 2, 8);
 		uint64		long_sums = ra_window_long_sums(window, &entity->spec, event);

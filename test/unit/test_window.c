@@ -570,6 +570,7 @@ windows_are_compact(void **state)
 	assert_true(ra_window_size(&spec, 0, 1000, 1000) > 0);
 	assert_int_equal(ra_window_size(&spec, 0, UINT32_MAX, UINT32_MAX), 0);
 	assert_int_equal(ra_window_size(&spec, 0, 0, UINT32_MAX), 0);
+	assert_int_equal(ra_window_size(&spec, 0, 0, (uint64_t) UINT32_MAX + 1000), 0);
 	assert_int_equal(ra_window_size(&spec, 0, UINT32_MAX, 0), 0);
 	assert_true(ra_window_size(&spec, 0, 0, 1 << 29) > 0);
 }
