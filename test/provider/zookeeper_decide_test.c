@@ -115,7 +115,8 @@ forget_many_as(const char *value)
 	for (int i = 0; i < 70; i++)
 	{
 		snprintf(name, sizeof(name), "many %d", i);
-		a->ops->forget(a->p, name, (int) strlen(name), NULL);
+		if (i != 20)			/* gone, for which a provider that is closed has no second try */
+			a->ops->forget(a->p, name, (int) strlen(name), NULL);
 	}
 	assert_int_equal(a->warnings + b->warnings, 0);
 	node_close(a);
