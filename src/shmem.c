@@ -95,6 +95,7 @@ ra_shmem_startup(void)
 			pg_atomic_init_u64(&db->drain_requested, 0);
 			pg_atomic_init_u64(&db->drain_done, 0);
 			pg_atomic_init_u64(&db->caught_up, 0);
+			pg_atomic_init_u64(&db->members_asked, 0);
 			pg_atomic_init_u64(&db->catching_up, 0);
 			pg_atomic_init_u64(&db->batches, 0);
 			pg_atomic_init_u64(&db->events, 0);
@@ -150,6 +151,7 @@ ra_slot_make(Oid dboid)
 	pg_atomic_write_u64(&db->drain_requested, 0);
 	pg_atomic_write_u64(&db->drain_done, 0);
 	pg_atomic_write_u64(&db->caught_up, 0);
+	pg_atomic_write_u64(&db->members_asked, 0);
 	pg_atomic_write_u64(&db->catching_up, 0);
 	pg_atomic_write_u64(&db->batches, 0);
 	pg_atomic_write_u64(&db->events, 0);

@@ -70,6 +70,7 @@ typedef struct RaDatabase
 	pg_atomic_uint64 drain_requested;	/* number of the latest drain() call */
 	pg_atomic_uint64 drain_done;	/* all up to this one are answered */
 	pg_atomic_uint64 caught_up; /* the session in which publications were caught up with, see catchup.c */
+	pg_atomic_uint64 members_asked; /* a hash of who was a member when they were asked last */
 	pg_atomic_uint64 catching_up;	/* TimestampTz since which events wait for that, 0: they don't */
 	pg_atomic_uint64 batches;	/* statistics since server start */
 	pg_atomic_uint64 events;

@@ -19,6 +19,10 @@
  * That holds for publishers on nodes that are asked; those that the asker doesn't know as
  * members have come later than itself, and know it.
  *
+ * That all are asked who are members *now* does not do if those that have published come back
+ * later, as after an outage of the service.  So whenever others have become members, they are
+ * all asked again; events don't wait for that.
+ *
  * The asker holds no lock of its own while it waits for answers: a publisher that has it in its
  * list wants its locks.
  *
@@ -30,6 +34,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "common/hashfn.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -65,12 +70,16 @@ typedef struct Behind
 	char	   *content;		/* JSON */
 } Behind;
 
+static uint64 asked = 0;		/* members_hash() before they were asked last */
+
 PG_FUNCTION_INFO_V1(ra_catching_up_fn);
 PG_FUNCTION_INFO_V1(ra_is_member_fn);
 
 static bool clustered(void);
 static uint64 session(void);
 static bool publications_here(void);
+static bool any_publication(void);
+static uint64 members_hash(void);
 static char *ask_members(void);
 static List *find_behind(const char *answers);
 static void fetch(Behind *behind);
@@ -167,6 +176,16 @@ publications_here(void)
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	result = any_publication();
+	CommitTransactionCommand();
+	return result;
+}
+
+static bool
+any_publication(void)
+{
+	bool		result;
+
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (SPI_execute("(SELECT FROM risk_alert.stream s WHERE s.epoch IS NOT NULL LIMIT 1)"
@@ -175,7 +194,6 @@ publications_here(void)
 	result = SPI_processed > 0;
 	PopActiveSnapshot();
 	SPI_finish();
-	CommitTransactionCommand();
 	return result;
 }
 
@@ -189,6 +207,39 @@ ra_catch_up_wanted(void)
 	return db && session() != 0 && pg_atomic_read_u64(&db->caught_up) != session();
 }
 
+bool
+ra_catch_up_due(void)
+{
+	RaDatabase *db = clustered() ? ra_my_database() : NULL;
+
+	return db && session() != 0 &&
+		(pg_atomic_read_u64(&db->caught_up) != session() || pg_atomic_read_u64(&db->members_asked) != members_hash());
+}
+
+/* The others that are members, each in its session */
+static uint64
+members_hash(void)
+{
+	RaMember   *members;
+	uint64		hash = 0;
+	int			n = ra_members(&members, NULL);
+	int			i;
+
+	for (i = 0; i < n; i++)
+	{
+		const char *run = strstr(members[i].data, "run=");
+
+		if (members[i].self)
+			continue;
+		hash = hash_combine64(hash, hash_bytes_extended((const unsigned char *) members[i].name, strlen(members[i].name), 0));
+		if (run)
+			hash = hash_combine64(hash, hash_bytes_extended((const unsigned char *) run, strcspn(run, " "), 0));
+	}
+	if (n > 0)
+		pfree(members);
+	return hash;
+}
+
 uint64
 ra_catch_up(void)
 {
@@ -199,6 +250,10 @@ ra_catch_up(void)
 
 	if (now == 0)
 		return 0;
+	asked = members_hash();
+	/* where nothing was ever published, other nodes' news are none */
+	if (pg_atomic_read_u64(&ra_my_database()->caught_up) == now && !any_publication())
+		return now;
 	answers = ask_members();
 	behind = find_behind(answers);
 
@@ -231,6 +286,7 @@ ra_catch_up_done(uint64 session)
 
 	if (session == 0 || db == NULL)
 		return;
+	pg_atomic_write_u64(&db->members_asked, asked);
 	pg_atomic_write_u64(&db->caught_up, session);
 	pg_atomic_write_u64(&db->catching_up, 0);
 	ra_wake_worker();

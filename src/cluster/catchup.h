@@ -12,8 +12,11 @@
 /* For the worker, not in a transaction: must events wait until this node has caught up? */
 extern bool ra_catch_up_hold(RaDatabase *db);
 
-/* Is there something for recovery to do about it?  Cheap. */
+/* Do events wait for recovery to catch up?  Cheap. */
 extern bool ra_catch_up_wanted(void);
+
+/* Is there something for recovery to do about it, if only that others have become members? */
+extern bool ra_catch_up_due(void);
 
 /*
  * For recovery, in a transaction: tries to catch up; ERROR if it can't be done now.  What to

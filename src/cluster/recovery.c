@@ -144,7 +144,7 @@ ra_recovery_tick(void)
 		pfree(handle);
 		handle = NULL;
 	}
-	if (!ra_catch_up_wanted() && !something_to_do())
+	if (!ra_catch_up_due() && !something_to_do())
 		return;
 
 	memset(&worker, 0, sizeof(worker));
@@ -388,7 +388,7 @@ run_round(void)
 	}
 	if (round.settled > 0)
 		ra_wake_worker();		/* there may be events in it */
-	if (ra_catch_up_wanted())
+	if (ra_catch_up_due())
 	{
 		uint64		session = 0;
 

@@ -337,6 +337,24 @@ my $waited = q{SELECT epoch, reasons->0->>'text' FROM risk_alert.alerts WHERE ev
 	ok(wait_until($node_c, q{SELECT epoch FROM risk_alert.streams WHERE stream = 'payments'}, $epoch), 'a live node does not answer: it catches up when it does');
 }
 
+# Those that have published come back later than a node that was away meanwhile
+{
+	fresh();
+	$away->($node_c);
+	$node_a->safe_psql('postgres', q{SELECT risk_alert.alter_rule('payments', 'first', reason => 'later')});
+	answer($session, publish());
+	my ($epoch) = epochs($node_a);
+	$_->stop('immediate') foreach $node_a, $node_b;
+	eval { $session->quit };
+	$node_c->start;
+	drain($node_c);
+	like($node_c->safe_psql('postgres', $waited), qr/^@{[$epoch - 1]}\|/, 'the only member scores with what it has');
+	$_->start foreach $node_a, $node_b;
+	ok(wait_until($node_c, q{SELECT epoch FROM risk_alert.streams WHERE stream = 'payments'}, $epoch), 'and catches up when others become members');
+	$session = session($node_a);
+	wait_until($_, $members, 'node_a node_b node_c') foreach @nodes;
+}
+
 # A minority does not publish; a new node joins
 {
 	fresh();
