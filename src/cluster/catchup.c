@@ -34,9 +34,9 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "common/hashfn.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -220,7 +220,7 @@ ra_catch_up_due(void)
 static uint64
 members_hash(void)
 {
-	RaMember   *members;
+	RaMember   *members = NULL;	/* stays so if this is no node of a cluster */
 	uint64		hash = 0;
 	int			n = ra_members(&members, NULL);
 	int			i;
@@ -235,7 +235,7 @@ members_hash(void)
 		if (run)
 			hash = hash_combine64(hash, hash_bytes_extended((const unsigned char *) run, strcspn(run, " "), 0));
 	}
-	if (n > 0)
+	if (members)
 		pfree(members);
 	return hash;
 }

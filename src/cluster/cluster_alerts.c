@@ -260,6 +260,7 @@ static void
 connect_step(void *arg)
 {
 	Asked	   *node = arg;
+
 	/* not to be seen by try_step() if it fails: then it is given back already */
 	node->conn = ra_conn_begin(node->name);
 }
@@ -268,6 +269,7 @@ static void
 send_step(void *arg)
 {
 	Asked	   *node = arg;
+
 	ra_conn_connected(node->conn, CONNECT_MS);
 	ra_conn_send(node->conn, REMOTE_QUERY, 0, NULL, false);
 }

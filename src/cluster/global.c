@@ -635,7 +635,7 @@ finish(void)
 
 /*
  * The register's entry.  It stays if there is trouble, and recovery
- * finds it (forget_left()).
+ * finds it (forget.c).
  */
 static void
 forget(void)

@@ -84,7 +84,6 @@ static bool enter(Held *held, const RaLockRequest *wanted);
 static bool wait_for_service(RaLockEntry *entry, Held *held, const RaLockRequest *wanted);
 static void end_wait(void);
 static void check_broker(const Held *held, bool nowait);
-static const char *holder_here(const Held *held, LOCKMODE mode);
 static const char *holder_elsewhere(const Held *held);
 static void report_timeout(const Held *held, const char *detail) pg_attribute_noreturn();
 static bool can_have(const RaLockEntry *entry, bool exclusive);
@@ -271,7 +270,7 @@ lock_locally(Held *held, LOCKMODE mode, const RaLockRequest *wanted)
 			PG_RE_THROW();
 		MemoryContextSwitchTo(cxt);
 		FlushErrorState();
-		report_timeout(&copy, holder_here(&copy, mode));
+		report_timeout(&copy, ra_local_holder(&copy.tag, mode));
 	}
 	PG_END_TRY();
 	acquiring = NULL;
@@ -446,25 +445,6 @@ check_broker(const Held *held, bool nowait)
 						ra_lock_name_display(&held->name)),
 				 errdetail_internal("%s", detail[0] ? detail : "no reason is known"),
 				 errhint("Try again; the connection is made as soon as the service can be reached.")));
-}
-
-/* Who of this server keeps this session from getting the local lock */
-static const char *
-holder_here(const Held *held, LOCKMODE mode)
-{
-	LockData   *locks = GetLockStatusData();
-	LOCKMASK	conflicting = LOCKBIT_ON(ExclusiveLock) | (mode == ExclusiveLock ? LOCKBIT_ON(ShareLock) : 0);
-	int			i;
-
-	for (i = 0; i < locks->nelements; i++)
-	{
-		const LockInstanceData *lock = &locks->locks[i];
-
-		if (memcmp(&lock->locktag, &held->tag, sizeof(LOCKTAG)) == 0 &&
-			(lock->holdMask & conflicting) && lock->pid != MyProcPid)
-			return psprintf("Process %d of this node holds it.", lock->pid);
-	}
-	return "It is not known who held it: it has just been released.";
 }
 
 /* Why the server has not got what this session, which has the local lock, waits for */

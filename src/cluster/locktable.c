@@ -266,6 +266,24 @@ ra_locally_locked(const LOCKTAG *tag)
 	return n > 0;
 }
 
+const char *
+ra_local_holder(const LOCKTAG *tag, LOCKMODE mode)
+{
+	LockData   *locks = GetLockStatusData();
+	LOCKMASK	conflicting = LOCKBIT_ON(ExclusiveLock) | (mode == ExclusiveLock ? LOCKBIT_ON(ShareLock) : 0);
+	int			i;
+
+	for (i = 0; i < locks->nelements; i++)
+	{
+		const LockInstanceData *lock = &locks->locks[i];
+
+		if (memcmp(&lock->locktag, tag, sizeof(LOCKTAG)) == 0 &&
+			(lock->holdMask & conflicting) && lock->pid != MyProcPid)
+			return psprintf("Process %d of this node holds it.", lock->pid);
+	}
+	return "It is not known who held it: it has just been released.";
+}
+
 /*
  * A lease that is seen may be the next session's, which began after the epoch was
  * read; then the epoch has changed before the lease, and is seen to have.

@@ -237,6 +237,9 @@ extern void ra_lock_tag(LOCKTAG *tag, const RaLockKey *key);
 /* Does a session have it, in whatever mode, that is in a transaction?  Throws nothing. */
 extern bool ra_locally_locked(const LOCKTAG *tag);
 
+/* Who of this server keeps this session from getting the local lock in that mode: a sentence */
+extern const char *ra_local_holder(const LOCKTAG *tag, LOCKMODE mode);
+
 /* Distinguishes our advisory locks from pg_advisory_lock()'s, in pg_locks as objsubid */
 #define RA_LOCK_CLASS 0x5241
 

@@ -94,7 +94,7 @@ find_set(const RaSocket *sockets, int n)
 
 		for (i = 0; i < n && each->n == n && each->serials[i] == sockets[i].serial;)
 			i++;
-		if (i == n && n > 0 && each->n == n)
+		if (i == n && each->n == n)
 		{
 			for (i = 0; i < n; i++)
 				ModifyWaitEvent(each->set, i + 2, sockets[i].events, NULL);

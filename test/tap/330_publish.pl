@@ -18,12 +18,7 @@ plan skip_all => ZooKeeper::missing() if ZooKeeper::missing();
 my $zookeeper = ZooKeeper->new(PostgreSQL::Test::Utils::tempdir('zookeeper') . '/zk');
 $zookeeper->start;
 my $hosts = $zookeeper->hosts;
-my @nodes = accounts_cluster(conf => "risk_alert.commit_register = zookeeper
-risk_alert.lock_provider = zookeeper
-risk_alert.zookeeper_hosts = '$hosts'
-risk_alert.session_timeout = 2s
-max_worker_processes = 16
-");
+my @nodes = member_cluster('zookeeper', $hosts, 'zookeeper');
 my ($node_a, $node_b, $node_c) = @nodes;
 my $members = 'SELECT string_agg(name, \' \' ORDER BY name) FROM risk_alert.nodes WHERE live';
 

@@ -17,12 +17,7 @@ plan skip_all => Redis::missing() if Redis::missing();
 my $redis = Redis->new;
 $redis->start;
 my $hosts = $redis->hosts;
-my @nodes = accounts_cluster(conf => "risk_alert.commit_register = paxos
-risk_alert.lock_provider = redis
-risk_alert.redis_hosts = '$hosts'
-risk_alert.session_timeout = 2s
-max_worker_processes = 16
-");
+my @nodes = member_cluster('redis', $hosts, 'paxos');
 my ($node_a, $node_b, $node_c) = @nodes;
 my $members = 'SELECT string_agg(name, \' \' ORDER BY name) FROM risk_alert.nodes WHERE live';
 

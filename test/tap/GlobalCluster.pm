@@ -22,7 +22,7 @@ use Session;
 use Test::More;
 use Time::HiRes;
 
-our @EXPORT = qw(accounts_cluster on take give session answer begin outcome balances settled prepared commit_until go
+our @EXPORT = qw(accounts_cluster member_cluster on take give session answer begin outcome balances settled prepared commit_until go
   leave_foreign foreign_left register_scenario);
 
 my @nodes;
@@ -47,6 +47,19 @@ INSERT INTO account SELECT g, 1000 FROM generate_series(1, 200) g;
 GRANT ALL ON account TO remote, operator;});
 	}
 	return @nodes;
+}
+
+# The same as members of a cluster through a service, whose hosts are told; register: where it is decided
+sub member_cluster
+{
+	my ($service, $hosts, $register) = @_;
+
+	return accounts_cluster(conf => "risk_alert.commit_register = $register
+risk_alert.lock_provider = $service
+risk_alert.${service}_hosts = '$hosts'
+risk_alert.session_timeout = 2s
+max_worker_processes = 16
+");
 }
 
 sub on
