@@ -344,6 +344,8 @@ my $waited = q{SELECT epoch, reasons->0->>'text' FROM risk_alert.alerts WHERE ev
 	$node_c->start;
 	drain($node_c);
 	like($node_c->safe_psql('postgres', $waited), qr/^@{[$epoch - 1]}\|/, 'the only member scores with what it has');
+	wait_until($node_c, $members, 'node_c');
+	ok(wait_until($node_c, 'SELECT behind FROM risk_alert._catching_up()', 'f'), 'and has nobody to ask');
 	$_->start foreach $node_a, $node_b;
 	ok(wait_until($node_c, q{SELECT epoch FROM risk_alert.streams WHERE stream = 'payments'}, $epoch), 'and catches up when others become members');
 	$session = session($node_a);
