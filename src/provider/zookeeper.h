@@ -320,7 +320,8 @@ struct RaProvider
 
 	/* Registers */
 	ZkDecision *decisions;		/* not answered yet */
-	bool		bucket_there[ZK_BUCKETS];	/* of registers, as far as we know */
+	unsigned char buckets[ZK_BUCKETS];	/* of registers: what is known of them */
+	bool		buckets_sought; /* those that are missing are made, or were */
 	ZkForgotten *forgotten;		/* registers to be deleted, or NULL, */
 	ZkForgotten *forgetting;	/* and those on their way */
 	int64_t		forgotten_at;	/* when some were deleted last */
@@ -353,6 +354,7 @@ extern bool ra_zk_create(RaProvider *p, ZkDone done, void *subject, const char *
 						 const char *data, int len, int mode, bool quiet);
 extern bool ra_zk_delete(RaProvider *p, ZkDone done, void *subject, const char *path, int version,
 						 bool quiet);
+extern bool ra_zk_create_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, int n);
 extern bool ra_zk_change_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, int n,
 							 const char *value);
 extern bool ra_zk_set(RaProvider *p, ZkDone done, void *subject, const char *path,

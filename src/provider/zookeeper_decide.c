@@ -11,8 +11,10 @@
  * needed after a create that failed: its answer comes from the server that
  * has seen the node by then.
  *
- * A bucket is made when it is needed first, right before the node, without waiting for
- * that: one client's requests are carried out in their order.
+ * With the first proposal all buckets are made that are missing, many with each request,
+ * since a request costs every server of the ensemble a write.  One that is
+ * needed before that is made right before the node, without waiting for it: one client's
+ * requests are carried out in their order.
  *
  * What is to be forgotten is deleted several at a time, if much is to be, since each request costs every server of the
  * ensemble a write.
@@ -29,6 +31,17 @@
 
 #define RETRY_AFTER		(200 * NS_PER_MS)
 #define PARENT_TRIES	4
+
+#define BUCKETS_AT_ONCE	256		/* a request of about 30 kB */
+#define BUCKET_PATH_MAX	(ZK_CLUSTER_MAX + 24)
+
+/* What is known of a bucket */
+typedef enum ZkBucketState
+{
+	BUCKET_UNKNOWN,
+	BUCKET_ASKED,				/* for itself, with what is to be in it */
+	BUCKET_THERE
+} ZkBucketState;
 
 /* what is to be forgotten goes when there is so much, or when that is so long ago */
 #define FORGET_AT_ONCE	256
@@ -82,6 +95,12 @@ static void
 decision_path(RaProvider *p, const ZkDecision *d, char *path)
 {
 	snprintf(path, ZK_PATH_MAX, "/%s/decisions/%03x/%s", p->cluster, d->bucket, d->keyname);
+}
+
+static void
+bucket_path(RaProvider *p, unsigned bucket, char *path)
+{
+	snprintf(path, BUCKET_PATH_MAX, "/%s/decisions/%03x", p->cluster, bucket);
 }
 
 static void
@@ -158,7 +177,7 @@ created(RaProvider *p, ZkCall *call)
 	}
 	else if (call->rc == ZNONODE && d->parent_missing++ < PARENT_TRIES)
 	{
-		p->bucket_there[d->bucket] = false;
+		p->buckets[d->bucket] = BUCKET_UNKNOWN;
 		send_decision(p, d);
 	}
 	else if (!ra_zk_answered(call->rc))
@@ -172,7 +191,68 @@ bucket_made(RaProvider *p, ZkCall *call)
 {
 	(void) p;
 	if (call->rc == ZOK || call->rc == ZNODEEXISTS)
-		*(bool *) call->subject = true;
+		*(unsigned char *) call->subject = BUCKET_THERE;
+}
+
+/* A request for several has ended, whose first would be the subject */
+static void
+buckets_made(RaProvider *p, ZkCall *call)
+{
+	unsigned char *first = call->subject;
+
+	if (call->rc == ZOK)
+		memset(first, BUCKET_THERE, BUCKETS_AT_ONCE);
+	else if (call->rc == ZNODEEXISTS || !ra_zk_answered(call->rc))
+		p->buckets_sought = false;	/* somebody else was faster, or nobody knows: look again */
+}
+
+/* Those that are missing, of BUCKETS_AT_ONCE */
+static void
+make_buckets(RaProvider *p, unsigned first)
+{
+	char		paths[BUCKETS_AT_ONCE][BUCKET_PATH_MAX];
+	char	   *missing[BUCKETS_AT_ONCE];
+	int			n = 0;
+
+	for (unsigned i = first; i < first + BUCKETS_AT_ONCE; i++)
+	{
+		if (p->buckets[i] != BUCKET_UNKNOWN)
+			continue;
+		bucket_path(p, i, paths[n]);
+		missing[n] = paths[n];
+		n++;
+	}
+	if (n > 0 && !ra_zk_create_all(p, buckets_made, &p->buckets[first], missing, n))
+		p->buckets_sought = false;
+}
+
+static void
+buckets_listed(RaProvider *p, ZkCall *call)
+{
+	if (call->rc != ZOK)
+	{
+		p->buckets_sought = false;	/* not even their parent is there */
+		return;
+	}
+	for (int i = 0; i < call->nnames; i++)
+	{
+		char	   *end;
+		unsigned long bucket = strtoul(call->names[i], &end, 16);
+
+		if (end == call->names[i] + 3 && *end == '\0' && bucket < ZK_BUCKETS)
+			p->buckets[bucket] = BUCKET_THERE;
+	}
+	for (unsigned first = 0; first < ZK_BUCKETS; first += BUCKETS_AT_ONCE)
+		make_buckets(p, first);
+}
+
+static void
+seek_buckets(RaProvider *p)
+{
+	char		path[ZK_PATH_MAX];
+
+	snprintf(path, sizeof(path), "/%s/decisions", p->cluster);
+	p->buckets_sought = ra_zk_children(p, buckets_listed, NULL, path, NULL);
 }
 
 /* The parent of all is made only if it was found missing */
@@ -183,10 +263,11 @@ send_decision(RaProvider *p, ZkDecision *d)
 
 	if (d->parent_missing > 0)
 		ra_zk_create_base(p);
-	if (d->value[0] != '\0' && !p->bucket_there[d->bucket])
+	if (d->value[0] != '\0' && p->buckets[d->bucket] != BUCKET_THERE)
 	{
-		snprintf(path, sizeof(path), "/%s/decisions/%03x", p->cluster, d->bucket);
-		ra_zk_create(p, bucket_made, &p->bucket_there[d->bucket], path, "", 0, ZOO_PERSISTENT, false);
+		bucket_path(p, d->bucket, path);
+		p->buckets[d->bucket] = BUCKET_ASKED;
+		ra_zk_create(p, bucket_made, &p->buckets[d->bucket], path, "", 0, ZOO_PERSISTENT, false);
 	}
 	decision_path(p, d, path);
 	if (d->value[0] == '\0')
@@ -198,6 +279,8 @@ send_decision(RaProvider *p, ZkDecision *d)
 		d->flies = ra_zk_create(p, created, d, path, d->value, (int) strlen(d->value), ZOO_PERSISTENT, false);
 	if (!d->flies)
 		later(d);
+	else if (d->value[0] != '\0' && !p->buckets_sought)
+		seek_buckets(p);
 }
 
 bool
@@ -379,6 +462,7 @@ ra_zk_decide_over(RaProvider *p)
 		else
 			at = &d->next;
 	}
+	p->buckets_sought = false;
 	free_forgotten(p->forgetting);
 	p->forgetting = NULL;
 	free_sweep(p);
@@ -487,7 +571,7 @@ sweep_bucket(RaProvider *p, ZkSweep *sweep)
 {
 	char		path[ZK_PATH_MAX];
 
-	snprintf(path, sizeof(path), "/%s/decisions/%03x", p->cluster, sweep->bucket);
+	bucket_path(p, sweep->bucket, path);
 	sweep->calls = 1;
 	if (!ra_zk_children(p, swept_bucket, sweep, path, NULL))
 		free_sweep(p);

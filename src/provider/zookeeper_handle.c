@@ -539,36 +539,56 @@ ra_zk_delete(RaProvider *p, ZkDone done, void *subject, const char *path, int ve
 	return call_sent(call, zoo_adelete(p->handle->zh, path, version, on_void, call));
 }
 
+/* All of the operations or none; they are n, and freed */
+static bool
+send_multi(RaProvider *p, ZkCall *call, zoo_op_t *ops, int n)
+{
+	int			rc;
+
+	call->proves = true;
+	call->results = calloc(n, sizeof(*call->results));
+	rc = ops == NULL || call->results == NULL ? ZSYSTEMERROR :
+		zoo_amulti(p->handle->zh, n, ops, call->results, on_void, call);
+	free(ops);					/* the library has written the request */
+	return call_sent(call, rc);
+}
+
 /* All of them or none: set to a value, or deleted (NULL) */
 bool
 ra_zk_change_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, int n, const char *value)
 {
 	ZkCall	   *call = call_new(p, done, subject);
 	zoo_op_t   *ops;
-	int			rc;
 
 	if (call == NULL)
 		return false;
 	if (value == NULL)
 		p->stats.deletes++;
-	call->proves = true;
 	ops = calloc(n, sizeof(*ops));
-	call->results = calloc(n, sizeof(*call->results));
-	if (ops == NULL || call->results == NULL)
-	{
-		free(ops);
-		return call_sent(call, ZSYSTEMERROR);
-	}
-	for (int i = 0; i < n; i++)
+	for (int i = 0; ops != NULL && i < n; i++)
 	{
 		if (value != NULL)
 			zoo_set_op_init(&ops[i], paths[i], value, (int) strlen(value), -1, &call->stat);
 		else
 			zoo_delete_op_init(&ops[i], paths[i], -1);
 	}
-	rc = zoo_amulti(p->handle->zh, n, ops, call->results, on_void, call);
-	free(ops);					/* the library has written the request */
-	return call_sent(call, rc);
+	return send_multi(p, call, ops, n);
+}
+
+/* All of them or none: persistent nodes without a value */
+bool
+ra_zk_create_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, int n)
+{
+	ZkCall	   *call = call_new(p, done, subject);
+	zoo_op_t   *ops;
+
+	if (call == NULL)
+		return false;
+	p->stats.creates++;
+	ops = calloc(n, sizeof(*ops));
+	for (int i = 0; ops != NULL && i < n; i++)
+		zoo_create_op_init(&ops[i], paths[i], "", 0, p->acl, ZOO_PERSISTENT, NULL, 0);
+	return send_multi(p, call, ops, n);
 }
 
 bool

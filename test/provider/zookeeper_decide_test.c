@@ -72,6 +72,57 @@ first_one_stands(void **state)
 	assert_int_equal(a->warnings + b->warnings, 0);
 }
 
+static void
+counted(RaProvider *p, ZkCall *call)
+{
+	(void) p;
+	*(int *) call->subject = call->nnames;
+}
+
+/* The first proposal has all buckets made; after that a proposal is one write, whoever makes it */
+static void
+buckets(void **state)
+{
+	Node	   *a = node_open(NULL, "a", 8000);
+	Node	   *b = node_open(NULL, "b", 8000);
+	Decision	first;
+	Decision	decisions[200];
+	char		path[ZK_PATH_MAX];
+	char		name[32];
+	uint64_t	creates;
+
+	(void) state;
+	for (int i = 0; i < 2; i++)
+	{
+		Node	   *node = i == 0 ? a : b;
+		int			n = 0;
+
+		snprintf(name, sizeof(name), "first of %d", i);
+		decide(node, &first, name, "commit");
+		UNTIL(first.answers);
+		snprintf(path, sizeof(path), "/%s/decisions", harness_cluster);
+		while (n < ZK_BUCKETS)
+		{
+			n = -1;
+			assert_true(ra_zk_children(node->p, counted, &n, path, NULL));
+			UNTIL(n >= 0);
+		}
+		creates = node->p->stats.creates;
+		for (int j = 0; j < 200; j++)
+		{
+			snprintf(name, sizeof(name), "%d of %d", j, i);
+			decide(node, &decisions[j], name, "commit");
+		}
+		for (int j = 0; j < 200; j++)
+		{
+			UNTIL(decisions[j].answers);
+			assert_string_equal(decisions[j].value, "commit");
+		}
+		assert_int_equal(node->p->stats.creates - creates, 200);
+	}
+	assert_int_equal(a->warnings + b->warnings, 0);
+}
+
 /* Much that is forgotten takes few requests, also if some of it is gone already; the rest goes in its time */
 static void
 forget_many_as(const char *value)
@@ -360,6 +411,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(first_one_stands),
+		TEST(buckets),
 		TEST(forget_many),
 		TEST(forget_at_close),
 		TEST(any_name),
