@@ -8,6 +8,8 @@
 #ifndef GLOBAL_H
 #define GLOBAL_H
 
+#include <string.h>
+
 #include <libpq-fe.h>
 
 #include "pairs.h"
@@ -42,7 +44,23 @@ send_message(PGconn *conn, const char *sql)
 		die(conn, sql);
 }
 
-/* Until the message has ended; how many rows its UPDATEs had, here or as global_execute() says */
+/* The sum of an array of numbers, or of the one that it is */
+static inline int
+sum_of(const char *text)
+{
+	int			sum = 0;
+	char	   *end = (char *) text;
+
+	while (*(text = end + strspn(end, "{},")) != '\0')
+	{
+		sum += (int) strtol(text, &end, 10);
+		if (end == text)
+			die(NULL, text);
+	}
+	return sum;
+}
+
+/* Until the message has ended; how many rows its UPDATEs had, here or as global_execute() and global_execute_all() say */
 static inline int
 answer(PGconn *conn, const char *what)
 {
@@ -53,7 +71,7 @@ answer(PGconn *conn, const char *what)
 	{
 		if (PQresultStatus(res) != PGRES_COMMAND_OK && PQresultStatus(res) != PGRES_TUPLES_OK)
 			die(conn, what);
-		n += atoi(PQresultStatus(res) == PGRES_TUPLES_OK ? PQgetvalue(res, 0, 0) : PQcmdTuples(res));
+		n += sum_of(PQresultStatus(res) == PGRES_TUPLES_OK ? PQgetvalue(res, 0, 0) : PQcmdTuples(res));
 		PQclear(res);
 	}
 	return n;

@@ -3,8 +3,10 @@
  *	  The same transfer as global_floor.c's, as a global transaction of risk_alert:
  *	  sessions of server A, whose node is node_0; the other account is on node_1.
  *
- *	global_sessions one|four own|branches REGISTER SECONDS CLIENTS A
- *		one: BEGIN, both statements and COMMIT are one message;  four: each is one.
+ *	global_sessions all|one|four own|branches REGISTER SECONDS CLIENTS A
+ *		all: one statement, global_execute_all(), and hence one transaction, with both at
+ *		the same time (branches only);  one: BEGIN, both statements and COMMIT are one
+ *		message;  four: each is one.
  *		own: the account on node_0 is updated by the session itself;  branches: by
  *		global_execute('node_0', ...), which is a connection more, but all that
  *		registers zookeeper and paxos allow.
@@ -13,6 +15,7 @@
  */
 #include "global.h"
 
+static bool at_once;
 static bool one_message;
 static bool own;
 static const char *decider;
@@ -41,7 +44,15 @@ transfers(void *arg)
 				 random_account(pairs, &seed));
 		snprintf(give, sizeof(give), "SELECT risk_alert.global_execute('node_1', '" GIVE "')",
 				 random_account(pairs, &seed));
-		if (one_message)
+		if (at_once)
+		{
+			snprintf(take, sizeof(take), TAKE, random_account(pairs, &seed));
+			snprintf(give, sizeof(give), GIVE, random_account(pairs, &seed));
+			snprintf(sql, sizeof(sql), "SELECT risk_alert.global_execute_all('{node_0,node_1}', '{%s,%s}')", take, give);
+			send_message(conn, sql);
+			rows = answer(conn, sql);
+		}
+		else if (one_message)
 		{
 			snprintf(sql, sizeof(sql), "BEGIN; %s; %s; COMMIT", take, give);
 			send_message(conn, sql);
@@ -83,6 +94,7 @@ main(int argc, char **argv)
 		fprintf(stderr, "usage: see global_sessions.c\n");
 		return 2;
 	}
+	at_once = strcmp(argv[1], "all") == 0;
 	one_message = strcmp(argv[1], "one") == 0;
 	own = strcmp(argv[2], "own") == 0;
 	decider = argv[3];

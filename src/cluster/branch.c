@@ -71,6 +71,8 @@ static uint32 wait_event = 0;
 
 static void check_participant(RaConn *conn);
 static void prepare_xid(RaConn *conn);
+static void judge_all(void);
+static bool spoiled(RaBranch *branch);
 static bool control_statement(const char *sql, bool *notifies, bool *deallocates);
 static const char *skip_blanks(const char *p);
 static void add_statement(Batch *batch, const char *sql, int nparams, const char *const *params);
@@ -80,6 +82,7 @@ static bool send_batch(RaBranch *branch, const Batch *batch, int counted, int as
 static bool send_statement(RaBranch *branch, const Statement *s);
 static bool advance(RaBranch *branch);
 static void take_result(RaBranch *branch, PGresult *res);
+static bool wait_for_all(int64 until, bool statements);
 static bool ready(RaBranch *branch);
 static void ended(RaBranch *branch);
 
@@ -202,8 +205,8 @@ prepare_xid(RaConn *conn)
 	*ra_conn_notes(conn) |= NOTE_PREPARED;
 }
 
-int64
-ra_branch_execute(RaBranch *branch, const char *sql, int nparams, const char *const *params)
+void
+ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *const *params)
 {
 	int			level = GetCurrentTransactionNestLevel();
 	bool		notifies = false;
@@ -255,30 +258,57 @@ ra_branch_execute(RaBranch *branch, const char *sql, int nparams, const char *co
 				 errdetail_internal("%s", pchomp(PQerrorMessage(branch->pg)))));
 	}
 	branch->opened = true;
-	(void) ra_branch_wait_all(0);
+	branch->started = true;
+}
 
+int64
+ra_branch_finish(RaBranch *branch)
+{
+	judge_all();
 	if (branch->copying)
-	{
-		branch->state = RA_BRANCH_BROKEN;
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("COPY from or to the client cannot be run on a node"),
 				 errcontext("statement on node \"%s\"", branch->node)));
-	}
-
-	/* it has ended with the savepoint made, or nobody knows */
-	if (ra_conn_lost(branch->conn) || branch->position < user ||
-		(branch->failure && branch->position == user && PQtransactionStatus(branch->pg) != PQTRANS_INERROR))
-		branch->state = RA_BRANCH_BROKEN;
 	ra_branch_check(branch);
-	if (PQtransactionStatus(branch->pg) != PQTRANS_INTRANS)
-	{
-		branch->state = RA_BRANCH_BROKEN;
+	if (branch->state == RA_BRANCH_BROKEN)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
 				 errmsg("the statement has ended its transaction on node \"%s\"", branch->node)));
-	}
 	return branch->affected;
+}
+
+/* Those that ran at the same time are judged together, since the first error is the end of it */
+static void
+judge_all(void)
+{
+	RaBranch   *branch;
+	dlist_iter	iter;
+
+	ra_foreach_branch(iter, branch)
+	{
+		if (branch->busy || !branch->started)
+			continue;
+		branch->started = false;
+		if (spoiled(branch))
+			branch->state = RA_BRANCH_BROKEN;
+	}
+}
+
+/* Is it unknown, after the latest statement, what the branch consists of? */
+static bool
+spoiled(RaBranch *branch)
+{
+	PGTransactionStatusType status = PQtransactionStatus(branch->pg);
+
+	if (branch->copying || ra_conn_lost(branch->conn))
+		return true;
+	if (branch->failure == NULL)
+		return status != PQTRANS_INTRANS;
+
+	/* it has ended with the savepoint made, or nobody knows */
+	return branch->position < branch->counted ||
+		(branch->position == branch->counted && status != PQTRANS_INERROR);
 }
 
 /*
@@ -546,8 +576,21 @@ ended(RaBranch *branch)
 	ra_nodestat_end(branch->node);
 }
 
+void
+ra_branch_wait_started(void)
+{
+	(void) wait_for_all(0, true);
+}
+
 bool
 ra_branch_wait_all(int64 until)
+{
+	return wait_for_all(until, false);
+}
+
+/* statements: one that fails ends it with its error, as another may wait for what that one has locked */
+static bool
+wait_for_all(int64 until, bool statements)
 {
 	for (;;)
 	{
@@ -562,13 +605,20 @@ ra_branch_wait_all(int64 until)
 		CHECK_FOR_INTERRUPTS();
 		ra_foreach_branch(iter, branch)
 		{
-			int			unsent;
+			int			unsent = 0;
 
-			if (!branch->busy || advance(branch))
+			if (branch->busy && !advance(branch))
+			{
+				unsent = PQflush(branch->pg);
+				if (unsent < 0)
+					(void) advance(branch); /* it was lost just now */
+			}
+			if (!branch->busy)
+			{
+				if (statements && branch->started && branch->failure)
+					(void) ra_branch_finish(branch);
 				continue;
-			unsent = PQflush(branch->pg);
-			if (unsent < 0 && advance(branch))
-				continue;		/* it was lost just now */
+			}
 			waiting[n] = branch;
 			sockets[n++] = (RaSocket)
 			{
@@ -682,6 +732,7 @@ ra_branch_break(RaBranch *branch)
 		ra_conn_drop(branch->conn);
 	branch->conn = NULL;
 	branch->pg = NULL;
+	branch->started = false;
 	branch->state = RA_BRANCH_BROKEN;
 }
 
@@ -711,10 +762,12 @@ ra_branch_interrupt(int seconds)
 	int			n = 0;
 	int			i;
 
+	judge_all();
 	ra_foreach_branch(iter, branch)
 	{
 		if (branch->busy && branch->state == RA_BRANCH_ACTIVE)
 		{
+			branch->started = false;
 			branches[n] = branch;
 			conns[n++] = branch->conn;
 		}

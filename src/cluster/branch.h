@@ -31,6 +31,7 @@ typedef struct RaBranch
 	RaConn	   *conn;			/* NULL: released or dropped */
 	PGconn	   *pg;				/* of conn */
 	bool		opened;			/* BEGIN has gone there */
+	bool		started;		/* so has a statement whose end was not looked at */
 
 	/* what it did */
 	bool		wrote;			/* has a transaction ID there, or must prepare anyway */
@@ -76,10 +77,12 @@ extern dlist_head ra_branches;
 extern RaBranch *ra_branch_get(const char *node);
 
 /*
- * Runs a statement in the branch, at the present level of nesting; how many rows it
- * affected or returned.
+ * Sends a statement to the branch, at the present level of nesting.  Waits for all that were
+ * started; the first that fails is an ERROR.  And how many rows each has affected or returned.
  */
-extern int64 ra_branch_execute(RaBranch *branch, const char *sql, int nparams, const char *const *params);
+extern void ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *const *params);
+extern void ra_branch_wait_started(void);
+extern int64 ra_branch_finish(RaBranch *branch);
 
 /*
  * Sends the last command of a transaction there, after what is pending.  False: the

@@ -85,7 +85,11 @@ static const RaRegister *decider = NULL;	/* NULL: there is nothing to decide */
 static bool holding = false;	/* interrupts */
 
 PG_FUNCTION_INFO_V1(ra_global_execute);
+PG_FUNCTION_INFO_V1(ra_global_execute_all);
 
+static void require_cluster(void);
+static void refuse_null(const char *what) pg_attribute_noreturn();
+static int	strings_of(FunctionCallInfo fcinfo, int arg, const char *what, char ***strings);
 static void pre_commit(void);
 static void commit_readers(int64 deadline);
 static void check_readers(void);
@@ -116,37 +120,116 @@ static void end(void);
 Datum
 ra_global_execute(PG_FUNCTION_ARGS)
 {
-	const char *node;
-	const char *sql;
-	const char **params = NULL;
-	int			nparams = 0;
+	RaBranch   *branch;
+	char	  **params;
+	int			nparams;
 
+	require_cluster();
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		refuse_null(PG_ARGISNULL(0) ? "node" : "sql");
+	nparams = strings_of(fcinfo, 2, NULL, &params);
+	branch = ra_branch_get(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	ra_branch_start(branch, text_to_cstring(PG_GETARG_TEXT_PP(1)), nparams, (const char *const *) params);
+	ra_branch_wait_started();
+	PG_RETURN_INT64(ra_branch_finish(branch));
+}
+
+/*
+ * risk_alert.global_execute_all(nodes, sql, params): the same on several nodes at the same
+ * time, one statement for each node or one for all; the rows of each.
+ */
+Datum
+ra_global_execute_all(PG_FUNCTION_ARGS)
+{
+	char	  **nodes;
+	char	  **sql;
+	char	  **params;
+	int			nnodes;
+	int			nsql;
+	int			nparams;
+	RaBranch  **branches;
+	Datum	   *rows;
+	int			i;
+	int			j;
+
+	require_cluster();
+	nnodes = strings_of(fcinfo, 0, "nodes", &nodes);
+	nsql = strings_of(fcinfo, 1, "sql", &sql);
+	nparams = strings_of(fcinfo, 2, NULL, &params);
+	if (nsql != nnodes && nsql != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("there are %d statements for %d nodes", nsql, nnodes),
+				 errhint("Give one statement for each node, or one for all.")));
+
+	/* a connection that has to be made first shall not keep one waiting that has its statement */
+	branches = palloc(nnodes * sizeof(RaBranch *));
+	for (i = 0; i < nnodes; i++)
+	{
+		branches[i] = ra_branch_get(nodes[i]);
+		for (j = 0; j < i; j++)
+		{
+			if (branches[j] == branches[i])
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 errmsg("node \"%s\" is named twice", nodes[i]),
+						 errhint("Statements for the same node run one after the other: call the function again.")));
+		}
+	}
+	for (i = 0; i < nnodes; i++)
+		ra_branch_start(branches[i], sql[nsql == 1 ? 0 : i], nparams, (const char *const *) params);
+	ra_branch_wait_started();
+	rows = palloc(nnodes * sizeof(Datum));
+	for (i = 0; i < nnodes; i++)
+		rows[i] = Int64GetDatum(ra_branch_finish(branches[i]));
+	PG_RETURN_ARRAYTYPE_P(construct_array(rows, nnodes, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+static void
+require_cluster(void)
+{
 	ra_require_preload();
 	ra_check_version();
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", PG_ARGISNULL(0) ? "node" : "sql")));
 	if (ra_node_name[0] == '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("this server is not part of a cluster"),
 				 errdetail("risk_alert.node_name is empty, so a global transaction could not be told from those of others."),
 				 errhint("ALTER SYSTEM SET risk_alert.node_name = ..., then restart the server.")));
-	node = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	sql = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	if (!PG_ARGISNULL(2))
-	{
-		Datum	   *values;
-		bool	   *nulls;
-		int			i;
+}
 
-		deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &nparams);
-		params = palloc(nparams * sizeof(char *));
-		for (i = 0; i < nparams; i++)
-			params[i] = nulls[i] ? NULL : TextDatumGetCString(values[i]);
+static void
+refuse_null(const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			 errmsg("%s must not be null", what)));
+}
+
+/* An argument that is text[], and how many there are.  what: its name, if neither it nor they may be null. */
+static int
+strings_of(FunctionCallInfo fcinfo, int arg, const char *what, char ***strings)
+{
+	Datum	   *values;
+	bool	   *nulls;
+	int			n = 0;
+	int			i;
+
+	*strings = NULL;
+	if (!PG_ARGISNULL(arg))
+	{
+		deconstruct_array(PG_GETARG_ARRAYTYPE_P(arg), TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &n);
+		*strings = palloc(n * sizeof(char *));
 	}
-	PG_RETURN_INT64(ra_branch_execute(ra_branch_get(node), sql, nparams, params));
+	else if (what)
+		refuse_null(what);
+	for (i = 0; i < n; i++)
+	{
+		if (nulls[i] && what)
+			refuse_null(what);
+		(*strings)[i] = nulls[i] ? NULL : TextDatumGetCString(values[i]);
+	}
+	return n;
 }
 
 void

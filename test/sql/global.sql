@@ -82,6 +82,59 @@ SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance
 COMMIT;
 SELECT balance FROM account WHERE id = 5;
 
+-- claim: several nodes at the same time: each statement ends only when the other one has begun
+CREATE FUNCTION meet(mine int, other int) RETURNS SETOF int LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_lock(mine);
+    FOR i IN 1..1000 LOOP
+        EXIT WHEN EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = other AND granted);
+        IF i = 1000 THEN
+            RAISE 'nobody else is here';
+        END IF;
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+    RETURN QUERY SELECT generate_series(1, mine);
+END
+$$;
+SELECT risk_alert.global_execute_all('{node_a,node_b}', '{SELECT * FROM meet(4711\,4712),SELECT * FROM meet(4712\,4711)}');
+SELECT risk_alert.global_execute_all('{node_a,node_b}', '{SELECT pg_advisory_unlock_all()}');
+DROP FUNCTION meet;
+BEGIN;
+SELECT risk_alert.global_execute_all('{node_a,node_b}',
+    ARRAY['UPDATE account SET balance = balance + $1::int WHERE id = 1', 'UPDATE account SET balance = balance + $1::int WHERE id BETWEEN 2 AND 4'], '{1000}');
+COMMIT;
+SELECT risk_alert.global_execute_all('{node_a}', '{UPDATE account SET balance = balance - 1000 WHERE balance >= 1000}');
+-- claim: one that fails fails all, and a savepoint frees all from it
+BEGIN;
+SELECT risk_alert.global_execute('node_b', 'UPDATE account SET balance = 51 WHERE id = 5');
+SAVEPOINT a;
+SELECT risk_alert.global_execute_all('{node_a,node_b}', '{UPDATE account SET balance = -1 WHERE id = 6,UPDATE account SET balance = 71 WHERE id = 7}');
+\echo :SQLSTATE
+ROLLBACK TO a;
+SELECT risk_alert.global_execute_all('{node_a,node_b}', '{UPDATE account SET balance = 61 WHERE id = 6,SELECT}');
+SAVEPOINT b;
+SELECT risk_alert.global_execute_all('{node_a,node_b}', '{SELECT 1/0,COMMIT}');
+ROLLBACK TO b;
+SELECT risk_alert.global_execute_all('{node_b,node_a}', '{SELECT,SELECT 1/0}');
+ROLLBACK TO b;
+SET LOCAL statement_timeout = '100ms';
+SELECT risk_alert.global_execute_all('{node_b,node_a}', '{UPDATE account SET balance = 88 WHERE id = 8,SELECT pg_sleep(60)}');
+ROLLBACK TO b;
+\set VERBOSITY sqlstate
+SELECT risk_alert.global_execute_all('{node_b,node_a}', '{UPDATE account SET balance = balance + 1 WHERE id IN (5\,6)}');
+\set VERBOSITY default
+ROLLBACK TO b;
+SELECT risk_alert.global_execute_all('{node_b,node_a}', '{UPDATE account SET balance = balance + 1 WHERE id = 5,UPDATE account SET balance = balance + 1 WHERE id = 6}');
+COMMIT;
+SELECT * FROM account WHERE id BETWEEN 5 AND 8 ORDER BY id;
+SELECT risk_alert.global_execute_all('{}', '{SELECT 1}');
+SELECT risk_alert.global_execute_all('{node_a,node_b,node_a}', '{SELECT 1}');
+SELECT risk_alert.global_execute_all('{node_a,node_b}', '{SELECT 1,SELECT 1,SELECT 1}');
+SELECT risk_alert.global_execute_all('{node_a,node_b}', '{}');
+SELECT risk_alert.global_execute_all('{node_a,NULL}', '{SELECT 1}');
+SELECT risk_alert.global_execute_all('{node_a}', NULL);
+SELECT risk_alert.global_execute_all('{node_a}', '{SELECT $1::int}', NULL);
+
 -- claim: any nesting of blocks, some of which fail, does on the branch what it does here
 CREATE TABLE nested (id int, there bool);
 CREATE FUNCTION nest(depth int, INOUT seed int) LANGUAGE plpgsql AS $$
@@ -326,6 +379,7 @@ ROLLBACK PREPARED 'ra:other:node_a:l:5:1:1:1:1';
 CREATE ROLE regress_nobody;
 SET ROLE regress_nobody;
 SELECT risk_alert.global_execute('node_a', 'SELECT 1');
+SELECT risk_alert.global_execute_all('{node_a}', '{SELECT 1}');
 SELECT risk_alert.global_outcome('x');
 SELECT risk_alert.resolve('x');
 SELECT count(*) FROM risk_alert.global_transactions;
