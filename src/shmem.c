@@ -87,6 +87,7 @@ ra_shmem_startup(void)
 			pg_atomic_init_u32(&db->queue_current, 0);
 			for (t = 0; t < (int) lengthof(db->queue_touched); t++)
 				pg_atomic_init_u32(&db->queue_touched[t], 0);
+			pg_atomic_init_u32(&db->queue_unsettled, 1);
 			for (t = 0; t < RA_MAX_CHANGING; t++)
 			{
 				pg_atomic_init_u32(&db->changing[t], 0);

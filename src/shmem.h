@@ -65,6 +65,7 @@ typedef struct RaDatabase
 	pg_atomic_uint32 queue_current; /* which of the queue tables takes events */
 	pg_atomic_uint32 queue_touched[3];	/* by table: lowest block written to since
 										 * the worker looked last */
+	pg_atomic_uint32 queue_unsettled;	/* 0: it left no row whose transaction was open */
 	pg_atomic_uint32 changing[RA_MAX_CHANGING]; /* transaction ids, 0: free */
 	pg_atomic_uint32 prepared[RA_MAX_CHANGING]; /* as above */
 	pg_atomic_uint64 drain_requested;	/* number of the latest drain() call */

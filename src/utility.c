@@ -58,6 +58,7 @@
 #include "compat.h"
 #include "engine/capture.h"
 #include "engine/depend.h"
+#include "engine/queue.h"
 #include "engine/ruleset.h"
 #include "risk_alert.h"
 #include "shmem.h"
@@ -611,7 +612,8 @@ after_alter_extension(void)
 
 /*
  * What was prepared may have been events, or a CREATE EXTENSION.  It is
- * committed already, although our own transaction is not.
+ * committed already, although our own transaction is not.  A worker that has
+ * nothing to wait for is left alone: global transactions are many.
  */
 static void
 after_commit_prepared(void)
@@ -633,7 +635,7 @@ after_commit_prepared(void)
 		LWLockRelease(ra_shared->lock);
 		if (created)
 			ra_wake_launcher(true);
-		else
+		else if (ra_queue_unsettled())
 			ra_wake_worker();
 	}
 }

@@ -218,6 +218,24 @@ note_block(int table, BlockNumber block)
 		;
 }
 
+bool
+ra_queue_unsettled(void)
+{
+	RaDatabase *db = ra_my_database();
+	int			t;
+
+	if (db == NULL)
+		return true;
+	pg_memory_barrier();		/* what has been committed is visible */
+	for (t = 0; t < RA_QUEUE_TABLES; t++)
+	{
+		if (pg_atomic_read_u32(&db->queue_touched[t]) != PG_UINT32_MAX)
+			return true;
+	}
+	pg_read_barrier();			/* a note is taken after that was set */
+	return pg_atomic_read_u32(&db->queue_unsettled) != 0;
+}
+
 int32
 ra_queue_stream_layout(int32 stream_id)
 {
@@ -399,11 +417,19 @@ ra_queue_collect(RaQueueReader *reader, Snapshot snapshot, const RaXidSet *now,
 	RaQueueItem *items = NULL;
 	uint64		n = 0;
 	uint64		nalloc = 0;
+	bool		settled = true;
 	int			t;
 
+	/* before notes are taken: what ra_queue_unsettled() does not find in one it finds in the other */
+	pg_atomic_write_u32(&ra_my_database()->queue_unsettled, 1);
 	for (t = 0; t < RA_QUEUE_TABLES; t++)
+	{
 		table_collect(reader, t, snapshot, now, low, high, done_through,
 					  &items, &n, &nalloc);
+		settled = settled && reader->tables[t].first == reader->tables[t].nblocks;
+	}
+	if (settled)
+		pg_atomic_write_u32(&ra_my_database()->queue_unsettled, 0);
 
 	/* mostly in order already, but for sessions that write to pages of their own */
 	if (n > 1)

@@ -79,6 +79,12 @@ extern RaQueueReader *ra_queue_reader(MemoryContext cxt);
 extern void ra_queue_reader_reset(RaQueueReader *reader);
 
 /*
+ * May there be rows that the worker has not seen as those of an ended transaction?  False once
+ * it has, if nothing was written since.
+ */
+extern bool ra_queue_unsettled(void);
+
+/*
  * Collect, ordered by arrival, the events visible in snapshot (whose running transactions are now)
  * that low does not cover; with high, only those that high covers and that
  * arrived after done_through.  The snapshot must have been taken before the call.  Result in

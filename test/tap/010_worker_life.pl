@@ -110,6 +110,27 @@ foreach my $state ('idle', 'idle beside open transactions')
 		skip 'no /proc', 2 unless %before;
 		cmp_ok($after{$_} - $before{$_}, '<=', $most, "$state: nor is the $_ seen to run more often") foreach sort keys %before;
 	}
+	if ($state eq 'idle')
+	{
+		# a prepared transaction without events leaves it alone, one with events does not
+		$before = $node->safe_psql('postgres', $wakeups);
+		$start = Time::HiRes::time();
+		$node->safe_psql('postgres', "CREATE TABLE other (x int);\n" . "BEGIN; INSERT INTO other VALUES (1); PREPARE TRANSACTION 'other'; COMMIT PREPARED 'other';\n" x 100);
+		cmp_ok($node->safe_psql('postgres', $wakeups) - $before, '<=', int(Time::HiRes::time() - $start) + 2,
+			'COMMIT PREPARED of a transaction without events wakes no worker');
+		my $woken = 0;
+		foreach my $try (1 .. 20)
+		{
+			$node->safe_psql('postgres', "BEGIN; INSERT INTO payments VALUES (-100 - $try, 1, 1, '2020-01-01Z'); PREPARE TRANSACTION 'events'");
+			wait_until($node, q{SELECT risk_alert.drain()});
+			# two looks within a second at the latest see no change only if it sleeps
+			$before = $node->safe_psql('postgres', $wakeups);
+			$woken++ if $node->safe_psql('postgres', "COMMIT PREPARED 'events'; $wakeups") > $before
+				|| $node->safe_psql('postgres', $wakeups) > $before;
+		}
+		cmp_ok($woken, '>', 10, 'that of one with events does');
+		wait_until($node, q{SELECT queued = 0 FROM risk_alert.stat_streams});
+	}
 	if ($session)
 	{
 		$session->query_safe('ROLLBACK');
