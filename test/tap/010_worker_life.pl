@@ -119,16 +119,22 @@ foreach my $state ('idle', 'idle beside open transactions')
 		cmp_ok($node->safe_psql('postgres', $wakeups) - $before, '<=', int(Time::HiRes::time() - $start) + 2,
 			'COMMIT PREPARED of a transaction without events wakes no worker');
 		my $woken = 0;
-		foreach my $try (1 .. 20)
+		foreach my $try (1 .. 10)
 		{
+			my $now;
 			$node->safe_psql('postgres', "BEGIN; INSERT INTO payments VALUES (-100 - $try, 1, 1, '2020-01-01Z'); PREPARE TRANSACTION 'events'");
 			wait_until($node, q{SELECT risk_alert.drain()});
-			# two looks within a second at the latest see no change only if it sleeps
-			$before = $node->safe_psql('postgres', $wakeups);
-			$woken++ if $node->safe_psql('postgres', "COMMIT PREPARED 'events'; $wakeups") > $before
-				|| $node->safe_psql('postgres', $wakeups) > $before;
+			# until it sleeps for a second
+			do
+			{
+				$before = $node->safe_psql('postgres', $wakeups);
+				Time::HiRes::sleep(0.3);
+				$now = $node->safe_psql('postgres', $wakeups);
+			} while ($now ne $before);
+			$node->safe_psql('postgres', q{COMMIT PREPARED 'events'});
+			$woken++ if $node->safe_psql('postgres', $wakeups) > $before;
 		}
-		cmp_ok($woken, '>', 10, 'that of one with events does');
+		cmp_ok($woken, '>', 5, 'that of one with events does');
 		wait_until($node, q{SELECT queued = 0 FROM risk_alert.stat_streams});
 	}
 	if ($session)
