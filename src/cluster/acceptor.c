@@ -414,8 +414,9 @@ check_admission(const char *acceptors, const char *node)
 static char *
 problem(Admission *admission)
 {
-	Admission	file;
-	bool		copied;
+	/* the file as this session has read it: it does not change while the server runs, but by an admission */
+	static Admission file;
+	bool		copied = false;
 
 	if (RecoveryInProgress())
 		return pstrdup("It is a standby.");
@@ -423,11 +424,14 @@ problem(Admission *admission)
 		return pstrdup("It was not admitted.");
 	if (admission->database != MyDatabaseId)
 		return pstrdup("Its database is a copy of the one that was admitted.");
-	if (!read_file(&file, &copied))
+	if (strcmp(admission->incarnation, file.incarnation) != 0 && !read_file(&file, &copied))
 		return pstrdup("It is a copy of the server that was admitted, restored from a backup or promoted.");
 	if (copied || file.system != GetSystemIdentifier() || admission->system != file.system ||
 		strcmp(admission->incarnation, file.incarnation) != 0)
+	{
+		file.incarnation[0] = '\0';
 		return pstrdup("It is another server, or a copy of the one, that was admitted.");
+	}
 	if (file.timeline != GetWALInsertionTimeLine() || admission->timeline != file.timeline)
 		return pstrdup("It was restored or promoted since it was admitted.");
 	return NULL;
