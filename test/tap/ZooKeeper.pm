@@ -46,7 +46,7 @@ sub missing
 }
 
 # tick: milliseconds; sessions last 2 to 20 of them.  fsync: whether the log is
-# flushed to disk, as it must be where data counts.  jvm: its options, in place of
+# flushed to disk, as it must be where data counts.  ports: in place of free ones.  jvm: its options, in place of
 # those that start soon and take little.  keep: they outlive this process.
 sub new
 {
@@ -62,7 +62,7 @@ sub new
 	}
 
 	my $n = $opt{servers} // 1;
-	my @ports = free_ports($n == 1 ? 1 : 3 * $n);
+	my @ports = @{ $opt{ports} // [ free_ports($n == 1 ? 1 : 3 * $n) ] };
 	$self->{ports} = [ @ports[ 0 .. $n - 1 ] ];
 	$self->{fsync} = $opt{fsync};
 	my $tick = $opt{tick} // 200;
