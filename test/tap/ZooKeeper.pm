@@ -160,9 +160,16 @@ sub wait_until_serving
 	return;
 }
 
-# standalone, leader, follower; or empty if it does not serve.  One that is just
-# starting may fail to close the connection: don't wait for that.
+# standalone, leader, follower; or empty if it does not serve
 sub mode
+{
+	my ($self, $i) = @_;
+	return $self->srvr($i) =~ /^Mode: (\w+)/m ? $1 : '';
+}
+
+# What a server says about itself; empty if it does not serve.  One that is just
+# starting may fail to close the connection: don't wait for that.
+sub srvr
 {
 	my ($self, $i) = @_;
 	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->port($i), Timeout => 2)
@@ -177,7 +184,7 @@ sub mode
 	{
 		last unless $socket->sysread($answer, 4096, length $answer);
 	}
-	return $answer =~ /^Mode: (\w+)/m ? $1 : '';
+	return $answer;
 }
 
 # Number of the leader
