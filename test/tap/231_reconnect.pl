@@ -96,6 +96,22 @@ for my $provider (qw(redis zookeeper))
 	my $node = $node{$provider};
 	my $service = $provider eq 'redis' ? Redis->new(port => $port{redis}) : ZooKeeper->new("$dir/zk", ports => [ $port{zookeeper} ]);
 	my $waiter = session($node);
+	# who waits meanwhile can stop to
+	my %limit = (
+		57014 => q{SET statement_timeout = '100ms'; SELECT risk_alert.advisory_lock('k')},
+		'55P03' => q{SET lock_timeout = '100ms'; SELECT risk_alert.advisory_lock('k')});
+	for my $state (sort keys %limit)
+	{
+		my (undef, $err) = sql($node, $limit{$state});
+		like($err, qr/ERROR:  $state/, "$provider: a wait for what is not there ends by $limit{$state}");
+	}
+	my ($pid) = ask($waiter, 'SELECT pg_backend_pid()');
+	start($waiter, q{SELECT risk_alert.advisory_lock('k')});
+	wait_until($node, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid AND wait_event_type = 'Extension'", 1);
+	$node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
+	like((finish($waiter))[1], qr/57014: canceling statement due to user request/, "$provider: and when it is cancelled");
+
+	my $broker = broker_pid($node);
 	start($waiter, q{SELECT risk_alert.advisory_lock('k')});
 	kill 'KILL', $listener{$provider};
 	waitpid $listener{$provider}, 0;
@@ -106,8 +122,19 @@ for my $provider (qw(redis zookeeper))
 	cmp_ok($took, '<', $longest + $slack, sprintf('%s: what comes back is noticed (%.1f s)', $provider, $took));
 	like((finish($waiter))[0], qr/^\d+$/, "$provider: and who has waited all the time gets his lock");
 	is(status($node, 'losses'), 0, "$provider: no session was lost, as there was none");
-
 	$waiter->quit;
+
+	# it is restarted, and keeps what it has or not
+	for my $round (1 .. 2)
+	{
+		$service->kill9;
+		wait_until($node, q{SELECT state <> 'connected' FROM risk_alert.stat_coordination});
+		$service->start;
+		wait_until($node, q{SELECT state = 'connected' AND lease_ms > 0 FROM risk_alert.stat_coordination});
+		is($node->safe_psql('postgres', q{SELECT risk_alert.advisory_lock('k', '30s') IS NOT NULL}), 't',
+			"$provider: the service was restarted: a lock can be had ($round)");
+	}
+	is(broker_pid($node), $broker, "$provider: all the time it was one and the same broker");
 	$node->stop;
 	$service->kill9;
 }
