@@ -88,6 +88,19 @@ for my $provider (qw(redis zookeeper))
 	cmp_ok(max(@gap), '<', $longest + $slack, "$provider: and not for ever");
 	is(status($node{$provider}, 'state'), 'connecting', "$provider: it is not connected");
 	isnt(status($node{$provider}, 'last_error'), '', "$provider: for a reason that is told");
+
+	# at any moment of that, it can be stopped
+	my $slowest = 0;
+	for (1 .. 5)
+	{
+		my $count = () = slurp_file("$dir/$provider") =~ /\n/g;
+		my $began = time;
+		$node{$provider}->stop('fast');
+		$slowest = max($slowest, time - $began);
+		$node{$provider}->start;
+		wait_for { (() = slurp_file("$dir/$provider") =~ /\n/g) > $count + 2 } 'attempts to connect';
+	}
+	cmp_ok($slowest, '<', 5, sprintf('%s: a stop is quick (%.2f s)', $provider, $slowest));
 }
 
 my @services;
