@@ -51,7 +51,8 @@ SHLIB_LINK = -lm $(libpq)
 
 # Coordination services: libraries of their own, so that their clients are
 # loaded by nobody but the broker.  Built if the client's header is there.
-has_header = $(shell printf '\#include <%s>\n' $(1) | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo yes)
+hash := \#
+has_header = $(shell printf '$(hash)include <%s>\n' $(1) | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo yes)
 PROVIDERS = $(if $(call has_header,zookeeper/zookeeper.h),zookeeper) \
 	$(if $(call has_header,hiredis/hiredis.h),redis)
 provider_objs = $(patsubst %.c,%.o,$(sort $(wildcard src/provider/$(1)*.c)))

@@ -69,7 +69,7 @@ static const RaProviderOps *ops;
 static RaProvider *provider;
 static Request *leader_request;
 static bool leading;
-static TimestampTz member_told_at;
+static uint64 member_told_at;	/* ra_boottime(); 0: tell them now */
 
 /* answer to a list that is on its way */
 static uint64 list_target;
@@ -92,7 +92,7 @@ static void serve_entry(RaLockEntry *entry);
 static void give_up(RaLockEntry *entry);
 static bool nobody_wants(RaLockEntry *entry);
 static void ask_for_leadership(void);
-static void tell_member(TimestampTz now);
+static void tell_member(void);
 static void serve_list(void);
 static bool publish_list(void);
 
@@ -182,7 +182,6 @@ ra_broker_main(Datum main_arg)
 	for (;;)
 	{
 		WaitEvent	events[2];
-		TimestampTz now;
 		bool		writable = false;
 		int64_t		until = INT64_MAX;
 		uint64		boottime;
@@ -204,8 +203,7 @@ ra_broker_main(Datum main_arg)
 		serve_queue();
 		serve_list();
 		ra_decisions_serve(ops, provider);
-		now = GetCurrentTimestamp();
-		tell_member(now);
+		tell_member();
 		ops->process(provider);
 
 		fd = ops->wait_for(provider, &writable, &until);
@@ -619,11 +617,12 @@ recheck(RaLockEntry *entry, void *arg)
 
 /* What other nodes shall know about this one */
 static void
-tell_member(TimestampTz now)
+tell_member(void)
 {
 	char		data[RA_MEMBER_DATA];
+	uint64		now = ra_boottime();
 
-	if (!TimestampDifferenceExceeds(member_told_at, now, MEMBER_INTERVAL_MS))
+	if (member_told_at != 0 && now - member_told_at < (uint64) MEMBER_INTERVAL_MS * 1000000)
 		return;
 	member_told_at = now;
 	ra_entries_visit(recheck, NULL);

@@ -83,6 +83,7 @@ static bool lock_locally(Held *held, LOCKMODE mode, const RaLockRequest *wanted)
 static bool enter(Held *held, const RaLockRequest *wanted);
 static bool wait_for_service(RaLockEntry *entry, Held *held, const RaLockRequest *wanted);
 static void end_wait(void);
+static int milliseconds_left(uint64 deadline);
 static void check_broker(const Held *held, bool nowait);
 static const char *holder_elsewhere(const Held *held);
 static void report_timeout(const Held *held, const char *detail) pg_attribute_noreturn();
@@ -246,7 +247,7 @@ lock_locally(Held *held, LOCKMODE mode, const RaLockRequest *wanted)
 	PG_TRY();
 	{
 		if (wanted->timeout_us > 0)
-			LockTimeout = Max(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wanted->deadline));
+			LockTimeout = Max(1, milliseconds_left(wanted->deadline));
 		result = LockAcquire(&held->tag, mode, wanted->session, wanted->nowait);
 		LockTimeout = saved_timeout;
 	}
@@ -392,7 +393,7 @@ wait_for_service(RaLockEntry *entry, Held *held, const RaLockRequest *wanted)
 		check_broker(held, wanted->nowait);
 		if (wanted->deadline != 0)
 		{
-			left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wanted->deadline);
+			left = milliseconds_left(wanted->deadline);
 			if (left <= 0)
 				report_timeout(held, holder_elsewhere(held));
 		}
@@ -415,6 +416,15 @@ end_wait(void)
 	if (awaited->waiters == 0 && awaited->users == 0)
 		ra_entry_queue(awaited);	/* not wanted after all */
 	awaited = NULL;
+}
+
+/* Whatever is done to the clock meanwhile */
+static int
+milliseconds_left(uint64 deadline)
+{
+	uint64		now = ra_boottime();
+
+	return now >= deadline ? 0 : (int) Min((deadline - now + 999999) / 1000000, INT_MAX);
 }
 
 /* Waiting is of no use, or not asked for, while the service can't be asked */

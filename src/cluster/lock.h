@@ -30,7 +30,7 @@ typedef struct RaLockRequest
 	bool		session;		/* else until the end of the transaction */
 	bool		nowait;
 	int64		timeout_us;		/* -1: none */
-	TimestampTz deadline;		/* by timeout_us and lock_timeout; 0: none */
+	uint64		deadline;		/* of ra_boottime(), by timeout_us and lock_timeout; 0: none */
 } RaLockRequest;
 
 /* Takes the lock, and gives the fencing token; false: not available now (nowait) */

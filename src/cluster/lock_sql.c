@@ -16,7 +16,7 @@
 
 static Datum lock_function(FunctionCallInfo fcinfo, bool text_key, RaLockRequest wanted);
 static Datum unlock_function(FunctionCallInfo fcinfo, bool text_key, bool exclusive);
-static TimestampTz deadline_of(const RaLockRequest *wanted);
+static uint64 deadline_of(const RaLockRequest *wanted);
 
 static void
 name_of_argument(FunctionCallInfo fcinfo, bool text_key, RaLockName *name, RaLockKey *key)
@@ -79,17 +79,17 @@ UNLOCK_FUNCTION(ra_advisory_unlock_shared_text, true, false);
 UNLOCK_FUNCTION(ra_advisory_unlock_shared_number, false, false);
 
 /* Until when to wait, by the call's timeout and lock_timeout; 0: for ever */
-static TimestampTz
+static uint64
 deadline_of(const RaLockRequest *wanted)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz deadline = 0;
+	uint64		now = ra_boottime();
+	uint64		deadline = 0;
 
 	if (wanted->timeout_us >= 0)
-		deadline = now + wanted->timeout_us;
+		deadline = now + (uint64) wanted->timeout_us * 1000;
 	if (LockTimeout > 0)
 	{
-		TimestampTz limit = TimestampTzPlusMilliseconds(now, LockTimeout);
+		uint64		limit = now + (uint64) LockTimeout * 1000000;
 
 		if (deadline == 0 || limit < deadline)
 			deadline = limit;

@@ -110,7 +110,7 @@ ra_lock_list(PG_FUNCTION_ARGS)
 {
 	static uint32 wait_event = 0;
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	TimestampTz end;
+	uint64		end;
 	uint64		number;
 	bool		connected;
 	bool		done = false;
@@ -135,13 +135,13 @@ ra_lock_list(PG_FUNCTION_ARGS)
 	if (connected && latch)
 	{
 		SetLatch(latch);
-		end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LIST_TIMEOUT_MS);
+		end = ra_boottime() + (uint64) LIST_TIMEOUT_MS * 1000000;
 		ConditionVariablePrepareToSleep(&ra_cluster->list_changed);
 
 		/* attached to without a lock: that may fail, or take its time */
 		for (;;)
 		{
-			long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
+			long		left = ((int64) end - (int64) ra_boottime()) / 1000000;
 			dsm_handle	handle;
 
 			LWLockAcquire(ra_cluster->lock, LW_SHARED);

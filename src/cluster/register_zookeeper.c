@@ -444,15 +444,15 @@ ra_decisions_answer(void *arg, void *owner, const char *value, const char *error
 void
 ra_decisions_sweep(const RaProviderOps *ops, RaProvider *provider)
 {
-	static TimestampTz last_aborts = 0;
-	static TimestampTz last_finished = 0;
-	TimestampTz now = GetCurrentTimestamp();
-	int64		ms = now / 1000 + (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * 1000;
+	static uint64 last_aborts = 0;
+	static uint64 last_finished = 0;
+	uint64		now = ra_boottime();
+	int64		ms = GetCurrentTimestamp() / 1000 + (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * 1000;
 	int64		kept = (int64) ra_decision_retention * 1000;
 
 	if (ops->sweep == NULL)
 		return;
-	if (TimestampDifferenceExceeds(last_finished, now, (int) Max(Min(kept / 4, SWEEP_INTERVAL_MS), 1000)))
+	if (last_finished == 0 || now - last_finished >= (uint64) Max(Min(kept / 4, SWEEP_INTERVAL_MS), 1000) * 1000000)
 	{
 		last_finished = now;
 		LWLockAcquire(decisions->lock, LW_EXCLUSIVE);
@@ -460,7 +460,7 @@ ra_decisions_sweep(const RaProviderOps *ops, RaProvider *provider)
 		LWLockRelease(decisions->lock);
 		ops->sweep(provider, FINISHED, "commit", ms - kept);
 	}
-	else if (TimestampDifferenceExceeds(last_aborts, now, SWEEP_INTERVAL_MS))
+	else if (last_aborts == 0 || now - last_aborts >= (uint64) SWEEP_INTERVAL_MS * 1000000)
 	{
 		last_aborts = now;
 		ops->sweep(provider, "abort", NULL, ms - (int64) ra_register_retention * 1000);

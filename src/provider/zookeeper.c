@@ -7,8 +7,10 @@
  * 1. If a former process of this node left a session, a handle is attached to
  *	  that and closed, which frees its entries.  The same is done with a
  *	  session of our own that was given up (see 5).
- * 2. A new handle connects.  The library keeps connecting by itself; a handle
- *	  that doesn't get through for long is replaced, to resolve the names anew.
+ * 2. A new handle connects.  The library would keep trying, 60 times per timeout of
+ *	  the session.  That is right for as long as there is a session to be saved; before, a
+ *	  handle that has tried all servers in vain is replaced, after a pause that grows,
+ *	  which also resolves the names anew.
  * 3. First contact: the generation is looked at, see generation_check(), then
  *	  the session is announced and requests are sent.
  * 4. A connection lost and found again: calls on their way have an unknown
@@ -40,11 +42,14 @@
 #define HEARTBEAT_OF_TIMEOUT(ms) ((int64_t) (ms) * NS_PER_MS / 6)
 
 #define PAUSE_MIN		100		/* ms, before a new handle */
-#define PAUSE_MAX		10000
+#define PAUSE_MAX		3000
 #define PAUSE_ACCESS	10000	/* access was refused: somebody must act */
 #define QUIET_MAX		(50 * NS_PER_MS)	/* until quiet answers are looked at */
 #define TROUBLE_AFTER	(2000 * NS_PER_MS)	/* without contact before we say so */
-#define PREVIOUS_TRIES	3
+#define PREVIOUS_TRIES	3		/* of a handle that gets no answer */
+
+/* What the library logs when it has tried all servers, as a warning; it tells it by no other means */
+#define LINE_EXHAUSTED	"Delaying connection after exhaustively trying all servers"
 
 static void session_over(RaProvider *p, const char *detail, bool access);
 static void generation_check(RaProvider *p);
@@ -92,6 +97,8 @@ on_line(RaProvider *p, const char *line)
 	text = text != NULL ? text + 2 : line;
 	if (level != NULL && strncmp(level, ":ZOO_ERROR", 10) == 0)
 		snprintf(p->detail, sizeof(p->detail), "%.*s", (int) strcspn(text, "\n"), text);
+	if (strncmp(text, LINE_EXHAUSTED, strlen(LINE_EXHAUSTED)) == 0)
+		p->exhausted = true;
 	ra_zk_log(p, RA_PROVIDER_DEBUG, NULL, "ZooKeeper client: %.*s", (int) strcspn(text, "\n"), text);
 }
 
@@ -439,6 +446,13 @@ pause_longer(RaProvider *p)
 	pause_phase(p, p->pause);
 }
 
+/* How long a handle may try to connect */
+static int64_t
+connecting_time(RaProvider *p)
+{
+	return NS_PER_MS * ((p->ending ? 3 : 6) * p->timeout_wish + 5000);
+}
+
 void
 ra_zk_start(RaProvider *p)
 {
@@ -453,9 +467,14 @@ ra_zk_start(RaProvider *p)
 	handle->provider = p;
 	p->ending = p->previous.client_id != 0;
 	if (p->ending)
+	{
 		handle->attach = p->previous;
+		if (p->previous_until == 0)
+			p->previous_until = ra_zk_now() + PREVIOUS_TRIES * connecting_time(p);
+	}
 	p->handle = handle;
 	p->connects_seen = 0;
+	p->exhausted = false;
 	if (!ra_zk_helper_start(handle, ZK_TASK_OPEN))
 	{
 		p->handle = NULL;
@@ -514,7 +533,10 @@ session_over(RaProvider *p, const char *detail, bool access)
 	p->phase = ZK_CLOSING;		/* callbacks may come back to us */
 	set_disconnected(p);
 	if (access)
+	{
 		p->pause = PAUSE_ACCESS;
+		p->unreached_at = 0;
+	}
 	if (p->session_id != 0)
 	{
 		p->last_session2 = p->last_session;
@@ -542,6 +564,7 @@ set_connected(RaProvider *p, unsigned connects, int timeout, const char *peer)
 	{
 		/* it is ours: closing it ends the session */
 		p->previous.client_id = 0;
+		p->unreached_at = 0;
 		close_handle(p);
 		return;
 	}
@@ -551,6 +574,7 @@ set_connected(RaProvider *p, unsigned connects, int timeout, const char *peer)
 	p->timeout = timeout;
 	p->session_id = zoo_client_id(p->handle->zh)->client_id;
 	p->trouble_told = false;
+	p->unreached_at = 0;
 	p->detail[0] = '\0';
 	p->cb.connected(p->arg, true, peer);
 	if (p->phase == ZK_CONNECTING)
@@ -618,8 +642,9 @@ handle_event(RaProvider *p)
 		}
 		p->phase = ZK_CONNECTING;
 		p->disconnected_at = ra_zk_now();
-		p->phase_until = p->disconnected_at +
-			NS_PER_MS * (p->ending ? 3 : 6) * p->timeout_wish + 5000 * NS_PER_MS;
+		if (p->unreached_at == 0)
+			p->unreached_at = p->disconnected_at;
+		p->phase_until = p->disconnected_at + connecting_time(p);
 		if (p->credentials != NULL && !p->ending)
 			ra_zk_add_auth(p, auth_done);
 	}
@@ -695,24 +720,23 @@ tick(RaProvider *p)
 
 	if (p->phase == ZK_PAUSE && now >= p->phase_until)
 	{
-		if (p->previous_tries >= PREVIOUS_TRIES)
+		if (p->previous.client_id != 0 && now >= p->previous_until)
 			p->previous.client_id = 0;
 		ra_zk_start(p);
 	}
 	else if (p->phase == ZK_CLOSING && now >= p->phase_until)
 		close_handle(p);
-	else if (p->phase == ZK_CONNECTING && now >= p->phase_until)
+	else if (p->phase == ZK_CONNECTING && (p->exhausted || now >= p->phase_until))
 	{
-		trouble(p, p->detail);
-		if (p->ending)
-			p->previous_tries++;
+		if (!p->exhausted || now >= p->unreached_at + TROUBLE_AFTER)
+			trouble(p, p->detail);
 		session_over(p, "no contact", false);
 	}
 	else if ((p->phase == ZK_UP || p->phase == ZK_PREPARING) && !p->connected && now >= give_up_at(p))
 	{
 		trouble(p, p->detail);
 		p->previous = *zoo_client_id(p->handle->zh);
-		p->previous_tries = 0;
+		p->previous_until = 0;
 		session_over(p, "no contact for twice the session's timeout", false);
 	}
 

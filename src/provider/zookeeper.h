@@ -259,13 +259,15 @@ struct RaProvider
 	ZkHandle   *handle;
 	bool		ending;			/* handle is that of the previous session */
 	clientid_t	previous;		/* session to end first, unless zero */
-	int			previous_tries;
+	int64_t		previous_until;	/* no longer than that is it attached to; 0: not tried yet */
+	bool		exhausted;		/* the library has tried all servers in vain */
 	int64_t		last_session;	/* ids of former sessions of ours, or 0 */
 	int64_t		last_session2;
 	int64_t		session_id;		/* 0: none */
 	bool		connected;
 	unsigned	connects_seen;
 	int64_t		disconnected_at;
+	int64_t		unreached_at;	/* since when handles connect in vain; 0: they don't */
 	int			timeout;		/* ms */
 	int			pause;			/* before the next attempt, ms */
 	uint64_t	random;

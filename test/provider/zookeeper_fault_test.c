@@ -477,6 +477,70 @@ restored_server(void **state)
 	assert_true(again->generation > lock->generation);
 }
 
+static void
+remove_tree(zhandle_t *zh, const char *path)
+{
+	struct String_vector names;
+
+	assert_int_equal(zoo_get_children(zh, path, 0, &names), ZOK);
+	for (int i = 0; i < names.count; i++)
+	{
+		char		child[ZK_PATH_MAX];
+
+		snprintf(child, sizeof(child), "%s/%s", path, names.data[i]);
+		remove_tree(zh, child);
+	}
+	deallocate_String_vector(&names);
+	assert_int_equal(zoo_delete(zh, path, -1), ZOK);
+}
+
+static bool
+later(const Lock *lock, const Lock *before)
+{
+	return lock->generation > before->generation ||
+		(lock->generation == before->generation && lock->token > before->token);
+}
+
+/* Somebody removes what locks are below: they are lost, and tokens grow nevertheless */
+static void
+parents_made_again(void **state)
+{
+	static const char *const what[] = {"/locks", "/locks", "/locks", ""};
+	Node	   *a = node_open(NULL, "a", 4000);
+	Node	   *b = node_open(NULL, "b", 4000);
+	zhandle_t  *zh = zookeeper_init(harness_hosts, NULL, 8000, NULL, NULL, 0);
+	Lock	   *last = lock_take(a, "k", X);
+	char		path[80];
+
+	(void) state;
+	UNTIL(b->sessions);
+	while (zoo_state(zh) != ZOO_CONNECTED_STATE)
+		pump(1);
+	for (int i = 0; i < 4; i++)
+	{
+		Lock	   *waits = i == 0 ? NULL : lock_queue(b, "k", X, 2);
+		Lock	   *next;
+
+		/* nothing held; held and waited for; all of the cluster */
+		if (i == 0)
+			lock_end(last);
+		snprintf(path, sizeof(path), "/%s%s", harness_cluster, what[i]);
+		remove_tree(zh, path);
+		if (waits != NULL)
+		{
+			UNTIL(waits->granted);
+			assert_true(later(waits, last));
+			lock_end(waits);
+			lock_end(last);
+			last = waits;
+		}
+		next = lock_take(a, "k", X);
+		assert_true(later(next, last));
+		last = next;
+	}
+	zookeeper_close(zh);
+}
+
 /* ---- ensembles ---- */
 
 static char ensemble_dir[512];
@@ -714,6 +778,7 @@ main(void)
 		TEST(member_stays),
 		TEST(wiped_server),
 		TEST(restored_server),
+		TEST(parents_made_again),
 		cmocka_unit_test_setup_teardown(three_servers, start_ensemble, stop_ensemble),
 	};
 

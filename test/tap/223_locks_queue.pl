@@ -72,7 +72,7 @@ sub queue
 
 for my $provider (qw(zookeeper redis))
 {
-	my $sessions = $provider eq 'zookeeper' ? 334 : 100;
+	my $sessions = 334;
 	my $cluster = LockCluster->new($provider, nodes => 3, servers => 3, timeout => 4000, conf => qq{
 max_connections = 400
 risk_alert.lock_cohort_limit = $limit});

@@ -105,6 +105,12 @@ SELECT name FROM risk_alert.on_node(risk_alert.pick_node('hash', key => 'card 1'
 	is(scalar(grep { $before[$_] ne "node_$gone" && $before[$_] ne $after[$_] } 0 .. $#before), 0,
 		"$provider: the keys of the others stay where they are");
 	is(scalar(grep { $_ eq "node_$gone" } @after), 0, "$provider: and its own go to others");
+	for my $strategy ('random', 'round_robin', 'least_loaded')
+	{
+		is($node[$watcher]->safe_psql('postgres', "
+SELECT count(*) FILTER (WHERE p = 'node_$gone'), count(*) FROM (SELECT risk_alert.pick_node('$strategy') AS p FROM generate_series(1, 300)) q"),
+			'0|300', "$provider: nor is it chosen by another strategy: $strategy");
+	}
 	$node[$gone]->start;
 	$cluster->wait_connected($node[$gone]);
 	ok($node[$watcher]->poll_query_until('postgres', 'SELECT count(*) = 3 FROM risk_alert.nodes WHERE live'),

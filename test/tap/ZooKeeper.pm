@@ -46,7 +46,7 @@ sub missing
 }
 
 # tick: milliseconds; sessions last 2 to 20 of them.  fsync: whether the log is
-# flushed to disk, as it must be where data counts.  jvm: its options, in place of
+# flushed to disk, as it must be where data counts.  ports: in place of free ones.  jvm: its options, in place of
 # those that start soon and take little.  keep: they outlive this process.
 sub new
 {
@@ -62,7 +62,7 @@ sub new
 	}
 
 	my $n = $opt{servers} // 1;
-	my @ports = free_ports($n == 1 ? 1 : 3 * $n);
+	my @ports = @{ $opt{ports} // [ free_ports($n == 1 ? 1 : 3 * $n) ] };
 	$self->{ports} = [ @ports[ 0 .. $n - 1 ] ];
 	$self->{fsync} = $opt{fsync};
 	my $tick = $opt{tick} // 200;
@@ -160,9 +160,16 @@ sub wait_until_serving
 	return;
 }
 
-# standalone, leader, follower; or empty if it does not serve.  One that is just
-# starting may fail to close the connection: don't wait for that.
+# standalone, leader, follower; or empty if it does not serve
 sub mode
+{
+	my ($self, $i) = @_;
+	return $self->srvr($i) =~ /^Mode: (\w+)/m ? $1 : '';
+}
+
+# What a server says about itself; empty if it does not serve.  One that is just
+# starting may fail to close the connection: don't wait for that.
+sub srvr
 {
 	my ($self, $i) = @_;
 	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->port($i), Timeout => 2)
@@ -177,7 +184,7 @@ sub mode
 	{
 		last unless $socket->sysread($answer, 4096, length $answer);
 	}
-	return $answer =~ /^Mode: (\w+)/m ? $1 : '';
+	return $answer;
 }
 
 # Number of the leader
