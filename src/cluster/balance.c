@@ -25,6 +25,7 @@
 #include "cluster/members.h"
 #include "cluster/nodestat.h"
 #include "cluster/options.h"
+#include "compat.h"
 #include "core/rendezvous.h"
 #include "guc.h"
 #include "risk_alert.h"

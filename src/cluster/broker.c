@@ -211,7 +211,7 @@ ra_broker_main(Datum main_arg)
 		{
 			if (set)
 				FreeWaitEventSet(set);
-			set = CreateWaitEventSet(TopMemoryContext, 3);
+			set = ra_create_wait_event_set(3, true);
 			AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 			AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 			position = -1;

@@ -15,6 +15,7 @@
 #include "utils/builtins.h"
 
 #include "cluster/lock.h"
+#include "compat.h"
 
 static bool is_convertible(const char *text, int len);
 static void name_digest(const RaLockName *name, RaLockKey *key);

@@ -224,7 +224,7 @@ moved(TimestampTz time, const Interval *by, int sign)
 	if (by->month != 0)
 	{
 		Interval	months = {0, 0, sign * by->month};
-		int64		room = Abs((int64) by->month) * 31;
+		int64		room = (by->month > 0 ? by->month : -(int64) by->month) * 31;
 
 		/* compared in days, which don't overflow */
 		if (result / USECS_PER_DAY > END_TIMESTAMP / USECS_PER_DAY - room ||

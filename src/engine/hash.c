@@ -19,6 +19,7 @@
 #include "utils/numeric.h"
 #include "utils/typcache.h"
 
+#include "compat.h"
 #include "engine/hash.h"
 
 /* numeric's header on disk, see core/decimal.h */
