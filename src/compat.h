@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/tupdesc.h"
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_class.h"
@@ -135,6 +136,21 @@ ra_attribute_is_not_null(TupleDesc desc, AttrNumber attno)
 #define RA_IS_SET_EXPRESSION(subtype) ((subtype) == AT_SetExpression)
 #else
 #define RA_IS_SET_EXPRESSION(subtype) false
+#endif
+
+/* A scan of the index's table */
+static inline IndexScanDesc
+ra_index_beginscan(Relation rel, Relation index, Snapshot snapshot, int nkeys, int norderbys)
+{
+#if PG_VERSION_NUM >= 180000
+	return index_beginscan(rel, index, snapshot, NULL, nkeys, norderbys);
+#else
+	return index_beginscan(rel, index, snapshot, nkeys, norderbys);
+#endif
+}
+
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn pg_attribute_noreturn()
 #endif
 
 /* Does this process have the lock in this very mode? */

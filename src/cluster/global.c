@@ -60,6 +60,7 @@
 #include "cluster/lock.h"
 #include "cluster/register.h"
 #include "cluster/register_local.h"
+#include "compat.h"
 #include "core/gid.h"
 #include "engine/announce.h"
 #include "guc.h"
@@ -88,16 +89,16 @@ PG_FUNCTION_INFO_V1(ra_global_execute);
 PG_FUNCTION_INFO_V1(ra_global_execute_all);
 
 static void require_cluster(void);
-static void refuse_null(const char *what) pg_attribute_noreturn();
+pg_noreturn static void refuse_null(const char *what);
 static int	strings_of(FunctionCallInfo fcinfo, int arg, const char *what, char ***strings);
 static void pre_commit(void);
 static void commit_readers(int64 deadline);
 static void check_readers(void);
 static void commit_single(RaBranch *branch, int64 deadline);
-static void report_unknown_single(RaBranch *branch) pg_attribute_noreturn();
+pg_noreturn static void report_unknown_single(RaBranch *branch);
 static const char *late_failure(void);
 static bool notifies(void);
-static void refuse_late(const char *what) pg_attribute_noreturn();
+pg_noreturn static void refuse_late(const char *what);
 static void two_phases(const char *late, int64 deadline);
 static void name_transaction(void);
 static void prepare_branches(int64 deadline);

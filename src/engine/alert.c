@@ -38,6 +38,7 @@
 #include "utils/timestamp.h"
 #include "mb/pg_wchar.h"
 
+#include "compat.h"
 #include "engine/alert.h"
 #include "engine/direct.h"
 
@@ -311,7 +312,7 @@ is_known(const Alert *alert)
 		ra_direct_key(&keys[0], event_index, 1, BTEqualStrategyNumber, F_INT4EQ,
 					  Int32GetDatum(alert->rs->stream_id));
 		ra_direct_key(&keys[1], event_index, 2, BTEqualStrategyNumber, F_TEXTEQ, alert->id);
-		scan = index_beginscan(events.rel, event_index, snapshot, 2, 0);
+		scan = ra_index_beginscan(events.rel, event_index, snapshot, 2, 0);
 		index_rescan(scan, keys, 2, NULL, 0);
 		known = index_getnext_slot(scan, ForwardScanDirection, events.found);
 		index_endscan(scan);
@@ -409,7 +410,7 @@ fold_directly(const Alert *alert)
 				  TimestampTzGetDatum(alert->fold_after));
 	ra_direct_key(&keys[4], fold_index, 4, BTLessStrategyNumber, F_TIMESTAMPTZ_LT,
 				  TimestampTzGetDatum(alert->fold_before));
-	scan = index_beginscan(alerts.rel, fold_index, snapshot, 5, 0);
+	scan = ra_index_beginscan(alerts.rel, fold_index, snapshot, 5, 0);
 	index_rescan(scan, keys, 5, NULL, 0);
 	while (alert_id == 0 && index_getnext_slot(scan, BackwardScanDirection, alerts.found))
 	{
