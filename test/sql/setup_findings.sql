@@ -35,6 +35,17 @@ SELECT level, name, object, description, detail, remediation FROM risk_alert.che
 SELECT risk_alert.unwatch('sf_unlogged');
 SELECT count(*) FROM risk_alert.check_setup() WHERE object = 'sf_unlogged';
 
+-- claim: thresholds that no score can reach
+CREATE TEMPORARY VIEW threshold AS
+	SELECT level, name, object, description, detail, remediation FROM risk_alert.check_setup() WHERE object = 'sf_part' AND name = 'thresholds';
+SELECT * FROM threshold;
+SELECT risk_alert.alter_rule('sf_part', 'all', points => 79);
+SELECT * FROM threshold;
+SELECT risk_alert.alter_rule('sf_part', 'all', points => 49);
+SELECT * FROM threshold;
+SELECT risk_alert.alter_stream('sf_part', review_at => 49);
+SELECT * FROM threshold;
+
 -- claim: a role that is missing, or has no members
 CREATE ROLE sf_alice;
 SELECT level, name, object, description, detail, remediation FROM risk_alert.check_setup() WHERE name = 'roles';
@@ -46,7 +57,10 @@ ALTER ROLE sf_analyst RENAME TO risk_alert_analyst;
 SELECT level, name, object FROM risk_alert.check_setup() WHERE name = 'roles';
 DROP ROLE sf_alice;
 
+-- claim: that there is no stream
+SELECT level, name FROM risk_alert.check_setup() WHERE name = 'streams';
 SELECT risk_alert.unwatch('sf_part');
+SELECT level, name, description, remediation FROM risk_alert.check_setup() WHERE name = 'streams';
 DROP TABLE sf_part, sf_unlogged;
 DROP FOREIGN DATA WRAPPER sf_fdw CASCADE;
 DELETE FROM risk_alert.alert WHERE stream ~ '^sf_';
