@@ -405,6 +405,7 @@ AS $$
 DECLARE
     r record;
     problem text;
+    lost name[] := '{}';    -- features that cannot be computed, and take their rules with them
     broken text[] := '{}';
     reachable bigint;
 BEGIN
@@ -422,6 +423,7 @@ BEGIN
             END;
         END IF;
         IF problem IS NOT NULL THEN
+            lost := lost || r.name;
             RETURN NEXT ROW('feature', 'error', pg_catalog.format('%s.%s', s.name, r.name), 'a feature cannot be computed',
                 problem, pg_catalog.format('Put right what it uses, or SELECT risk_alert.drop_feature(%L, %L) and create it anew.',
                                            s.name, pg_catalog.quote_ident(r.name)))::risk_alert._finding;
@@ -448,6 +450,9 @@ BEGIN
             BEGIN
                 PERFORM risk_alert._check_condition(s.stream_id, r.condition, 'pg_catalog', r.owner);
                 PERFORM risk_alert._check_reason(s.stream_id, r.reason, r.owner);
+                SELECT pg_catalog.format('Feature "%s" cannot be computed.', f) INTO problem
+                  FROM pg_catalog.unnest(lost) f
+                 WHERE risk_alert._uses_feature(s.stream_id, f, r.condition, r.reason, r.owner) LIMIT 1;
             EXCEPTION WHEN OTHERS THEN
                 problem := SQLERRM;
             END;

@@ -32,6 +32,7 @@ ALTER TABLE sf_unlogged SET LOGGED;
 SELECT level, name FROM risk_alert.check_setup() WHERE object = 'sf_unlogged' AND name IN ('unlogged', 'columns');
 ALTER TABLE sf_unlogged DROP COLUMN at CASCADE;
 SELECT level, name, object, description, detail, remediation FROM risk_alert.check_setup() WHERE object = 'sf_unlogged' AND name IN ('unlogged', 'columns');
+SELECT risk_alert.risk_score('sf_unlogged', '{"id": 1}');
 SELECT risk_alert.unwatch('sf_unlogged');
 SELECT count(*) FROM risk_alert.check_setup() WHERE object = 'sf_unlogged';
 
