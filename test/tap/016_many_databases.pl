@@ -18,7 +18,7 @@ my ($top) = $bindir =~ m{^(.*/pg)/} or plan skip_all => 'needs the installation 
 
 chmod 0755, $home;
 system('cp', '-al', $top, "$home/pg") == 0 or die 'could not copy the installation';
-system("mkdir '$home/tree' && cp -r Makefile *.control sql src '$home/tree'") == 0 or die 'could not copy the source tree';
+system("mkdir '$home/tree' && cp -rp Makefile *.control sql src '$home/tree'") == 0 or die 'could not copy the source tree';
 (my $own_bin = $bindir) =~ s/^\Q$top\E/$home\/pg/;
 (my $own_lib = $libdir) =~ s/^\Q$top\E/$home\/pg/;
 {
