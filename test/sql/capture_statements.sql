@@ -111,13 +111,24 @@ SELECT * FROM scored();
 SELECT * FROM windows(1);
 SELECT * FROM windows(2);
 
--- the same row deleted and inserted again in one transaction is there once
+-- the same row deleted and inserted again in one transaction is there once, and is no new event
+SELECT s.scored AS before FROM risk_alert.stat_streams s WHERE stream = 'cap_pay' \gset
 BEGIN;
 DELETE FROM pay WHERE id = 4;
 INSERT INTO pay VALUES (4, 2, 5, '2026-01-01 10:00Z');
 COMMIT;
 SELECT * FROM scored();
 SELECT * FROM windows(2);
+-- one that is deleted in the transaction that inserted it never was
+BEGIN;
+INSERT INTO pay VALUES (7, 2, 100, '2026-01-01 10:00Z'), (8, 2, 1000, '2026-01-01 10:00Z');
+DELETE FROM pay WHERE id = 7;
+UPDATE pay SET amount = amount + 1 WHERE id = 8;
+DELETE FROM pay WHERE id = 8;
+COMMIT;
+SELECT * FROM scored();
+SELECT * FROM windows(2);
+SELECT s.scored - :before AS scored FROM risk_alert.stat_streams s WHERE stream = 'cap_pay';
 
 -- F13: ROLLBACK, savepoints, nested rollbacks: only what survives is scored
 BEGIN;
