@@ -129,6 +129,15 @@ COMMIT;
 SELECT * FROM scored();
 SELECT * FROM windows(2);
 SELECT s.scored - :before AS scored FROM risk_alert.stat_streams s WHERE stream = 'cap_pay';
+-- one that is updated there is scored as it ends, with its last key, and once
+BEGIN;
+INSERT INTO pay VALUES (7, 13, 1, '2026-01-01 10:00Z'), (8, 13, 10, '2026-01-01 10:00Z');
+UPDATE pay SET amount = 100 WHERE id = 7;
+UPDATE pay SET id = 9, amount = 1000 WHERE id = 8;
+UPDATE pay SET amount = amount + 1 WHERE id IN (7, 9);
+COMMIT;
+SELECT * FROM scored();
+SELECT s.scored - :before AS scored FROM risk_alert.stat_streams s WHERE stream = 'cap_pay';
 
 -- F13: ROLLBACK, savepoints, nested rollbacks: only what survives is scored
 BEGIN;
