@@ -269,6 +269,7 @@ reap(void)
 			Oid			dboid = db->dboid;
 
 			ra_slot_free(db);
+			unfinished = unfinished || slots_reported;
 			LWLockRelease(ra_shared->lock);
 			MemoryContextSwitchTo(TopMemoryContext);
 			looked = list_append_unique_oid(looked, dboid);
@@ -473,17 +474,17 @@ match(TimestampTz now, Oid *existing, int nexisting, int *chosen)
 
 		if (!known[i].eligible || known[i].looked || ra_slot_find(known[i].dboid))
 			continue;
+		if (ra_slot_find(InvalidOid) == NULL)
+		{
+			homeless = &known[i];
+			break;
+		}
 		if (nchosen >= room)
 		{
 			unfinished = true;
 			break;
 		}
 		db = ra_slot_make(known[i].dboid);
-		if (db == NULL)
-		{
-			homeless = &known[i];
-			break;
-		}
 		/* (one whose last worker is not quite gone is due next time) */
 		if (handles[db - ra_shared->databases] == NULL)
 		{

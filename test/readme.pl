@@ -5,7 +5,9 @@
 # one holds the output of its last statement, which must be just that (widths of columns
 # aside).  Its sh blocks may hold make (the target must exist), psql (is run), and a
 # few commands that are only looked at.  "<!-- not run -->" before a block
-# exempts it; those for several nodes are run by tap/250_readme_cluster.pl.
+# exempts it; those for several nodes are run by tap/250_readme_cluster.pl.  Of the others,
+# a statement that fails ("=> ...") fails with what stands behind it, and a
+# notification is one of those that came.
 
 use strict;
 use warnings FATAL => 'all';
@@ -43,11 +45,17 @@ $node->safe_psql('postgres', 'CREATE DATABASE app');
 # One psql for all blocks: each is a file of its own, between marks
 my $script = "\\set ON_ERROR_STOP off\n\\pset null ''\n";
 my $i = 0;
-my @sql = grep { $_->{kind} eq 'sql' && !$_->{not_run} } @blocks;
+foreach my $block (grep { ($_->{not_run} // '') eq 'not run: it fails' } @blocks)
+{
+	@$block{ 'statement', 'fails_with' } = $block->{text} =~ /^=> (.*?;)\n(.*)/s or die "README line $block->{line}: no statement";
+}
+my @sql = grep { $_->{fails_with} || ($_->{kind} eq 'sql' && !$_->{not_run}) } @blocks;
+my $listener = $node->background_psql('app');
+$listener->query_safe('LISTEN risk_alert');
 
 foreach my $block (@sql)
 {
-	$script .= "\\warn BLOCK $i\n\\echo BLOCK $i\n$block->{text}\n";
+	$script .= "\\warn BLOCK $i\n\\echo BLOCK $i\n" . ($block->{statement} // $block->{text}) . "\n";
 	$script .= "\\warn BLOCK -\n\\echo BLOCK -\n\\o /dev/null\nSELECT to_regproc('risk_alert.drain') IS NOT NULL AS installed \\gset\n\\if :installed\nSELECT risk_alert.drain();\n\\endif\n\\o\n";
 	$i++;
 }
@@ -64,6 +72,13 @@ sub of_block
 $i = 0;
 foreach my $block (@sql)
 {
+	if ($block->{fails_with})
+	{
+		(my $error = of_block($err, $i++)) =~ s/^psql:\S+ //mg;
+		$error =~ s/^(?:QUERY|CONTEXT):.*//ms;
+		is($error, $block->{fails_with}, "README line $block->{line}: fails with this error");
+		next;
+	}
 	my $errors = join("\n", grep { /(?:ERROR|FATAL|WARNING):|^psql/ } split /\n/, of_block($err, $i));
 	is($errors, '', "README line $block->{line}: runs without errors");
 	$block->{output} = of_block($out, $i);
@@ -78,6 +93,14 @@ for (my $n = 1; $n < @blocks; $n++)
 	my $should = normal($shown->{text});
 	$is = substr($is, -length($should)) if length($is) > length($should);
 	is($is, $should, "README line $shown->{line}: shows what comes out");
+}
+
+my $notifications = $listener->query_safe('SELECT');
+$listener->quit;
+foreach my $block (grep { ($_->{not_run} // '') =~ /notifications/ } @blocks)
+{
+	chomp(my $payload = $block->{text});
+	ok(index($notifications, qq("risk_alert" with payload "$payload")) >= 0, "README line $block->{line}: this notification has come") or diag($notifications);
 }
 
 foreach my $block (grep { $_->{kind} eq 'sh' && !$_->{not_run} } @blocks)

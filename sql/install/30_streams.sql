@@ -222,6 +222,53 @@ $$;
 COMMENT ON FUNCTION risk_alert._captured_events(regclass, bool) IS 'internal: which events of a table''s rows are captured';
 REVOKE ALL ON FUNCTION risk_alert._captured_events(regclass, bool) FROM PUBLIC;
 
+-- Triggers, on a table or its partitions, from which capture() cannot capture:
+-- it refuses them, so the statements that fire them fail.
+CREATE FUNCTION risk_alert._wrong_triggers(relation regclass, OUT on_table regclass, OUT trigger name, OUT reason text)
+    RETURNS SETOF record
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT g.tgrelid::regclass, g.tgname,
+           CASE WHEN g.tgtype & 2 <> 0 THEN 'It fires BEFORE; risk_alert.capture() must be called AFTER.'
+                ELSE 'It fires FOR EACH STATEMENT; risk_alert.capture() must be called FOR EACH ROW.' END
+      FROM (SELECT relation AS oid
+             UNION SELECT p.relid FROM pg_catalog.pg_partition_tree(relation) p) tree
+      JOIN pg_catalog.pg_trigger g ON g.tgrelid = tree.oid
+     WHERE g.tgfoid = 'risk_alert.capture()'::regprocedure AND g.tgparentid = 0
+       AND (g.tgtype & 2 <> 0 OR (g.tgtype & 1 = 0 AND g.tgtype & 28 <> 0))
+     ORDER BY g.tgrelid, g.tgname
+$$;
+COMMENT ON FUNCTION risk_alert._wrong_triggers(regclass) IS 'internal: triggers that make the statements of a table fail';
+REVOKE ALL ON FUNCTION risk_alert._wrong_triggers(regclass) FROM PUBLIC;
+
+-- Triggers, on a table or its partitions, that leave all they fire for to another
+-- one: as is_responsible() in src/engine/capture.c has it.
+CREATE FUNCTION risk_alert._idle_triggers(relation regclass, OUT on_table regclass, OUT trigger name)
+    RETURNS SETOF record
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH t AS (
+        SELECT g.tgrelid, g.tgname, g.tgtype, g.tgparentid,
+               CASE WHEN g.tgqual IS NULL AND pg_catalog.cardinality(g.tgattr::int2[]) = 0 THEN 0 ELSE 3 END
+                   - pg_catalog.bit_count((g.tgtype::int & 28)::bit(5)) AS turn
+          FROM (SELECT relation AS oid
+                 UNION SELECT p.relid FROM pg_catalog.pg_partition_tree(relation) p) tree
+          JOIN pg_catalog.pg_trigger g ON g.tgrelid = tree.oid
+         WHERE g.tgfoid = 'risk_alert.capture()'::regprocedure
+           AND g.tgtype & 1 = 1 AND g.tgtype & 66 = 0 AND g.tgenabled IN ('O', 'A')
+    )
+    SELECT t.tgrelid::regclass, t.tgname
+      FROM t
+     WHERE t.tgparentid = 0
+       AND t.tgtype & 28 & ~(SELECT COALESCE(pg_catalog.bit_or(o.tgtype::int), 0) FROM t o
+                              WHERE o.tgrelid = t.tgrelid AND (o.turn, o.tgname) < (t.turn, t.tgname)) = 0
+     ORDER BY t.tgrelid, t.tgname
+$$;
+COMMENT ON FUNCTION risk_alert._idle_triggers(regclass) IS 'internal: triggers that capture nothing, since others do';
+REVOKE ALL ON FUNCTION risk_alert._idle_triggers(regclass) FROM PUBLIC;
+
 -- Attach the triggers that are missing.  Row triggers of a partitioned table
 -- reach its partitions, present and future; triggers on TRUNCATE do not, but
 -- src/utility.c sees when a partition is emptied.
@@ -307,6 +354,7 @@ DECLARE
     caller regrole := risk_alert._caller(ticket);
     taken risk_alert.stream;
     t record;
+    g record;
     new_id int;
 BEGIN
     PERFORM risk_alert._not_null('table_name,event_time,review_at,deny_at,suppress',
@@ -320,6 +368,14 @@ BEGIN
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
      WHERE c.oid = table_name;
     EXECUTE pg_catalog.format('LOCK TABLE %I.%I IN SHARE ROW EXCLUSIVE MODE', t.nspname, t.relname);
+    SELECT w.* INTO g FROM risk_alert._wrong_triggers(table_name) w LIMIT 1;
+    IF FOUND THEN
+        RAISE invalid_object_definition USING
+            MESSAGE = pg_catalog.format('trigger "%s" on table %s cannot capture', g.trigger, risk_alert._qualified(g.on_table)),
+            DETAIL = g.reason,
+            HINT = pg_catalog.format('DROP TRIGGER %I ON %s; watch() makes the triggers that it needs.',
+                                     g.trigger, risk_alert._qualified(g.on_table));
+    END IF;
 
     stream_name := risk_alert._label('stream', COALESCE(stream_name, t.relname));
     SELECT * INTO taken FROM risk_alert.stream WHERE relation = table_name;
@@ -357,6 +413,12 @@ BEGIN
 
     PERFORM risk_alert._attach(table_name);
     PERFORM risk_alert._end_change(new_id);
+    FOR g IN SELECT i.* FROM risk_alert._idle_triggers(table_name) i LOOP
+        RAISE WARNING USING
+            MESSAGE = pg_catalog.format('trigger "%s" on table %s captures nothing', g.trigger, risk_alert._qualified(g.on_table)),
+            DETAIL = 'Another trigger captures all that it fires for, and no event counts twice.',
+            HINT = pg_catalog.format('DROP TRIGGER %I ON %s', g.trigger, risk_alert._qualified(g.on_table));
+    END LOOP;
 
     IF NOT risk_alert._preloaded() THEN
         RAISE WARNING USING

@@ -379,7 +379,7 @@ COMMENT ON COLUMN risk_alert.stat_streams.alerts IS 'alerts raised';
 COMMENT ON COLUMN risk_alert.stat_streams.folded IS 'events folded into an open alert';
 COMMENT ON COLUMN risk_alert.stat_streams.skipped IS 'events that could not be scored';
 COMMENT ON COLUMN risk_alert.stat_streams.last_skip IS 'why, the last time';
-COMMENT ON COLUMN risk_alert.stat_streams.lag IS 'since when the oldest waiting event waits';
+COMMENT ON COLUMN risk_alert.stat_streams.lag IS 'since when the oldest waiting event waits, by the server''s clock; 0 while that is behind the event''s arrival';
 COMMENT ON COLUMN risk_alert.stat_streams.state IS 'running, or what keeps it from running';
 
 CREATE VIEW risk_alert.stat_rules AS

@@ -270,12 +270,23 @@ DECLARE
     r record;
     missing name[];
 BEGIN
+    FOR r IN SELECT w.* FROM risk_alert._wrong_triggers(s.relation) w LOOP
+        RETURN NEXT ROW('trigger', 'error', s.name, 'a trigger makes statements on the table fail',
+            pg_catalog.format('Trigger "%s" on table %s. %s', r.trigger, risk_alert._qualified(r.on_table), r.reason),
+            pg_catalog.format('DROP TRIGGER %I ON %s; %s', r.trigger, risk_alert._qualified(r.on_table), repair))::risk_alert._finding;
+    END LOOP;
+    FOR r IN SELECT i.* FROM risk_alert._idle_triggers(s.relation) i LOOP
+        RETURN NEXT ROW('trigger', 'info', s.name, 'a trigger captures nothing: others capture all that it fires for',
+            pg_catalog.format('Trigger "%s" on table %s.', r.trigger, risk_alert._qualified(r.on_table)),
+            pg_catalog.format('DROP TRIGGER %I ON %s', r.trigger, risk_alert._qualified(r.on_table)))::risk_alert._finding;
+    END LOOP;
     FOR r IN
         SELECT g.tgname, g.tgenabled, g.tgqual IS NOT NULL AS conditional,
                pg_catalog.cardinality(g.tgattr::int2[]) > 0 AS by_column
           FROM pg_catalog.pg_trigger g
          WHERE g.tgrelid = s.relation AND g.tgfoid = 'risk_alert.capture()'::regprocedure
-           AND g.tgtype & 1 = 1
+           AND g.tgtype & 1 = 1 AND g.tgtype & 66 = 0
+           AND g.tgname NOT IN (SELECT i.trigger FROM risk_alert._idle_triggers(s.relation) i WHERE i.on_table = s.relation)
          ORDER BY g.tgname
     LOOP
         IF r.tgenabled IN ('D', 'R') THEN
@@ -394,6 +405,7 @@ AS $$
 DECLARE
     r record;
     problem text;
+    lost name[] := '{}';    -- features that cannot be computed, and take their rules with them
     broken text[] := '{}';
     reachable bigint;
 BEGIN
@@ -411,6 +423,7 @@ BEGIN
             END;
         END IF;
         IF problem IS NOT NULL THEN
+            lost := lost || r.name;
             RETURN NEXT ROW('feature', 'error', pg_catalog.format('%s.%s', s.name, r.name), 'a feature cannot be computed',
                 problem, pg_catalog.format('Put right what it uses, or SELECT risk_alert.drop_feature(%L, %L) and create it anew.',
                                            s.name, pg_catalog.quote_ident(r.name)))::risk_alert._finding;
@@ -437,6 +450,9 @@ BEGIN
             BEGIN
                 PERFORM risk_alert._check_condition(s.stream_id, r.condition, 'pg_catalog', r.owner);
                 PERFORM risk_alert._check_reason(s.stream_id, r.reason, r.owner);
+                SELECT pg_catalog.format('Feature "%s" cannot be computed.', f) INTO problem
+                  FROM pg_catalog.unnest(lost) f
+                 WHERE risk_alert._uses_feature(s.stream_id, f, r.condition, r.reason, r.owner) LIMIT 1;
             EXCEPTION WHEN OTHERS THEN
                 problem := SQLERRM;
             END;

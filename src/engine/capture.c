@@ -30,9 +30,11 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/partition.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
+#include "port/pg_bitutils.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -88,6 +90,8 @@ static bool wake_at_commit = false;
 PG_FUNCTION_INFO_V1(ra_capture);
 PG_FUNCTION_INFO_V1(ra_forget_windows);
 
+static bool is_responsible(const TriggerData *trigdata, Oid function);
+static int	trigger_rank(const Trigger *trigger);
 static CaptureTarget *capture_target(Oid relid);
 static void target_load(CaptureTarget *target);
 static void target_invalidate(Datum arg, Oid relid);
@@ -137,7 +141,10 @@ ra_capture(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("trigger \"%s\" with function risk_alert.capture() must be FOR EACH ROW",
-						trigdata->tg_trigger->tgname)));
+						trigdata->tg_trigger->tgname),
+				 errhint("Create it AFTER INSERT OR UPDATE OR DELETE ... FOR EACH ROW.")));
+	if (!is_responsible(trigdata, fcinfo->flinfo->fn_oid))
+		return PointerGetDatum(NULL);
 
 	target = capture_target(RelationGetRelid(trigdata->tg_relation));
 	if (target->stream_id == 0)
@@ -266,6 +273,49 @@ ra_image_unpack(const RaLayout *layout, const char **data, const char *end,
 	if (flags & IMAGE_SUPERSEDED)
 		return RA_IMAGE_SUPERSEDED;
 	return (flags & IMAGE_INCOMPLETE) ? RA_IMAGE_INCOMPLETE : RA_IMAGE_COMPLETE;
+}
+
+/*
+ * Of several triggers with our function that fire for a change one captures it, or it
+ * would count twice: that of the highest rank, and of equal ones the first by name.
+ * _idle_triggers() (SQL) tells which ones never do.
+ */
+static bool
+is_responsible(const TriggerData *trigdata, Oid function)
+{
+	const TriggerDesc *desc = trigdata->tg_relation->trigdesc;
+	const Trigger *first = NULL;
+	char		not_firing = SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA ?
+		TRIGGER_FIRES_ON_ORIGIN : TRIGGER_FIRES_ON_REPLICA;
+	int16		event = TRIGGER_TYPE_UPDATE;
+
+	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
+		event = TRIGGER_TYPE_INSERT;
+	else if (TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
+		event = TRIGGER_TYPE_DELETE;
+
+	for (int i = 0; desc != NULL && i < desc->numtriggers; i++)
+	{
+		const Trigger *t = &desc->triggers[i];
+
+		if (t->tgfoid != function || !(t->tgtype & event) ||
+			!TRIGGER_FOR_ROW(t->tgtype) || !TRIGGER_FOR_AFTER(t->tgtype) ||
+			t->tgenabled == TRIGGER_DISABLED || t->tgenabled == not_firing)
+			continue;
+		if (first == NULL || trigger_rank(t) > trigger_rank(first))
+			first = t;
+	}
+	return first == NULL || first->tgoid == trigdata->tg_trigger->tgoid;
+}
+
+/* By the kinds of changes it fires for; a condition or a list of columns lets some pass by */
+static int
+trigger_rank(const Trigger *trigger)
+{
+	int			kinds = pg_popcount32(trigger->tgtype &
+									  (TRIGGER_TYPE_INSERT | TRIGGER_TYPE_DELETE | TRIGGER_TYPE_UPDATE));
+
+	return trigger->tgqual == NULL && trigger->tgnattr == 0 ? kinds : kinds - 3;
 }
 
 /* What is known of the table, loaded when it isn't */

@@ -2,6 +2,7 @@
 -- F12: partitioned tables.  A stream is the root; rows count however they come
 -- into or leave its partitions.
 --
+\set SHOW_CONTEXT never
 SET client_min_messages = warning;
 CREATE SCHEMA part;
 SET search_path = part;

@@ -111,13 +111,33 @@ SELECT * FROM scored();
 SELECT * FROM windows(1);
 SELECT * FROM windows(2);
 
--- the same row deleted and inserted again in one transaction is there once
+-- the same row deleted and inserted again in one transaction is there once, and is no new event
+SELECT s.scored AS before FROM risk_alert.stat_streams s WHERE stream = 'cap_pay' \gset
 BEGIN;
 DELETE FROM pay WHERE id = 4;
 INSERT INTO pay VALUES (4, 2, 5, '2026-01-01 10:00Z');
 COMMIT;
 SELECT * FROM scored();
 SELECT * FROM windows(2);
+-- one that is deleted in the transaction that inserted it never was
+BEGIN;
+INSERT INTO pay VALUES (7, 2, 100, '2026-01-01 10:00Z'), (8, 2, 1000, '2026-01-01 10:00Z');
+DELETE FROM pay WHERE id = 7;
+UPDATE pay SET amount = amount + 1 WHERE id = 8;
+DELETE FROM pay WHERE id = 8;
+COMMIT;
+SELECT * FROM scored();
+SELECT * FROM windows(2);
+SELECT s.scored - :before AS scored FROM risk_alert.stat_streams s WHERE stream = 'cap_pay';
+-- one that is updated there is scored as it ends, with its last key, and once
+BEGIN;
+INSERT INTO pay VALUES (7, 13, 1, '2026-01-01 10:00Z'), (8, 13, 10, '2026-01-01 10:00Z');
+UPDATE pay SET amount = 100 WHERE id = 7;
+UPDATE pay SET id = 9, amount = 1000 WHERE id = 8;
+UPDATE pay SET amount = amount + 1 WHERE id IN (7, 9);
+COMMIT;
+SELECT * FROM scored();
+SELECT s.scored - :before AS scored FROM risk_alert.stat_streams s WHERE stream = 'cap_pay';
 
 -- F13: ROLLBACK, savepoints, nested rollbacks: only what survives is scored
 BEGIN;

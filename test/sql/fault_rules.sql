@@ -294,6 +294,36 @@ SELECT risk_alert.risk_score('faulty', '{"id": 9, "card": 1, "amount": 250, "at"
 SELECT risk_alert.drop_rule('faulty', 'folds');
 SELECT risk_alert.unwatch('pay_too');
 
+-- a rule whose function scores an event fails, in the worker and in a session
+CREATE FUNCTION asks(amount numeric) RETURNS bool LANGUAGE plpgsql STABLE AS $$
+BEGIN
+	RETURN risk_alert.risk_score('faulty', '{"id": 9, "card": 1, "amount": 1, "at": "2026-01-01Z"}') = 0;
+END $$;
+SELECT risk_alert.create_rule('faulty', 'asks', 'faulty.asks(amount)', points => 20);
+INSERT INTO pay VALUES (2300, 1, 250, '2026-01-01 10:19Z');
+SELECT * FROM scored(2300);
+SELECT rule, errors, last_error FROM stats() WHERE rule = 'asks';
+SELECT risk_alert.risk_score('faulty', '{"id": 9, "card": 1, "amount": 250, "at": "2026-01-01Z"}');
+SELECT risk_alert.drop_rule('faulty', 'asks');
+
+-- a feature that has lost what it uses takes its rules with it, those made of it later, too, and says so
+CREATE FUNCTION doubled(amount numeric) RETURNS numeric LANGUAGE sql IMMUTABLE AS 'SELECT 2 * $1';
+SELECT risk_alert.create_feature('faulty', 'doubled', entity => 'card', aggregate => 'sum(faulty.doubled(amount))', within => '1 day');
+SELECT risk_alert.create_rule('faulty', 'by condition', 'doubled > 0', points => 20);
+SELECT risk_alert.create_rule('faulty', 'by reason', 'amount > 1', points => 20, reason => 'of {doubled}');
+DROP FUNCTION doubled CASCADE;
+SELECT risk_alert.alter_stream('faulty');
+SELECT risk_alert.create_rule('faulty', 'later', 'doubled > 1');
+INSERT INTO pay VALUES (2400, 1, 250, '2026-01-01 10:20Z');
+SELECT * FROM scored(2400);
+SELECT level, name, object, detail FROM risk_alert.check_setup() WHERE object ~ '^faulty.' AND level = 'error' ORDER BY object COLLATE "C";
+SELECT detail FROM risk_alert.check_setup() WHERE object = 'faulty' AND name IN ('rules', 'thresholds');
+SET client_min_messages = error;
+SELECT risk_alert.drop_rule('faulty', r) FROM unnest('{by condition,by reason,later}'::text[]) r;
+SELECT risk_alert.drop_feature('faulty', 'doubled');
+SET client_min_messages = warning;
+SELECT count(*) FROM risk_alert.check_setup() WHERE object ~ '^faulty.' AND level = 'error';
+
 -- a session keeps no plans of rule sets that are gone
 CREATE PROCEDURE score_after_changes(n int) LANGUAGE plpgsql AS $$
 BEGIN

@@ -67,7 +67,9 @@ SELECT remediation FROM finding WHERE name = 'trigger' \gexec
 SELECT * FROM finding;
 CREATE TRIGGER partly AFTER INSERT OR UPDATE ON su_pay FOR EACH ROW WHEN (NEW.amount > 0) EXECUTE FUNCTION risk_alert.capture();
 SELECT * FROM trigger_finding;
-DROP TRIGGER partly ON su_pay;
+DROP TRIGGER risk_alert_capture ON su_pay;
+SELECT * FROM trigger_finding;
+SELECT remediation FROM trigger_finding WHERE name = 'trigger' AND level = 'warning' \gexec
 
 -- claim: a trigger that was replaced by hand protects nothing, until the stream is refreshed
 DROP TRIGGER risk_alert_capture ON su_pay;

@@ -107,6 +107,8 @@ $node->restart;
 is($node->psql('a', "INSERT INTO payments VALUES (2, 1, 5000, '2026-01-01Z')"), 0, 'F34 max_worker_processes = 0: the server starts and takes rows');
 like($node->safe_psql('a', q{SELECT string_agg(concat_ws(' ', level, name, description, detail, remediation), ';') FROM risk_alert.check_setup() WHERE level = 'error'}),
 	qr/max_worker_processes/, 'F34 check_setup() says that nothing will happen');
+is($node->safe_psql('a', q{SELECT level, description, detail FROM risk_alert.check_setup() WHERE name = 'activity'}),
+	'error|events are captured but not processed|1 events wait; state: worker waiting.', 'F34 and that an event waits');
 {
 	my ($rc, $out, $err) = $node->psql('a', q{SELECT risk_alert.drain('2 s')});
 	ok($rc != 0 || $out eq 'f', 'F34 drain() does not pretend');

@@ -85,8 +85,8 @@ is($node->safe_psql('postgres', q{SELECT state, processed, scored, skipped, last
 is($node->safe_psql('postgres', q{SELECT rule, evaluated, errors, last_error FROM risk_alert.stat_rules ORDER BY 1}),
 	"large|1|0|\nvelocity|1|0|", '  without the rules that lost what they use');
 is($node->safe_psql('postgres', q{SELECT level, name, object, detail FROM risk_alert.check_setup() WHERE object ~ '^payments[.]' AND level = 'error' ORDER BY 2, 3}),
-	qq(error|feature|payments.card_sum|column "amount" of table "payments" does not exist\nerror|rule|payments.large|"amount" is neither a column of table "payments" nor a feature of its stream),
-	'  check_setup() names the condition and the feature that did');
+	qq(error|feature|payments.card_sum|column "amount" of table "payments" does not exist\nerror|rule|payments.large|"amount" is neither a column of table "payments" nor a feature of its stream\nerror|rule|payments.velocity|Feature "card_sum" cannot be computed.),
+	'  check_setup() names the feature, and the rules that did or use it');
 is($node->psql('postgres', q{INSERT INTO payments VALUES (20, 2, '2026-01-01Z')}), 0, '  rows go in all the same');
 
 # The table is dropped: nothing to score any more, and the worker lives

@@ -42,7 +42,12 @@ my $alerted = q{SELECT string_agg(event_key, ' ' ORDER BY event_key::int) FROM r
 SELECT features->>'card_n' FROM risk_alert.risk_assess('payments', '{"payment_id": 0, "card_id": 1, "amount": 1, "created_at": "2026-01-05 00:31Z"}')}), 3,
 		'but they are history for the subscriber\'s own');
 
+	my $finding = q{SELECT level, object, description, remediation FROM risk_alert.check_setup() WHERE name = 'subscription'};
+	is($subscriber->safe_psql('postgres', $finding),
+		'warning|payments|rows that arrive by logical replication are not captured|ALTER TABLE public.payments ENABLE ALWAYS TRIGGER risk_alert_capture',
+		'check_setup() tells, and how to have them scored');
 	$subscriber->safe_psql('postgres', 'ALTER TABLE payments ENABLE ALWAYS TRIGGER risk_alert_capture');
+	is($subscriber->safe_psql('postgres', $finding), '', '  and does so no longer');
 	$origin->safe_psql('postgres', q{INSERT INTO payments SELECT 10 + g, 2, 5000, timestamptz '2026-01-01Z' + g * interval '5 minutes' FROM generate_series(1, 5) g});
 	wait_until($subscriber, q{SELECT count(*) = 5 FROM risk_alert.alert_event});
 	is($subscriber->safe_psql('postgres', $alerted), '11 12 13 14 15', 'with ENABLE ALWAYS they are');
@@ -115,7 +120,8 @@ DROP ROLE alice});
 	is($standby->safe_psql('postgres', $alerted), $origin->safe_psql('postgres', $alerted), 'standby: alerts can be read');
 	is($standby->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'risk_alert worker'}), 0, 'standby: no worker');
 	is($standby->safe_psql('postgres', q{SELECT risk_alert.risk_score(p) FROM payments p WHERE payment_id = 3001}), 60, 'standby: risk_score() works');
-	is($standby->psql('postgres', q{SELECT count(*) FROM risk_alert.check_setup()}), 0, 'standby: check_setup() works');
+	is($standby->safe_psql('postgres', q{SELECT level, object, description FROM risk_alert.check_setup() WHERE name = 'worker'}),
+		'info|postgres|this server is a standby', 'standby: check_setup() works, and says what it is');
 	my ($rc, $out, $err) = $standby->psql('postgres', q{\set VERBOSITY verbose
 SELECT risk_alert.create_rule('payments', 'x', 'amount > 1')});
 	like($err, qr/25006/, 'standby: what writes is refused');

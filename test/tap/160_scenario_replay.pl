@@ -159,6 +159,40 @@ foreach my $i (1 .. 2)
 	check($node, 'what commits while a batch is scored is not in it, but in the next');
 }
 
+# A rule set that is published in the middle: in the transaction of the rows, while they
+# wait, while others are scored
+phase('published with the rows', republish(), rows(6));
+phase('and between them', rows(3), corrections(0, 2, \%ids), republish(), rows(3));
+run('BEGIN;', ghosts(), republish(), 'ROLLBACK;');
+phase('and rolled back', rows(3), 'SAVEPOINT a;', republish(), ghosts(), 'ROLLBACK TO a;', rows(3));
+{
+	my $pid = stop_worker($node);
+	my %new;
+
+	foreach my $i (1 .. 3)
+	{
+		run('BEGIN;', insert(undef, 0, 3, ids => \%new, touch => 1), 'COMMIT;',
+			'BEGIN;', corrections(0, 1, \%new, unscored => 1), 'COMMIT;');
+		run('BEGIN;', republish(), 'COMMIT;') if $i < 3;
+	}
+	push @{ $ids{$_} }, @{ $new{$_} } foreach keys %new;
+	expect($node);
+	kill('CONT', $pid);
+	check($node, 'published while events wait');
+
+	my $holder = hold_worker(rows(6), corrections(0, 2, \%ids));
+	expect($node);
+	run('BEGIN;', republish(), 'COMMIT;');
+	run('BEGIN;', rows(6), corrections(0, 2, \%ids), 'COMMIT;');
+	expect($node);
+	$holder->query_safe('ROLLBACK');
+	$holder->quit;
+	check($node, 'published while a batch is scored');
+	cmp_ok($node->safe_psql('postgres', q{
+SELECT count(*) FROM (SELECT FROM risk_alert.alerts GROUP BY rule_set_version HAVING count(*) >= 5) v}), '>=', 4,
+		'events have been scored with several of these rule sets');
+}
+
 # Crashes
 {
 	my $open = $node->background_psql('postgres', on_error_stop => 0);

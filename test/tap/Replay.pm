@@ -25,7 +25,7 @@ use RiskAlert;
 use Scenario;
 use Test::More;
 
-our @EXPORT = qw(create_scenarios insert corrections session_script run_sessions
+our @EXPORT = qw(create_scenarios republish insert corrections session_script run_sessions
   expect check check_all ask_and_insert edges check_edges);
 
 my @scenarios = scenarios();
@@ -65,6 +65,39 @@ CROSS JOIN LATERAL (SELECT coalesce(nullif(concat_ws('+', $fired), ''), '-') AS 
 	# the event itself is there, even if it was deleted before it was scored
 	$sql =~ s/\{rows\}/(SELECT * FROM $s->{name} WHERE id <> e.id UNION ALL SELECT e.*)/g;
 	$sql =~ s/\{seen\}/$seen/g;
+	return $sql;
+}
+
+# Statements that create a scenario's features and rules
+sub _definitions
+{
+	my ($s) = @_;
+	my $sql = '';
+
+	foreach my $name (sort keys %{ $s->{features} })
+	{
+		my ($entity, $aggregate, $within, $more) = @{ $s->{features}{$name} };
+		$sql .= "SELECT risk_alert.create_feature('$s->{name}', '$name', '$entity', '$aggregate', '$within'$more);\n";
+	}
+	foreach my $name (sort keys %{ $s->{rules} })
+	{
+		my ($condition, $points) = @{ $s->{rules}{$name} };
+		$sql .= "SELECT risk_alert.create_rule('$s->{name}', '$name', \$_\$$condition\$_\$, points => $points);\n";
+	}
+	return $sql;
+}
+
+# republish(): statements that drop all features and rules, and create them anew
+sub republish
+{
+	my $sql = '';
+
+	foreach my $s (@scenarios)
+	{
+		$sql .= "SELECT risk_alert.drop_rule('$s->{name}', '$_');\n" foreach sort keys %{ $s->{rules} };
+		$sql .= "SELECT risk_alert.drop_feature('$s->{name}', '$_');\n" foreach sort keys %{ $s->{features} };
+		$sql .= _definitions($s);
+	}
 	return $sql;
 }
 
@@ -134,16 +167,7 @@ UPDATE $t SET phase = 0;
 BEGIN;
 SELECT risk_alert.watch('$t', event_time => 'at', suppress => '0 seconds'$s->{watch});
 };
-		foreach my $name (sort keys %{ $s->{features} })
-		{
-			my ($entity, $aggregate, $within, $more) = @{ $s->{features}{$name} };
-			$sql .= "SELECT risk_alert.create_feature('$t', '$name', '$entity', '$aggregate', '$within'$more);\n";
-		}
-		foreach my $name (sort keys %{ $s->{rules} })
-		{
-			my ($condition, $points) = @{ $s->{rules}{$name} };
-			$sql .= "SELECT risk_alert.create_rule('$t', '$name', \$_\$$condition\$_\$, points => $points);\n";
-		}
+		$sql .= _definitions($s);
 		$sql .= "COMMIT;\n";
 	}
 	$node->safe_psql('postgres', $sql . q{
