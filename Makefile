@@ -51,7 +51,8 @@ SHLIB_LINK = -lm $(libpq)
 
 # Coordination services: libraries of their own, so that their clients are
 # loaded by nobody but the broker.  Built if the client's header is there.
-has_header = $(shell printf '\#include <%s>\n' $(1) | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo yes)
+hash := \#
+has_header = $(shell printf '$(hash)include <%s>\n' $(1) | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo yes)
 PROVIDERS = $(if $(call has_header,zookeeper/zookeeper.h),zookeeper) \
 	$(if $(call has_header,hiredis/hiredis.h),redis)
 provider_objs = $(patsubst %.c,%.o,$(sort $(wildcard src/provider/$(1)*.c)))
@@ -98,14 +99,27 @@ $(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h src/cluster/*.h src/core/*.h src/engi
 
 all: $(PROVIDER_LIBS)
 
+# Whether the services' clients have TLS (Debian 12's have not): compile and link a
+# program that calls it.  Done when it is first asked for, by the first object to
+# be built; from then on the variable has the answer.
+links = $(shell printf '$(hash)include <%s>\n' $(1) | sed '$$a int main(void) { return ($(2)) != 0; }' | \
+	$(CC) $(CPPFLAGS) -DTHREADED -x c - -o /dev/null $(LDFLAGS) $(3) >/dev/null 2>&1 && echo yes)
+zookeeper_tls = $(eval zookeeper_tls := $(call links,zookeeper/zookeeper.h,\
+	zookeeper_init_ssl("","",0,0,0,0,0),-DHAVE_OPENSSL_H -lzookeeper_mt))$(zookeeper_tls)
+redis_tls = $(eval redis_tls := $(call links,hiredis/hiredis.h hiredis/hiredis_ssl.h openssl/ssl.h,\
+	redisInitiateSSL(0,SSL_new(SSL_CTX_new(TLS_client_method()))),$(redis_tls_libs)))$(redis_tls)
+redis_tls_libs = -lhiredis_ssl -lhiredis -lssl -lcrypto
+
 $(PROVIDER_OBJS): $(wildcard src/provider/*.h)
 $(PROVIDER_OBJS): override CFLAGS += -DTHREADED
+$(call provider_objs,zookeeper): override CFLAGS += $(if $(zookeeper_tls),-DRA_ZOOKEEPER_TLS)
+$(call provider_objs,redis): override CFLAGS += $(if $(redis_tls),-DRA_REDIS_TLS)
 
 risk_alert_zookeeper$(DLSUFFIX): $(call provider_objs,zookeeper)
 	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@ -lzookeeper_mt
 
 risk_alert_redis$(DLSUFFIX): $(call provider_objs,redis)
-	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@ -lhiredis
+	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@ $(if $(redis_tls),$(redis_tls_libs),-lhiredis)
 
 install: install-providers
 install-providers: $(PROVIDER_LIBS)

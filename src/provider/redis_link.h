@@ -24,10 +24,14 @@ typedef struct RaRedisCommand
 typedef struct RaRedisLink
 {
 	redisContext *context;		/* NULL: closed */
+	const struct RaRedisTls *tls;	/* NULL: plain text */
+	struct ssl_st *ssl;			/* hiredis' own, or NULL */
+	const char *host;
 	int			epoll_fd;
 	uint32_t	watched;		/* events that epoll waits for */
 	bool		connecting;
 	bool		unsent;			/* something is in the output buffer */
+	bool		reads_first;	/* and waits for what the server has to say: TLS */
 	int64_t		last_read;
 	RaRedisCommand *first;
 	RaRedisCommand **end;

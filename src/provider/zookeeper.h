@@ -240,6 +240,7 @@ struct RaProvider
 	char	   *node;
 	char		nodename[RA_NODE_MAX * 3 + 1];	/* escaped */
 	char	   *credentials;	/* user:password, or NULL */
+	char	   *tls;			/* as the library wants to be told of it; NULL: plain text */
 	int			timeout_wish;	/* ms */
 	struct ACL_vector *acl;		/* of all we create */
 	RaProvider *next_provider;	/* of all that want the library's log */
@@ -372,6 +373,16 @@ extern void ra_zk_watch_drop(ZkWatch *watch);
 /* zookeeper_open.c */
 extern const RaProviderOps *ra_zookeeper_ops(void);
 extern void ra_zk_provider_free(RaProvider *p);
+
+/* zookeeper_tls.c.  Keeps what the settings say; false and a message if it can't be used */
+#ifdef RA_ZOOKEEPER_TLS
+#define RA_ZOOKEEPER_HAS_TLS true
+#else
+#define RA_ZOOKEEPER_HAS_TLS false
+#endif
+extern bool ra_zk_tls_set(RaProvider *p, const RaProviderTls *tls, char *error, int error_size);
+extern zhandle_t *ra_zk_tls_init(RaProvider *p, watcher_fn watcher, const clientid_t *attach,
+								 void *context, log_callback_fn log);
 
 /* zookeeper.c */
 extern void ra_zk_start(RaProvider *p);
