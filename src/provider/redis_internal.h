@@ -127,7 +127,7 @@ struct RaProvider
 	char	   *node;
 	char	   *user;
 	char	   *password;
-	RaRedisTls *tls;			/* NULL: plain text */
+	RaProviderTls *tls;			/* NULL: plain text */
 	int			timeout_ms;
 	int64_t		timeout;		/* ns */
 	int64_t		patience;		/* how long an answer may take */

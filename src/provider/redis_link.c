@@ -69,7 +69,7 @@ ra_redis_link_open(RaRedisLink *link, const char *host, int port)
 void
 ra_redis_link_close(RaRedisLink *link)
 {
-	const struct RaRedisTls *tls = link->tls;
+	const RaProviderTls *tls = link->tls;
 	RaRedisCommand *command;
 
 	while ((command = ra_redis_link_shift(link)) != NULL)
@@ -174,8 +174,8 @@ ra_redis_link_ready(RaRedisLink *link)
 		ra_redis_tls_enter(link);
 		if (redisBufferRead(link->context) != REDIS_OK)
 		{
-			fail(link, link->context->err == REDIS_ERR_EOF ? "the server closed the connection"
-				 : ra_redis_tls_error(link, link->context->errstr));
+			fail(link, ra_redis_tls_error(link, link->context->err == REDIS_ERR_EOF ?
+										  "the server closed the connection" : link->context->errstr));
 			return;
 		}
 		link->last_read = ra_redis_clock();
@@ -210,6 +210,7 @@ ra_redis_link_reply(RaRedisLink *link)
 			fail(link, link->context->reader->errstr);
 		return NULL;
 	}
+	link->answered |= reply != NULL;
 	return reply;
 }
 

@@ -8,8 +8,6 @@
 #include "provider.h"
 #include "redis_link.h"
 
-typedef struct RaRedisTls RaRedisTls;
-
 #ifdef RA_REDIS_TLS
 #define RA_REDIS_HAS_TLS true
 #else
@@ -17,8 +15,8 @@ typedef struct RaRedisTls RaRedisTls;
 #endif
 
 /* NULL and a message in error: the files are of no use, or hiredis has no TLS */
-extern RaRedisTls *ra_redis_tls_new(const RaProviderTls *config, char *error, int error_size);
-extern void ra_redis_tls_free(RaRedisTls *tls);
+extern RaProviderTls *ra_redis_tls_new(const RaProviderTls *config, char *error, int error_size);
+extern void ra_redis_tls_free(RaProviderTls *tls);
 
 /* Of a link that is connected: nothing is sent before this; false: see the link's error */
 extern bool ra_redis_tls_start(RaRedisLink *link);

@@ -218,7 +218,7 @@ helper_main(void *arg)
 		const clientid_t *attach = handle->attach.client_id != 0 ? &handle->attach : NULL;
 
 		if (p->tls != NULL)
-			zh = ra_zk_tls_init(p, on_session, attach, handle, on_line);
+			zh = ra_zk_tls_init(handle, on_session, attach, on_line);
 		else
 			zh = zookeeper_init2(p->hosts, on_session, p->timeout_wish, attach, handle,
 								 ZOO_NO_LOG_CLIENTENV, on_line);

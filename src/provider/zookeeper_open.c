@@ -102,9 +102,7 @@ ra_zk_provider_free(RaProvider *p)
 	if (p->credentials != NULL)
 		explicit_bzero(p->credentials, strlen(p->credentials));
 	free(p->credentials);
-	if (p->tls != NULL)
-		explicit_bzero(p->tls, strlen(p->tls));
-	free(p->tls);
+	ra_zk_tls_free(p->tls);
 	free(p->hosts);
 	free(p->node);
 	free(p);
@@ -181,7 +179,7 @@ zk_open(const RaProviderConfig *config, const RaProviderCallbacks *callbacks, vo
 		ra_zk_provider_free(p);
 		return NULL;
 	}
-	if (config->tls != NULL && !ra_zk_tls_set(p, config->tls, error, error_size))
+	if (config->tls != NULL && (p->tls = ra_zk_tls_new(config->tls, error, error_size)) == NULL)
 	{
 		ra_zk_provider_free(p);
 		return NULL;

@@ -15,51 +15,76 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "zookeeper.h"
 
 #ifdef RA_ZOOKEEPER_TLS
 
-bool
-ra_zk_tls_set(RaProvider *p, const RaProviderTls *tls, char *error, int error_size)
+#include "tls_context.h"
+
+struct ZkTls
+{
+	RaProviderTls *files;
+	char	   *text;			/* as the library wants to be told */
+};
+
+ZkTls *
+ra_zk_tls_new(const RaProviderTls *config, char *error, int error_size)
 {
 	/* so that an encrypted key without a password is an error; OpenSSL would ask the terminal */
-	const char *password = tls->key_password != NULL && tls->key_password[0] != '\0' ? tls->key_password : "none";
+	const char *password = config->key_password != NULL && config->key_password[0] != '\0' ? config->key_password : "none";
+	ZkTls	   *tls;
 	size_t		size;
 
-	if (tls->cert_file == NULL)
+	if (config->cert_file == NULL)
 	{
 		snprintf(error, (size_t) error_size, "ZooKeeper's client library needs a certificate of the client, and its key");
-		return false;
+		return NULL;
 	}
-	if (strchr(tls->ca_file, ',') || strchr(tls->cert_file, ',') || strchr(tls->key_file, ',') ||
-		strchr(password, ','))
+	size = strlen(config->ca_file) + strlen(config->cert_file) + strlen(config->key_file) + strlen(password) + 4;
+	tls = calloc(1, sizeof(*tls));
+	if (tls != NULL && (tls->text = malloc(size)) != NULL &&
+		setenv("SSL_CERT_FILE", config->ca_file, 1) == 0 && setenv("SSL_CERT_DIR", "/dev/null", 1) == 0)
 	{
-		snprintf(error, (size_t) error_size,
-				 "ZooKeeper's client library does not take names of TLS files, nor a key's password, that have a comma");
-		return false;
+		snprintf(tls->text, size, "%s,%s,%s,%s", config->ca_file, config->cert_file, config->key_file, password);
+		if (strchr(config->ca_file, ',') || strchr(config->cert_file, ',') || strchr(config->key_file, ',') ||
+			strchr(password, ','))
+			snprintf(error, (size_t) error_size,
+					 "ZooKeeper's client library takes no comma in the names of TLS files and in a key's password");
+		else if ((tls->files = tls_config_copy(config, error, error_size)) != NULL)
+			return tls;
 	}
-	size = strlen(tls->ca_file) + strlen(tls->cert_file) + strlen(tls->key_file) + strlen(password) + 4;
-	p->tls = malloc(size);
-	if (p->tls == NULL || setenv("SSL_CERT_FILE", tls->ca_file, 1) != 0 ||
-		setenv("SSL_CERT_DIR", "/dev/null", 1) != 0)
-	{
+	else
 		snprintf(error, (size_t) error_size, "out of memory");
-		return false;
-	}
-	snprintf(p->tls, size, "%s,%s,%s,%s", tls->ca_file, tls->cert_file, tls->key_file, password);
-	return true;
+	ra_zk_tls_free(tls);
+	return NULL;
 }
 
-zhandle_t *
-ra_zk_tls_init(RaProvider *p, watcher_fn watcher, const clientid_t *attach, void *context,
-			   log_callback_fn log)
+void
+ra_zk_tls_free(ZkTls *tls)
 {
-	zhandle_t  *zh = zookeeper_init_ssl(p->hosts, p->tls, watcher, p->timeout_wish, attach, context,
-										ZOO_NO_LOG_CLIENTENV);
+	if (tls == NULL)
+		return;
+	if (tls->text != NULL)
+		explicit_bzero(tls->text, strlen(tls->text));
+	free(tls->text);
+	tls_config_free(tls->files);
+	free(tls);
+}
 
+/* With files that it can't use, the library would try again without any pause: it does not get them */
+zhandle_t *
+ra_zk_tls_init(ZkHandle *handle, watcher_fn watcher, const clientid_t *attach, log_callback_fn log)
+{
+	RaProvider *p = handle->provider;
+	SSL_CTX    *context = tls_context(p->tls->files, handle->problem, sizeof(handle->problem));
+	zhandle_t  *zh;
+
+	if (context == NULL)
+		return NULL;
+	SSL_CTX_free(context);
+	zh = zookeeper_init_ssl(p->hosts, p->tls->text, watcher, p->timeout_wish, attach, handle,
+							ZOO_NO_LOG_CLIENTENV);
 	/* what its threads have said already went to standard error */
 	if (zh != NULL)
 		zoo_set_log_callback(zh, log);
@@ -68,23 +93,26 @@ ra_zk_tls_init(RaProvider *p, watcher_fn watcher, const clientid_t *attach, void
 
 #else							/* not RA_ZOOKEEPER_TLS */
 
-bool
-ra_zk_tls_set(RaProvider *p, const RaProviderTls *tls, char *error, int error_size)
+ZkTls *
+ra_zk_tls_new(const RaProviderTls *config, char *error, int error_size)
 {
-	(void) p;
-	(void) tls;
+	(void) config;
 	snprintf(error, (size_t) error_size, "ZooKeeper's client library has no TLS");
-	return false;
+	return NULL;
+}
+
+void
+ra_zk_tls_free(ZkTls *tls)
+{
+	(void) tls;
 }
 
 zhandle_t *
-ra_zk_tls_init(RaProvider *p, watcher_fn watcher, const clientid_t *attach, void *context,
-			   log_callback_fn log)
+ra_zk_tls_init(ZkHandle *handle, watcher_fn watcher, const clientid_t *attach, log_callback_fn log)
 {
-	(void) p;
+	(void) handle;
 	(void) watcher;
 	(void) attach;
-	(void) context;
 	(void) log;
 	errno = ENOTSUP;
 	return NULL;
