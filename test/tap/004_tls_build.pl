@@ -103,7 +103,6 @@ redisInitiateSSL(redisContext *context, struct ssl_st *ssl)
 		   SSL_get_verify_mode(ssl) & SSL_VERIFY_PEER ? "yes" : "no", name ? name : "none",
 		   SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name) ? SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name) : "none",
 		   address ? address : "none");
-	context->err = REDIS_ERR_OTHER;
 	strcpy(context->errstr, "stub");
 	return REDIS_ERR;
 }
