@@ -194,7 +194,7 @@ define_settings(void)
 	DefineCustomBoolVariable("risk_alert.coordination_tls",
 							 "Encrypts the connection to the coordination service.",
 							 "Needs a client library that can; without one the broker does not connect at all. "
-							 "Read whenever the broker starts, as are the files.",
+							 "Read whenever the broker starts, as are the names of the files.",
 							 &ra_coordination_tls,
 							 false,
 							 PGC_SIGHUP, 0,
