@@ -152,6 +152,11 @@ sub build
 		  . ' risk_alert_redis.so risk_alert_zookeeper.so');
 }
 
+# Nor is a provider built whose client is not there at all
+$_ = run('no headers', "make -n -C '$tree' PG_CONFIG='$pg_config' CC='gcc -nostdinc' all");
+like($_, qr/risk_alert\.so/, '  all else is built');
+unlike($_, qr/risk_alert_(?:redis|zookeeper)/, '  but no provider');
+
 # Declared, but not in the libraries: Debian 12's ZooKeeper is like that
 my $log = build('without');
 unlike($log, qr/-DRA_\w+_TLS/, 'TLS is not found');
