@@ -60,7 +60,7 @@ ra_redis_tls_start(RaRedisLink *link)
 	else if (redisInitiateSSL(link->context, link->ssl) == REDIS_OK)
 		return true;			/* it belongs to hiredis now */
 	else
-		snprintf(link->error, sizeof(link->error), "%s", link->context->errstr);
+		snprintf(link->error, sizeof(link->error), "%s", ra_redis_tls_error(link, link->context->errstr));
 	SSL_free(link->ssl);
 	link->ssl = NULL;
 	return false;
