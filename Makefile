@@ -99,14 +99,28 @@ $(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h src/cluster/*.h src/core/*.h src/engi
 
 all: $(PROVIDER_LIBS)
 
+# Whether the services' clients have TLS (Debian 12's have not): a program that calls it
+# must compile and link.  That is tried when it is first asked for, by the first object to
+# be built; from then on the variable has the answer.
+links = $(shell printf '$(hash)include <%s>\n' $(1) | sed '$$a int main(void) { return ($(2)) != 0; }' | \
+	$(CC) $(CPPFLAGS) -DTHREADED -x c - -o /dev/null $(LDFLAGS) $(3) >/dev/null 2>&1 && echo yes)
+zookeeper_tls = $(eval zookeeper_tls := $(call links,zookeeper/zookeeper.h openssl/ssl.h,\
+	TLS_client_method() && zookeeper_init_ssl("","",0,0,0,0,0),-DHAVE_OPENSSL_H $(zookeeper_tls_libs)))$(zookeeper_tls)
+zookeeper_tls_libs = -lzookeeper_mt -lssl -lcrypto
+redis_tls = $(eval redis_tls := $(call links,hiredis/hiredis.h hiredis/hiredis_ssl.h openssl/ssl.h,\
+	TLS_client_method() && redisInitiateSSL(0,0),$(redis_tls_libs)))$(redis_tls)
+redis_tls_libs = -lhiredis_ssl -lhiredis -lssl -lcrypto
+
 $(PROVIDER_OBJS): $(wildcard src/provider/*.h)
 $(PROVIDER_OBJS): override CFLAGS += -DTHREADED
+$(call provider_objs,zookeeper): override CFLAGS += $(if $(zookeeper_tls),-DRA_ZOOKEEPER_TLS)
+$(call provider_objs,redis): override CFLAGS += $(if $(redis_tls),-DRA_REDIS_TLS)
 
 risk_alert_zookeeper$(DLSUFFIX): $(call provider_objs,zookeeper)
-	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@ -lzookeeper_mt
+	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@ $(if $(zookeeper_tls),$(zookeeper_tls_libs),-lzookeeper_mt)
 
 risk_alert_redis$(DLSUFFIX): $(call provider_objs,redis)
-	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@ -lhiredis
+	$(CC) $(CFLAGS) $^ $(LDFLAGS) $(LDFLAGS_SL) -shared -o $@ $(if $(redis_tls),$(redis_tls_libs),-lhiredis)
 
 install: install-providers
 install-providers: $(PROVIDER_LIBS)

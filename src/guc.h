@@ -17,6 +17,11 @@ extern int	ra_catch_up_timeout;	/* s, 0: no limit */
 extern int	ra_commit_register;	/* RaRegisterKind */
 extern int	ra_commit_timeout;	/* ms */
 extern char *ra_coordination_password_file;	/* empty: none */
+extern bool ra_coordination_tls;
+extern char *ra_coordination_tls_ca_file;	/* these four: empty, or a file's name */
+extern char *ra_coordination_tls_cert_file;
+extern char *ra_coordination_tls_key_file;
+extern char *ra_coordination_tls_key_password_file;
 extern char *ra_debug_stop_at;	/* for tests; empty: nowhere */
 extern int	ra_lock_cohort_limit;	/* hand-overs in a row, 0: none */
 extern int	ra_lock_provider;	/* RaLockProvider, postmaster */

@@ -46,6 +46,11 @@ char	   *ra_cluster_name = "risk_alert";
 int			ra_commit_register = RA_REGISTER_LOCAL;
 int			ra_commit_timeout = 30000;
 char	   *ra_coordination_password_file = "";
+bool		ra_coordination_tls = false;
+char	   *ra_coordination_tls_ca_file = "";
+char	   *ra_coordination_tls_cert_file = "";
+char	   *ra_coordination_tls_key_file = "";
+char	   *ra_coordination_tls_key_password_file = "";
 char	   *ra_debug_stop_at = "";
 int			ra_feature_memory = 128 * 1024;
 int			ra_lock_cohort_limit = 32;
@@ -182,6 +187,47 @@ define_settings(void)
 							   "One line; others must not be able to read it.  Read whenever the broker "
 							   "starts; empty if the service asks for no password.",
 							   &ra_coordination_password_file,
+							   "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("risk_alert.coordination_tls",
+							 "Encrypts the connection to the coordination service.",
+							 "Needs a client library that can; without one the broker does not connect at all. "
+							 "Read whenever the broker starts, as are the names of the files.",
+							 &ra_coordination_tls,
+							 false,
+							 PGC_SIGHUP, 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomStringVariable("risk_alert.coordination_tls_ca_file",
+							   "Sets the file of the certificates that may have signed the coordination service's own.",
+							   "No others are trusted, not even those that the system trusts.",
+							   &ra_coordination_tls_ca_file,
+							   "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+
+	DefineCustomStringVariable("risk_alert.coordination_tls_cert_file",
+							   "Sets the file of this node's certificate for the coordination service.",
+							   "ZooKeeper's library needs one; empty if Redis asks for none.",
+							   &ra_coordination_tls_cert_file,
+							   "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+
+	DefineCustomStringVariable("risk_alert.coordination_tls_key_file",
+							   "Sets the file of the key that belongs to coordination_tls_cert_file.",
+							   "Others must not be able to read it.",
+							   &ra_coordination_tls_key_file,
+							   "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+
+	DefineCustomStringVariable("risk_alert.coordination_tls_key_password_file",
+							   "Sets the file that holds the password of coordination_tls_key_file.",
+							   "One line; others must not be able to read it.  Empty if the key is not encrypted.",
+							   &ra_coordination_tls_key_password_file,
 							   "",
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							   NULL, NULL, NULL);

@@ -211,8 +211,10 @@ BEGIN
     SELECT * INTO l FROM risk_alert._lock_status();
     IF l.state = 'failed' THEN
         RETURN NEXT ROW('coordination', 'error', node, 'the broker cannot work as it is configured', l.last_error,
-            pg_catalog.format('Correct risk_alert.node_name, %1$s_hosts or coordination_password_file, or install library risk_alert_%1$s; the broker tries again by itself.',
-                              l.provider))::risk_alert._finding;
+            pg_catalog.format(CASE WHEN l.last_error LIKE '%has no TLS%'
+                THEN 'Run a tunnel (stunnel, for example), let risk_alert.%1$s_hosts name its local end, and set coordination_tls to off; the broker tries again by itself.'
+                ELSE 'Correct risk_alert.node_name, %1$s_hosts, coordination_tls or coordination_password_file, or install library risk_alert_%1$s; the broker tries again by itself.'
+                END, l.provider))::risk_alert._finding;
     ELSIF l.state = 'connected' THEN
         RETURN NEXT ROW('coordination', 'ok', node, 'this node has a session at the coordination service',
             pg_catalog.format('It is %s.', l.provider), NULL)::risk_alert._finding;

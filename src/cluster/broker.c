@@ -80,7 +80,7 @@ static dsm_segment *list_segment;
 
 static void broker_exit(int code, Datum arg);
 static void open_provider(void);
-static void broker_fail(const char *message);
+static void broker_fail(const char *message, const char *hint);
 static void set_state(RaBrokerState state, const char *detail);
 static void new_epoch(bool session);
 static void report(int level, const char *message, const char *detail, const char *hint);
@@ -285,8 +285,6 @@ open_provider(void)
 	char		library[MAXPGPATH];
 	const char *name;
 	RaProviderEntryPoint entry_point;
-	char	   *user;
-	char	   *password;
 	char	   *previous;
 	RaLockEntry *entry;
 
@@ -307,9 +305,9 @@ open_provider(void)
 	memset(&config, 0, sizeof(config));
 	config.hosts = ra_cluster->zookeeper ? ra_zookeeper_hosts : ra_redis_hosts;
 	if (ra_node_name[0] == '\0')
-		broker_fail("risk_alert.node_name is not set");
+		broker_fail("risk_alert.node_name is not set", NULL);
 	if (config.hosts[0] == '\0')
-		broker_fail(psprintf("risk_alert.%s_hosts is not set", name));
+		broker_fail(psprintf("risk_alert.%s_hosts is not set", name), NULL);
 
 	PG_TRY();
 	{
@@ -319,7 +317,7 @@ open_provider(void)
 		ops = entry_point();
 		if (ops->api != RA_PROVIDER_API)
 			elog(ERROR, "library \"%s\" is of another version of risk_alert", library);
-		ra_coordination_password(&user, &password);
+		ra_coordination_credentials(ops, &config);
 		config.generation_seen = ra_generation_seen();
 	}
 	PG_CATCH();
@@ -329,25 +327,19 @@ open_provider(void)
 		MemoryContextSwitchTo(TopMemoryContext);
 		edata = CopyErrorData();
 		FlushErrorState();
-		broker_fail(edata->message);
+		broker_fail(edata->message, edata->hint);
 	}
 	PG_END_TRY();
 
 	previous = ra_session_file_read();
 	config.cluster = ra_cluster_name;
 	config.node = ra_node_name;
-	config.user = user;
-	config.password = password;
 	config.session_timeout_ms = ra_session_timeout;
 	config.previous_session = previous;
 	provider = ops->open(&config, &callbacks, NULL, error, sizeof(error));
-	if (password)
-	{
-		explicit_bzero(password, strlen(password));
-		pfree(password);
-	}
+	ra_coordination_forget(&config);
 	if (provider == NULL)
-		broker_fail(error);
+		broker_fail(error, NULL);
 	if (previous)
 		pfree(previous);
 	set_state(RA_BROKER_CONNECTING, "not connected yet");
@@ -355,12 +347,13 @@ open_provider(void)
 
 /* Waiting would not help: tell whoever asks for a lock, and try again with the next process */
 static void
-broker_fail(const char *message)
+broker_fail(const char *message, const char *hint)
 {
 	set_state(RA_BROKER_FAILED, message);
 	ereport(FATAL,
 			(errcode(ERRCODE_CONFIG_FILE_ERROR),
 			 errmsg("risk_alert broker can't work: %s", message),
+			 hint ? errhint("%s", hint) :
 			 errhint("Correct the setting, or install what is missing; advisory locks of the cluster are not available meanwhile.")));
 }
 

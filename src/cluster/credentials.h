@@ -1,13 +1,21 @@
 /*
  * credentials.h
- *	  User and password at the coordination service.
+ *	  Who this node is at the coordination service: user and password, TLS.
  */
 #ifndef RA_CREDENTIALS_H
 #define RA_CREDENTIALS_H
 
 #include "postgres.h"
 
-/* As the setting's file has them, palloc'd; NULL: none.  ERROR if it can't be read. */
-extern void ra_coordination_password(char **user, char **password);
+#include "provider/provider.h"
+
+/*
+ * Sets user, password and tls as the settings and their files have them.  ERROR if
+ * that can't be: a file that can't be read, or TLS that this provider does not have.
+ */
+extern void ra_coordination_credentials(const RaProviderOps *ops, RaProviderConfig *config);
+
+/* The provider has its own copies: wipe ours */
+extern void ra_coordination_forget(RaProviderConfig *config);
 
 #endif							/* RA_CREDENTIALS_H */

@@ -445,7 +445,7 @@ check_broker(const Held *held, bool nowait)
 				 errmsg("advisory lock \"%s\" can't be had: the broker can't work",
 						ra_lock_name_display(&held->name)),
 				 errdetail_internal("%s", detail),
-				 errhint("Correct the settings risk_alert.node_name, lock_provider, %s_hosts or coordination_password_file; library risk_alert_%s must be installed.",
+				 errhint("Correct the settings risk_alert.node_name, lock_provider, %s_hosts, coordination_tls or coordination_password_file; library risk_alert_%s must be installed.",
 						 ra_cluster->zookeeper ? "zookeeper" : "redis",
 						 ra_cluster->zookeeper ? "zookeeper" : "redis")));
 	if (nowait && state != RA_BROKER_CONNECTED)

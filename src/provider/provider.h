@@ -43,7 +43,7 @@
 #include <stdint.h>
 
 /* of this interface; the broker refuses a library of another one */
-#define RA_PROVIDER_API 5
+#define RA_PROVIDER_API 6
 
 /* longest key of a lock and longest name of a node, in bytes */
 #define RA_KEY_MAX 512
@@ -68,6 +68,15 @@ typedef enum RaProviderLevel
 	RA_PROVIDER_WARNING
 } RaProviderLevel;
 
+/* Files are in PEM format, and read whenever a connection is made */
+typedef struct RaProviderTls
+{
+	const char *ca_file;		/* what may have signed the service's certificate; nothing else is trusted */
+	const char *cert_file;		/* of this node; NULL: none */
+	const char *key_file;		/* and its key */
+	const char *key_password;	/* NULL: the key is not encrypted */
+} RaProviderTls;
+
 typedef struct RaProviderConfig
 {
 	const char *hosts;			/* host:port,host:port,... */
@@ -75,6 +84,7 @@ typedef struct RaProviderConfig
 	const char *node;			/* this node's name */
 	const char *user;			/* NULL: no authentication */
 	const char *password;
+	const RaProviderTls *tls;	/* NULL: plain text; else nothing is ever sent in plain text */
 	int			session_timeout_ms; /* wished for; the service may decide otherwise */
 	uint64_t	generation_seen;	/* highest generation this node has ever seen */
 
@@ -162,6 +172,7 @@ typedef struct RaProviderOps
 {
 	int			api;			/* RA_PROVIDER_API */
 	const char *name;
+	bool		tls;			/* the client library that this was built with has it */
 
 	/*
 	 * NULL and a message in error if the configuration can't work at all (a

@@ -486,6 +486,7 @@ free_provider(RaProvider *p)
 	free(p->node);
 	free(p->user);
 	free(p->password);
+	ra_redis_tls_free(p->tls);
 	free(p->key_generation);
 	free(p->key_members);
 	free(p->key_sweep);
@@ -543,6 +544,13 @@ redis_open(const RaProviderConfig *config, const RaProviderCallbacks *callbacks,
 	}
 	if (!ra_redis_parse_hosts(p, config->hosts, error, error_size))
 		goto failed;
+	if (config->tls != NULL)
+	{
+		p->tls = ra_redis_tls_new(config->tls, error, error_size);
+		if (p->tls == NULL)
+			goto failed;
+		p->commands.tls = p->wake.tls = p->tls;
+	}
 
 	snprintf(error, error_size, "out of memory");
 	snprintf(prefix, sizeof(prefix), "{%s}:", config->cluster);
@@ -765,7 +773,8 @@ const RaProviderOps *
 ra_redis_provider(void)
 {
 	static const RaProviderOps ops = {
-		.api = RA_PROVIDER_API, .name = "redis", .open = redis_open, .close = redis_close,
+		.api = RA_PROVIDER_API, .name = "redis", .tls = RA_REDIS_HAS_TLS,
+		.open = redis_open, .close = redis_close,
 		.wait_for = redis_wait_for, .process = redis_process, .acquire = redis_acquire,
 		.release = redis_release, .look = redis_look, .set_member = redis_set_member,
 		.list = ra_redis_list

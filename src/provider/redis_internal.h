@@ -11,6 +11,7 @@
 #include "provider.h"
 #include "redis_link.h"
 #include "redis_scripts.h"
+#include "redis_tls.h"
 
 #define MS INT64_C(1000000)		/* in ns */
 
@@ -126,6 +127,7 @@ struct RaProvider
 	char	   *node;
 	char	   *user;
 	char	   *password;
+	RaProviderTls *tls;			/* NULL: plain text */
 	int			timeout_ms;
 	int64_t		timeout;		/* ns */
 	int64_t		patience;		/* how long an answer may take */

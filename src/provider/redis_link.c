@@ -12,8 +12,9 @@
  * each attempt to connect, which may block: give addresses, or names from
  * /etc/hosts, where that matters.
  *
- * There is no TLS: hiredis has it since 1.0 (hiredis_ssl.h), Debian 12 ships
- * 0.14.  Until then use a TLS tunnel (stunnel) or a network that may be trusted.
+ * With TLS (redis_tls.c) a link is in the state "connecting" until the SSL object is in
+ * its place, and nothing is written before.  The handshake then happens within the
+ * first writes and reads.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,6 +26,7 @@
 #include <time.h>
 
 #include "redis_link.h"
+#include "redis_tls.h"
 
 static void watch(RaRedisLink *link);
 static bool fail(RaRedisLink *link, const char *error);
@@ -51,6 +53,7 @@ bool
 ra_redis_link_open(RaRedisLink *link, const char *host, int port)
 {
 	ra_redis_link_close(link);
+	link->host = host;
 	link->context = redisConnectNonBlock(host, port);
 	if (link->context == NULL)
 		return fail(link, "out of memory");
@@ -66,6 +69,7 @@ ra_redis_link_open(RaRedisLink *link, const char *host, int port)
 void
 ra_redis_link_close(RaRedisLink *link)
 {
+	const RaProviderTls *tls = link->tls;
 	RaRedisCommand *command;
 
 	while ((command = ra_redis_link_shift(link)) != NULL)
@@ -77,6 +81,7 @@ ra_redis_link_close(RaRedisLink *link)
 		redisFree(link->context);
 	}
 	ra_redis_link_init(link, link->epoll_fd);
+	link->tls = tls;
 }
 
 /* Send a command and remember that its reply is due */
@@ -124,12 +129,14 @@ ra_redis_link_flush(RaRedisLink *link)
 
 	if (!link->unsent || link->connecting || link->error[0] != '\0')
 		return;
+	ra_redis_tls_enter(link);
 	if (redisBufferWrite(link->context, &done) != REDIS_OK)
 	{
-		fail(link, link->context->errstr);
+		fail(link, ra_redis_tls_error(link, link->context->errstr));
 		return;
 	}
 	link->unsent = !done;
+	link->reads_first = link->unsent && ra_redis_tls_reads_first(link);
 	watch(link);
 }
 
@@ -151,8 +158,10 @@ ra_redis_link_ready(RaRedisLink *link)
 			fail(link, strerror(error));
 			return;
 		}
-		link->connecting = false;
 		link->context->flags |= REDIS_CONNECTED;
+		if (link->tls != NULL && !ra_redis_tls_start(link))
+			return;
+		link->connecting = false;
 		ra_redis_link_flush(link);
 		watch(link);
 		return;
@@ -160,11 +169,17 @@ ra_redis_link_ready(RaRedisLink *link)
 	ra_redis_link_flush(link);
 	if (link->error[0] != '\0')
 		return;
-	if (redisBufferRead(link->context) == REDIS_OK)
+	do
+	{
+		ra_redis_tls_enter(link);
+		if (redisBufferRead(link->context) != REDIS_OK)
+		{
+			fail(link, ra_redis_tls_error(link, link->context->err == REDIS_ERR_EOF ?
+										  "the server closed the connection" : link->context->errstr));
+			return;
+		}
 		link->last_read = ra_redis_clock();
-	else
-		fail(link, link->context->err == REDIS_ERR_EOF ? "the server closed the connection"
-			 : link->context->errstr);
+	} while (ra_redis_tls_pending(link));
 }
 
 /*
@@ -195,6 +210,7 @@ ra_redis_link_reply(RaRedisLink *link)
 			fail(link, link->context->reader->errstr);
 		return NULL;
 	}
+	link->answered |= reply != NULL;
 	return reply;
 }
 
@@ -218,7 +234,8 @@ watch(RaRedisLink *link)
 {
 	struct epoll_event event = {.data.ptr = link};
 
-	event.events = link->connecting ? EPOLLOUT : EPOLLIN | (link->unsent ? EPOLLOUT : 0);
+	event.events = link->connecting ? EPOLLOUT :
+		EPOLLIN | (link->unsent && !link->reads_first ? EPOLLOUT : 0);
 	if (event.events == link->watched)
 		return;
 	if (epoll_ctl(link->epoll_fd, link->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD,

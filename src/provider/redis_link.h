@@ -11,6 +11,8 @@
 
 #include <hiredis/hiredis.h>
 
+#include "provider.h"
+
 /* A command whose reply is outstanding */
 typedef struct RaRedisCommand
 {
@@ -24,10 +26,15 @@ typedef struct RaRedisCommand
 typedef struct RaRedisLink
 {
 	redisContext *context;		/* NULL: closed */
+	const RaProviderTls *tls;	/* NULL: plain text */
+	struct ssl_st *ssl;			/* hiredis' own, or NULL */
+	const char *host;
 	int			epoll_fd;
 	uint32_t	watched;		/* events that epoll waits for */
 	bool		connecting;
 	bool		unsent;			/* something is in the output buffer */
+	bool		reads_first;	/* and waits for what the server has to say: TLS */
+	bool		answered;		/* at least once */
 	int64_t		last_read;
 	RaRedisCommand *first;
 	RaRedisCommand **end;

@@ -108,7 +108,9 @@ trouble(RaProvider *p, const char *detail)
 	if (p->trouble_told)
 		return;
 	p->trouble_told = true;
-	ra_zk_log(p, RA_PROVIDER_WARNING, "Check that the servers run, and the list of hosts. Attempts go on.",
+	ra_zk_log(p, RA_PROVIDER_WARNING, p->tls == NULL ?
+			  "Check that the servers run, and the list of hosts. Attempts go on." :
+			  "Check that the servers run, the list of hosts (of their secure ports), and the certificates of both sides. Attempts go on.",
 			  "could not reach ZooKeeper at \"%s\": %s", p->hosts,
 			  detail[0] != '\0' ? detail : "no answer");
 }
@@ -629,9 +631,9 @@ handle_event(RaProvider *p)
 		}
 		if (handle->zh == NULL)
 		{
-			char		detail[128];
+			char		detail[sizeof(handle->problem)];
 
-			snprintf(detail, sizeof(detail), "%s",
+			snprintf(detail, sizeof(detail), "%s", handle->problem[0] != '\0' ? handle->problem :
 					 handle->open_error == ENOENT || handle->open_error == EINVAL || handle->open_error == 0 ?
 					 "host names can't be resolved" : strerror(handle->open_error));
 			trouble(p, detail);

@@ -111,6 +111,7 @@ typedef struct ZkLine
 
 typedef struct ZkCall ZkCall;
 typedef struct ZkHandle ZkHandle;
+typedef struct ZkTls ZkTls;
 typedef struct ZkWatch ZkWatch;
 
 typedef void (*ZkDone) (RaProvider *p, ZkCall *call);
@@ -192,7 +193,8 @@ struct ZkHandle
 	ZkTask		task;
 	clientid_t	attach;			/* session to take over, unless zero */
 	zhandle_t  *zh;
-	int			open_error;
+	int			open_error;		/* errno */
+	char		problem[160];	/* or, if not empty, this */
 
 	/* Under the provider's lock */
 	bool		done;			/* the helper */
@@ -240,6 +242,7 @@ struct RaProvider
 	char	   *node;
 	char		nodename[RA_NODE_MAX * 3 + 1];	/* escaped */
 	char	   *credentials;	/* user:password, or NULL */
+	ZkTls	   *tls;			/* NULL: plain text */
 	int			timeout_wish;	/* ms */
 	struct ACL_vector *acl;		/* of all we create */
 	RaProvider *next_provider;	/* of all that want the library's log */
@@ -376,6 +379,17 @@ extern void ra_zk_watch_drop(ZkWatch *watch);
 /* zookeeper_open.c */
 extern const RaProviderOps *ra_zookeeper_ops(void);
 extern void ra_zk_provider_free(RaProvider *p);
+
+/* zookeeper_tls.c; NULL and a message if it can't be used */
+#ifdef RA_ZOOKEEPER_TLS
+#define RA_ZOOKEEPER_HAS_TLS true
+#else
+#define RA_ZOOKEEPER_HAS_TLS false
+#endif
+extern ZkTls *ra_zk_tls_new(const RaProviderTls *config, char *error, int error_size);
+extern void ra_zk_tls_free(ZkTls *tls);
+extern zhandle_t *ra_zk_tls_init(ZkHandle *handle, watcher_fn watcher, const clientid_t *attach,
+								 log_callback_fn log);
 
 /* zookeeper.c */
 extern void ra_zk_start(RaProvider *p);

@@ -215,9 +215,13 @@ helper_main(void *arg)
 
 	if (handle->task == ZK_TASK_OPEN)
 	{
-		zh = zookeeper_init2(p->hosts, on_session, p->timeout_wish,
-							 handle->attach.client_id != 0 ? &handle->attach : NULL,
-							 handle, ZOO_NO_LOG_CLIENTENV, on_line);
+		const clientid_t *attach = handle->attach.client_id != 0 ? &handle->attach : NULL;
+
+		if (p->tls != NULL)
+			zh = ra_zk_tls_init(handle, on_session, attach, on_line);
+		else
+			zh = zookeeper_init2(p->hosts, on_session, p->timeout_wish, attach, handle,
+								 ZOO_NO_LOG_CLIENTENV, on_line);
 		open_error = errno;
 
 		/* else it would resolve the names before each request */

@@ -102,6 +102,7 @@ ra_zk_provider_free(RaProvider *p)
 	if (p->credentials != NULL)
 		explicit_bzero(p->credentials, strlen(p->credentials));
 	free(p->credentials);
+	ra_zk_tls_free(p->tls);
 	free(p->hosts);
 	free(p->node);
 	free(p);
@@ -178,6 +179,11 @@ zk_open(const RaProviderConfig *config, const RaProviderCallbacks *callbacks, vo
 		ra_zk_provider_free(p);
 		return NULL;
 	}
+	if (config->tls != NULL && (p->tls = ra_zk_tls_new(config->tls, error, error_size)) == NULL)
+	{
+		ra_zk_provider_free(p);
+		return NULL;
+	}
 
 	/* Debugging has a bug there that makes it use freed memory (ZOOKEEPER-4809) */
 	zoo_set_debug_level(ZOO_LOG_LEVEL_WARN);
@@ -245,6 +251,7 @@ zk_close(RaProvider *p, int64_t deadline)
 static const RaProviderOps zookeeper_ops = {
 	.api = RA_PROVIDER_API,
 	.name = "zookeeper",
+	.tls = RA_ZOOKEEPER_HAS_TLS,
 	.open = zk_open,
 	.close = zk_close,
 	.wait_for = ra_zk_wait_for,

@@ -105,7 +105,7 @@ log_min_messages = debug2});
 	(undef, $err) = sql($node, q{SELECT risk_alert.advisory_lock('k', '20s')});
 	like($err, qr/F0000: .*the broker can't work.*DETAIL:  could not open file.*HINT:.*${provider}_hosts.*coordination_password_file.*library risk_alert_$provider/s, "$provider: a lock says so at once");
 	my $finding = q{SELECT level, detail, remediation FROM risk_alert.check_setup() WHERE name = 'coordination'};
-	like($node->safe_psql('postgres', $finding), qr/^error\|could not open file.*\|Correct .*${provider}_hosts or coordination_password_file, or install library risk_alert_$provider/,
+	like($node->safe_psql('postgres', $finding), qr/^error\|could not open file.*\|Correct .*${provider}_hosts, coordination_tls or coordination_password_file, or install library risk_alert_$provider/,
 		"$provider: check_setup() says so");
 	ok(wait_until($node, 'SELECT count(*) FROM risk_alert._lock_entries()', 0), "$provider: what can't be had takes no place");
 	ok(with_settings($node, 'failed', 'must not be accessible to others',

@@ -48,10 +48,12 @@ sub missing
 # tick: milliseconds; sessions last 2 to 20 of them.  fsync: whether the log is
 # flushed to disk, as it must be where data counts.  ports: in place of free ones.  jvm: its options, in place of
 # those that start soon and take little.  keep: they outlive this process.
+# tls: a server's key and certificate in one file, and a CA's (pem, ca): there is a second
+# port, tls_port(), which wants a certificate of that CA from the client, too.
 sub new
 {
 	my ($class, $dir, %opt) = @_;
-	my $self = bless { dir => $dir, ports => [], jvm => $opt{jvm} // \@jvm }, $class;
+	my $self = bless { dir => $dir, ports => [], jvm => $opt{jvm} // \@jvm, tls => $opt{tls} }, $class;
 	push @ours, [ $$, $self ] unless $opt{keep};
 
 	if (-e "$dir/ports")
@@ -87,11 +89,32 @@ snapCount=10000
 admin.enableServer=false
 4lw.commands.whitelist=srvr,dump
 END
+		add_tls($self, $i) if $self->{tls};
 	}
 	spew("$dir/fsync", '') if $opt{fsync};
 	spew("$dir/ports", "@{$self->{ports}}\n");
 	return $self;
 }
+
+sub add_tls
+{
+	my ($self, $i) = @_;
+	my $config = "$self->{dir}/$i/zoo.cfg";
+
+	($self->{tls_ports}[ $i - 1 ]) = free_ports(1);
+	spew($config, slurp($config) . <<"END");
+secureClientPort=$self->{tls_ports}[$i - 1]
+secureClientPortAddress=127.0.0.1
+serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory
+ssl.keyStore.location=$self->{tls}{pem}
+ssl.keyStore.type=PEM
+ssl.trustStore.location=$self->{tls}{ca}
+ssl.trustStore.type=PEM
+END
+	return;
+}
+
+sub tls_port { my ($self, $i) = @_; return $self->{tls_ports}[ ($i // 1) - 1 ]; }
 
 sub port { my ($self, $i) = @_; return $self->{ports}[ ($i // 1) - 1 ]; }
 
@@ -114,7 +137,7 @@ sub start
 		croak "server $i runs already" if $self->pid($i);
 		my $dir = "$self->{dir}/$i";
 		my @command = ('java', @{ $self->{jvm} },
-			'-cp', join(':', map { "$jars/$_" } qw(zookeeper.jar slf4j-simple.jar)),
+			'-cp', join(':', map { "$jars/$_" } qw(zookeeper.jar slf4j-simple.jar), $self->{tls} ? map { s{.*/}{}r } glob "$jars/netty-*.jar" : ()),
 			'-Dorg.slf4j.simpleLogger.defaultLogLevel=' . ($ENV{ZOOKEEPER_LOG} || 'error'),
 			'-Dzookeeper.forceSync=' . ($self->{fsync} ? 'yes' : 'no'),
 			'org.apache.zookeeper.server.quorum.QuorumPeerMain', "$dir/zoo.cfg");
