@@ -17,16 +17,6 @@ use ZooKeeper;
 my $secret = 'tr0ub4dor&3';
 my $dir = PostgreSQL::Test::Utils::tempdir('setup');
 
-sub password_file
-{
-	my ($name, $text, $mode) = @_;
-	open(my $file, '>', "$dir/$name") or die "could not write \"$dir/$name\": $!";
-	print $file $text;
-	close $file;
-	chmod $mode, "$dir/$name";
-	return "$dir/$name";
-}
-
 # A server with these settings, or (without a restart, but a pause of 5 s) a broker:
 # waits for its state and the reason
 sub with_settings
@@ -109,9 +99,9 @@ log_min_messages = debug2});
 		"$provider: check_setup() says so");
 	ok(wait_until($node, 'SELECT count(*) FROM risk_alert._lock_entries()', 0), "$provider: what can't be had takes no place");
 	ok(with_settings($node, 'failed', 'must not be accessible to others',
-			coordination_password_file => password_file('open', "risk:$secret\n", 0644)), "$provider: one that all can read");
+			coordination_password_file => write_file("$dir/open", "risk:$secret\n", 0644)), "$provider: one that all can read");
 	ok(with_settings($node, 'failed', 'does not hold user:password',
-			coordination_password_file => password_file('empty', "\n", 0600)), "$provider: an empty one");
+			coordination_password_file => write_file("$dir/empty", "\n", 0600)), "$provider: an empty one");
 	ok(with_settings($node, 'failed', 'list of', coordination_password_file => '', "${provider}_hosts" => 'no such host:x'),
 		"$provider: a malformed list of hosts");
 	ok(with_settings($node, 'failed', "${provider}_hosts is not set", "${provider}_hosts" => ''), "$provider: an empty list");
@@ -128,15 +118,15 @@ log_min_messages = debug2});
 	if ($provider eq 'redis')
 	{
 		$service = Redis->new(password => $secret);
-		$wrong = password_file('wrong', ":guess-$secret\n", 0600);
+		$wrong = write_file("$dir/wrong", ":guess-$secret\n", 0600);
 	}
 	else
 	{
 		$service = ZooKeeper->new("$dir/zk");
-		$wrong = password_file('wrong', "risk:guess-$secret\n", 0600);
+		$wrong = write_file("$dir/wrong", "risk:guess-$secret\n", 0600);
 	}
 	$service->start;
-	my $right = password_file('right', ($provider eq 'redis' ? '' : 'risk') . ":$secret\n", 0640);
+	my $right = write_file("$dir/right", ($provider eq 'redis' ? '' : 'risk') . ":$secret\n", 0640);
 	$node->append_conf('postgresql.conf', "risk_alert.node_name = 'alone'");
 	$node->safe_psql('postgres', "ALTER SYSTEM SET risk_alert.${provider}_hosts = '" . $service->hosts . "'");
 	$node->safe_psql('postgres', "ALTER SYSTEM SET risk_alert.coordination_password_file = '$right'");

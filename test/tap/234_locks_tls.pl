@@ -38,16 +38,6 @@ END
 	$? = $status;
 }
 
-sub file
-{
-	my ($name, $text, $mode) = @_;
-	open(my $file, '>', "$dir/$name") or die "could not write \"$dir/$name\": $!";
-	print $file $text;
-	close $file;
-	chmod $mode, "$dir/$name";
-	return "$dir/$name";
-}
-
 # A restart with these settings: waits for the broker's state, and the reason
 sub with_settings
 {
@@ -64,7 +54,7 @@ my %tls = (
 	coordination_tls_ca_file => $ca->{ca},
 	coordination_tls_cert_file => $client->{cert},
 	coordination_tls_key_file => $client->{key},
-	coordination_tls_key_password_file => file('key.pass', "$password\n", 0600));
+	coordination_tls_key_password_file => write_file("$dir/key.pass", "$password\n", 0600));
 my %no_tls = (coordination_tls => 'off', map { ("coordination_tls_${_}_file" => '') } qw(ca cert key key_password));
 my $finding = q{SELECT level, detail, remediation FROM risk_alert.check_setup() WHERE name = 'coordination'};
 
@@ -157,13 +147,13 @@ risk_alert.session_timeout = 3000ms
 		with_settings($node, "$provider: the key of another certificate", 'failed', 'could not use the key in .*mismatch',
 			coordination_tls_cert_file => $client->{cert});
 		with_settings($node, "$provider: a wrong password of the key", 'failed', 'could not use the key in',
-			coordination_tls_key_file => $client->{key}, coordination_tls_key_password_file => file('wrong', "x$password\n", 0600));
+			coordination_tls_key_file => $client->{key}, coordination_tls_key_password_file => write_file("$dir/wrong", "x$password\n", 0600));
 		chmod 0644, $client->{key};
 		with_settings($node, "$provider: a key that all can read", 'failed', 'client.key" must not be accessible to others',
 			coordination_tls_key_password_file => $tls{coordination_tls_key_password_file});
 		chmod 0600, $client->{key};
 		with_settings($node, "$provider: a password file that all can read", 'failed', 'open.pass" must not be accessible to others',
-			coordination_tls_key_password_file => file('open.pass', "$password\n", 0644));
+			coordination_tls_key_password_file => write_file("$dir/open.pass", "$password\n", 0644));
 		with_settings($node, "$provider: a key without its certificate", 'failed', 'only one is set', coordination_tls_cert_file => '');
 		with_settings($node, "$provider: no authority", 'failed', 'ca_file is not set', coordination_tls_ca_file => '');
 		with_settings($node, "$provider: all right again", 'connected', '', %tls);

@@ -22,7 +22,7 @@ use Test::More;
 use Time::HiRes;
 
 our @EXPORT = qw(new_node new_cluster create_payments drain wait_until worker_pid wait_for_worker stop_worker
-  wait_for_restart wait_for_logged one_line data_file);
+  wait_for_restart wait_for_logged one_line data_file write_file);
 
 # new_node(name, conf => 'lines of postgresql.conf', start => 0, extension => 0):
 # a server of its own with settings that make tests quick.  Crashes restart it.
@@ -211,6 +211,17 @@ sub one_line
 	my ($text) = @_;
 	$text =~ s/\n/ /g;
 	return $text;
+}
+
+# write_file(path, text, mode): a file, whose path it returns
+sub write_file
+{
+	my ($path, $text, $mode) = @_;
+	open(my $file, '>', $path) or die "could not write \"$path\": $!";
+	print $file $text;
+	close $file or die "could not write \"$path\": $!";
+	chmod $mode, $path;
+	return $path;
 }
 
 # data_file(name): the text of a public data set, ".gz" files unpacked; undef when the folder is
