@@ -10,6 +10,7 @@ use IO::Select;
 use IO::Socket::INET;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use RiskAlert;
 use Test::More;
 use Tls;
 
@@ -34,15 +35,6 @@ sub run
 	my $rc = system("$command >'$tree.log' 2>&1 </dev/null");
 	is($rc, 0, $claim) or diag(slurp_file("$tree.log"));
 	return slurp_file("$tree.log");
-}
-
-sub write_file
-{
-	my ($name, $text) = @_;
-	open(my $file, '>', $name) or die "$name: $!";
-	print $file $text;
-	close $file;
-	return;
 }
 
 # What the provider's library says when it is to connect, and what arrives where it should:

@@ -213,14 +213,14 @@ sub one_line
 	return $text;
 }
 
-# write_file(path, text, mode): a file, whose path it returns
+# write_file(path, text [, mode]): a file, whose path it returns
 sub write_file
 {
 	my ($path, $text, $mode) = @_;
 	open(my $file, '>', $path) or die "could not write \"$path\": $!";
 	print $file $text;
 	close $file or die "could not write \"$path\": $!";
-	chmod $mode, $path;
+	chmod $mode, $path if defined $mode;
 	return $path;
 }
 
