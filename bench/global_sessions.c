@@ -3,10 +3,10 @@
  *	  The same transfer as global_floor.c's, as a global transaction of risk_alert:
  *	  sessions of server A, whose node is node_0; the other account is on node_1.
  *
- *	global_sessions all|one|four own|branches REGISTER SECONDS CLIENTS A
+ *	global_sessions last|all|one|four own|branches REGISTER SECONDS CLIENTS A
  *		all: one statement, global_execute_all(), and hence one transaction, with both at
  *		the same time (branches only);  one: BEGIN, both statements and COMMIT are one
- *		message;  four: each is one.
+ *		message;  four: each is one.  last: as all, and PREPARE goes with the statements.
  *		own: the account on node_0 is updated by the session itself;  branches: by
  *		global_execute('node_0', ...), which is a connection more, but all that
  *		registers zookeeper and paxos allow.
@@ -16,6 +16,7 @@
 #include "global.h"
 
 static bool at_once;
+static bool last;
 static bool one_message;
 static bool own;
 static const char *decider;
@@ -48,7 +49,8 @@ transfers(void *arg)
 		{
 			snprintf(take, sizeof(take), TAKE, random_account(pairs, &seed));
 			snprintf(give, sizeof(give), GIVE, random_account(pairs, &seed));
-			snprintf(sql, sizeof(sql), "SELECT risk_alert.global_execute_all('{node_0,node_1}', '{%s,%s}')", take, give);
+			snprintf(sql, sizeof(sql), "SELECT risk_alert.global_execute_all('{node_0,node_1}', '{%s,%s}', prepare => %s)",
+					 take, give, last ? "true" : "false");
 			send_message(conn, sql);
 			rows = answer(conn, sql);
 		}
@@ -94,7 +96,8 @@ main(int argc, char **argv)
 		fprintf(stderr, "usage: see global_sessions.c\n");
 		return 2;
 	}
-	at_once = strcmp(argv[1], "all") == 0;
+	last = strcmp(argv[1], "last") == 0;
+	at_once = last || strcmp(argv[1], "all") == 0;
 	one_message = strcmp(argv[1], "one") == 0;
 	own = strcmp(argv[2], "own") == 0;
 	decider = argv[3];

@@ -57,11 +57,11 @@ COMMENT ON FUNCTION risk_alert.global_execute(text, text, text[]) IS
     'runs one statement on a node as part of this transaction, which commits on all its nodes or on none, and returns how many rows it affected; params are its $1, $2, ...';
 REVOKE ALL ON FUNCTION risk_alert.global_execute(text, text, text[]) FROM PUBLIC;
 
-CREATE FUNCTION risk_alert.global_execute_all(nodes text[], sql text[], params text[] DEFAULT '{}') RETURNS bigint[]
+CREATE FUNCTION risk_alert.global_execute_all(nodes text[], sql text[], params text[] DEFAULT '{}', prepare bool DEFAULT false) RETURNS bigint[]
     LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ra_global_execute_all';
-COMMENT ON FUNCTION risk_alert.global_execute_all(text[], text[], text[]) IS
-    'the same as global_execute() on several nodes at the same time: one statement for each node, or one for all; params are for each of them';
-REVOKE ALL ON FUNCTION risk_alert.global_execute_all(text[], text[], text[]) FROM PUBLIC;
+COMMENT ON FUNCTION risk_alert.global_execute_all(text[], text[], text[], bool) IS
+    'the same as global_execute() on several nodes at the same time: one statement for each node, or one for all; params are for each of them; prepare: they are the last ones there, so PREPARE goes with them';
+REVOKE ALL ON FUNCTION risk_alert.global_execute_all(text[], text[], text[], bool) FROM PUBLIC;
 
 CREATE FUNCTION risk_alert._global_outcome(gid text, OUT outcome text, OUT reason text)
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER

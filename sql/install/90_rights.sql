@@ -148,7 +148,7 @@ GRANT EXECUTE ON FUNCTION
 -- run global transactions, and finish them
 GRANT EXECUTE ON FUNCTION
     risk_alert.global_execute(text, text, text[]),
-    risk_alert.global_execute_all(text[], text[], text[]),
+    risk_alert.global_execute_all(text[], text[], text[], bool),
     risk_alert.resolve(text, text),
     risk_alert._resolve_branches(text, text),
     risk_alert._local_outcome(text),

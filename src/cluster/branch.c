@@ -72,6 +72,7 @@ static uint32 wait_event = 0;
 static void check_participant(RaConn *conn);
 static void prepare_xid(RaConn *conn);
 static void judge_all(void);
+static void judge_prepared(RaBranch *branch);
 static bool spoiled(RaBranch *branch);
 static bool control_statement(const char *sql, bool *notifies, bool *deallocates);
 static const char *skip_blanks(const char *p);
@@ -122,6 +123,11 @@ ra_branch_get(const char *node)
 			{
 				pfree(branch->savepoints);
 				pfree(branch);
+				if (other->state != RA_BRANCH_ACTIVE)
+					ereport(ERROR,
+							(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+							 errmsg("the branch on node \"%s\" is prepared already", node),
+							 errdetail("prepare => true has said that nothing more comes.")));
 				return other;
 			}
 		}
@@ -206,12 +212,13 @@ prepare_xid(RaConn *conn)
 }
 
 void
-ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *const *params)
+ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *const *params, bool last)
 {
 	int			level = GetCurrentTransactionNestLevel();
 	bool		notifies = false;
 	bool		deallocates = false;
 	Batch		batch = {0};
+	char		prepare[sizeof(branch->gid) + 32];
 	int			user;
 	int			asked = -1;
 
@@ -245,6 +252,14 @@ ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *cons
 		batch.statements[asked].prepared = prepared;
 	}
 
+	if (last)
+	{
+		snprintf(prepare, sizeof(prepare), "PREPARE TRANSACTION '%s'", branch->gid);
+		add_statement(&batch, prepare, 0, NULL);
+		branch->early = true;
+		branch->state = RA_BRANCH_PREPARING;
+	}
+
 	if (level == 1)
 		branch->base_work = true;
 	if (notifies)
@@ -271,7 +286,7 @@ ra_branch_finish(RaBranch *branch)
 				 errmsg("COPY from or to the client cannot be run on a node"),
 				 errcontext("statement on node \"%s\"", branch->node)));
 	ra_branch_check(branch);
-	if (branch->state == RA_BRANCH_BROKEN)
+	if (branch->state != (branch->early ? RA_BRANCH_PREPARED : RA_BRANCH_ACTIVE))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
 				 errmsg("the statement has ended its transaction on node \"%s\"", branch->node)));
@@ -290,9 +305,30 @@ judge_all(void)
 		if (branch->busy || !branch->started)
 			continue;
 		branch->started = false;
-		if (spoiled(branch))
+		if (branch->state == RA_BRANCH_PREPARING)
+			judge_prepared(branch);
+		else if (spoiled(branch))
 			branch->state = RA_BRANCH_BROKEN;
 	}
+}
+
+/* If its connection is lost, its state stays what it is: roll_back() says who sees to it */
+static void
+judge_prepared(RaBranch *branch)
+{
+	PGTransactionStatusType status = PQtransactionStatus(branch->pg);
+
+	if (branch->failure == NULL && strcmp(branch->tag, "PREPARE TRANSACTION") == 0)
+	{
+		branch->wrote = true;	/* and if it hasn't, it is prepared all the same */
+		branch->state = RA_BRANCH_PREPARED;
+	}
+	else if (ra_conn_lost(branch->conn))
+		return;
+	else if (status == PQTRANS_IDLE)
+		branch->state = RA_BRANCH_ENDED;	/* PREPARE has failed, and rolled it back */
+	else
+		branch->state = RA_BRANCH_ACTIVE;	/* what came before it has failed */
 }
 
 /* Is it unknown, after the latest statement, what the branch consists of? */
@@ -765,7 +801,8 @@ ra_branch_interrupt(int seconds)
 	judge_all();
 	ra_foreach_branch(iter, branch)
 	{
-		if (branch->busy && branch->state == RA_BRANCH_ACTIVE)
+		if (branch->busy && (branch->state == RA_BRANCH_ACTIVE ||
+							 (branch->state == RA_BRANCH_PREPARING && branch->early)))
 		{
 			branch->started = false;
 			branches[n] = branch;
@@ -780,7 +817,11 @@ ra_branch_interrupt(int seconds)
 		PGTransactionStatusType status = PQtransactionStatus(branches[i]->pg);
 
 		ended(branches[i]);
-		if (!good[i] || (status != PQTRANS_INERROR && status != PQTRANS_INTRANS))
+		if (good[i] && (status == PQTRANS_INERROR || status == PQTRANS_INTRANS))
+			branches[i]->state = RA_BRANCH_ACTIVE;
+		else if (good[i] && branches[i]->early && status == PQTRANS_IDLE)
+			branches[i]->state = RA_BRANCH_PREPARED;	/* perhaps; rolling it back tells */
+		else
 			ra_branch_break(branches[i]);
 	}
 }

@@ -15,7 +15,7 @@
 typedef enum RaBranchState
 {
 	RA_BRANCH_ACTIVE,			/* a transaction is open there -> all others */
-	RA_BRANCH_PREPARING,		/* PREPARE TRANSACTION was sent -> PREPARED, BROKEN, ENDED */
+	RA_BRANCH_PREPARING,		/* PREPARE TRANSACTION was sent -> PREPARED, BROKEN, ENDED, ACTIVE (if early) */
 	RA_BRANCH_PREPARED,			/* -> ENDED, BROKEN */
 	RA_BRANCH_BROKEN,			/* its connection is gone: what became of it is not known here */
 	RA_BRANCH_ENDED				/* nothing is left to do */
@@ -32,6 +32,7 @@ typedef struct RaBranch
 	PGconn	   *pg;				/* of conn */
 	bool		opened;			/* BEGIN has gone there */
 	bool		started;		/* so has a statement whose end was not looked at */
+	bool		early;			/* PREPARE TRANSACTION went with that */
 
 	/* what it did */
 	bool		wrote;			/* has a transaction ID there, or must prepare anyway */
@@ -77,10 +78,11 @@ extern dlist_head ra_branches;
 extern RaBranch *ra_branch_get(const char *node);
 
 /*
- * Sends a statement to the branch, at the present level of nesting.  Waits for all that were
- * started; the first that fails is an ERROR.  And how many rows each has affected or returned.
+ * Sends a statement to the branch, at the present level of nesting; last: with PREPARE TRANSACTION,
+ * for which the branch has its name.  Waits for all that were started; the first that
+ * fails is an ERROR.  And how many rows each has affected or returned.
  */
-extern void ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *const *params);
+extern void ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *const *params, bool last);
 extern void ra_branch_wait_started(void);
 extern int64 ra_branch_finish(RaBranch *branch);
 

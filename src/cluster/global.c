@@ -82,6 +82,7 @@ typedef enum Stage
 static Stage stage = STAGE_NONE;
 static RaGid gid;				/* of the transaction that is about to commit */
 static char name[RA_GID_SIZE];
+static int64 prepare_by;		/* ra_branch_now() by which it must be decided, once it has its name */
 static const RaRegister *decider = NULL;	/* NULL: there is nothing to decide */
 static bool holding = false;	/* interrupts */
 
@@ -99,8 +100,10 @@ pg_noreturn static void report_unknown_single(RaBranch *branch);
 static const char *late_failure(void);
 static bool notifies(void);
 pg_noreturn static void refuse_late(const char *what);
-static void two_phases(const char *late, int64 deadline);
-static void name_transaction(void);
+static void two_phases(const char *late);
+static void begin_two_phases(const char *late);
+static void name_branch(RaBranch *branch);
+static int	writers_with(RaBranch **branches, int n);
 static void prepare_branches(int64 deadline);
 static void decide(int64 deadline);
 static RaDecision propose_until(int64 deadline, char **reason);
@@ -130,14 +133,15 @@ ra_global_execute(PG_FUNCTION_ARGS)
 		refuse_null(PG_ARGISNULL(0) ? "node" : "sql");
 	nparams = strings_of(fcinfo, 2, NULL, &params);
 	branch = ra_branch_get(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	ra_branch_start(branch, text_to_cstring(PG_GETARG_TEXT_PP(1)), nparams, (const char *const *) params);
+	ra_branch_start(branch, text_to_cstring(PG_GETARG_TEXT_PP(1)), nparams, (const char *const *) params, false);
 	ra_branch_wait_started();
 	PG_RETURN_INT64(ra_branch_finish(branch));
 }
 
 /*
- * risk_alert.global_execute_all(nodes, sql, params): the same on several nodes at the same
- * time, one statement for each node or one for all; the rows of each.
+ * risk_alert.global_execute_all(nodes, sql, params, prepare): the same on several nodes at the
+ * same time, one statement for each node or one for all; the rows of each.  prepare: these are the
+ * last ones there, so step 2 goes with them, if it will be needed, and can be undone as a whole.
  */
 Datum
 ra_global_execute_all(PG_FUNCTION_ARGS)
@@ -150,6 +154,7 @@ ra_global_execute_all(PG_FUNCTION_ARGS)
 	int			nparams;
 	RaBranch  **branches;
 	Datum	   *rows;
+	bool		early;
 	int			i;
 	int			j;
 
@@ -177,8 +182,16 @@ ra_global_execute_all(PG_FUNCTION_ARGS)
 						 errhint("Statements for the same node run one after the other: call the function again.")));
 		}
 	}
+	early = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3) && GetCurrentTransactionNestLevel() == 1 &&
+		writers_with(branches, nnodes) > 1;
+	if (early)
+		begin_two_phases(late_failure());
 	for (i = 0; i < nnodes; i++)
-		ra_branch_start(branches[i], sql[nsql == 1 ? 0 : i], nparams, (const char *const *) params);
+	{
+		if (early)
+			name_branch(branches[i]);
+		ra_branch_start(branches[i], sql[nsql == 1 ? 0 : i], nparams, (const char *const *) params, early);
+	}
 	ra_branch_wait_started();
 	rows = palloc(nnodes * sizeof(Datum));
 	for (i = 0; i < nnodes; i++)
@@ -330,9 +343,9 @@ pre_commit(void)
 		}
 	}
 
-	if (writers > 1 || (writers == 1 && late))
+	if (stage == STAGE_PREPARING || writers > 1 || (writers == 1 && late))
 	{
-		two_phases(late, deadline);
+		two_phases(late);
 		return;
 	}
 	commit_readers(deadline);
@@ -483,30 +496,47 @@ report_unknown_single(RaBranch *branch)
 }
 
 static void
-two_phases(const char *late, int64 deadline)
-{
-	decider = ra_register(ra_commit_register);
-	if (late && !decider->with_caller)
-		refuse_late(late);
-	if (decider->with_caller)
-		ra_local_require_epoch();
-
-	stop_at("prepare", 1);
-	name_transaction();
-	prepare_branches(deadline);
-	stop_at("decide", 0);
-	ra_lock_check_xact();
-	decide(deadline);
-}
-
-/* The transaction gets its name and its lock, and each branch that prepares its commands */
-static void
-name_transaction(void)
+two_phases(const char *late)
 {
 	StringInfoData participants;
-	LOCKTAG		tag;
 	RaBranch   *branch;
 	dlist_iter	iter;
+
+	begin_two_phases(late);
+	ra_foreach_branch(iter, branch)
+	{
+		if (branch->state == RA_BRANCH_ACTIVE && branch->wrote)
+			name_branch(branch);
+	}
+	prepare_branches(prepare_by);
+
+	initStringInfo(&participants);
+	ra_foreach_branch(iter, branch)
+	{
+		if (branch->state == RA_BRANCH_PREPARED)
+			appendStringInfo(&participants, "%s%s", participants.len > 0 ? "," : "", branch->node);
+	}
+	ra_local_participants(participants.data);
+	stop_at("decide", 0);
+	ra_lock_check_xact();
+	decide(prepare_by);
+}
+
+/* Unless it has begun: the transaction gets its register, its name and its lock */
+static void
+begin_two_phases(const char *late)
+{
+	LOCKTAG		tag;
+
+	if (stage == STAGE_NONE)
+		decider = ra_register(ra_commit_register);
+	if (late && !decider->with_caller)
+		refuse_late(late);
+	if (stage != STAGE_NONE)
+		return;
+	if (decider->with_caller)
+		ra_local_require_epoch();
+	stop_at("prepare", 1);
 
 	memset(&gid, 0, sizeof(gid));
 	strlcpy(gid.cluster, ra_cluster_name, sizeof(gid.cluster));
@@ -520,20 +550,40 @@ name_transaction(void)
 		elog(ERROR, "could not name the transaction");
 	ra_global_lock_tag(&tag, gid.number);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	prepare_by = ra_branch_now() + ra_commit_timeout;
+	stage = STAGE_PREPARING;
+}
 
-	initStringInfo(&participants);
+/* The name that the branch is prepared with, and the command that commits it */
+static void
+name_branch(RaBranch *branch)
+{
+	RaGid		of_branch = gid;
+
+	of_branch.branch = branch->number;
+	if (!ra_gid_format(&of_branch, branch->gid))
+		elog(ERROR, "could not name a branch");
+	branch->command = MemoryContextStrdup(TopTransactionContext, psprintf("COMMIT PREPARED '%s'", branch->gid));
+}
+
+/* How many would have to be prepared: these branches, others that have written, the caller's own writes */
+static int
+writers_with(RaBranch **branches, int n)
+{
+	int			writers = n + (late_failure() != NULL);
+	RaBranch   *branch;
+	dlist_iter	iter;
+
 	ra_foreach_branch(iter, branch)
 	{
-		if (branch->state != RA_BRANCH_ACTIVE || !branch->wrote)
-			continue;
-		gid.branch = branch->number;
-		if (!ra_gid_format(&gid, branch->gid))
-			elog(ERROR, "could not name a branch");
-		branch->command = psprintf("COMMIT PREPARED '%s'", branch->gid);
-		appendStringInfo(&participants, "%s%s", participants.len > 0 ? "," : "", branch->node);
+		bool		named = false;
+
+		for (int i = 0; i < n; i++)
+			named = named || branches[i] == branch;
+		if (!named && branch->wrote)
+			writers++;
 	}
-	gid.branch = 0;
-	ra_local_participants(participants.data);
+	return writers;
 }
 
 static void
@@ -544,7 +594,6 @@ prepare_branches(int64 deadline)
 	dlist_iter	iter;
 	int			n = 0;
 
-	stage = STAGE_PREPARING;
 	commit_readers(deadline);
 	ra_foreach_branch(iter, branch)
 	{

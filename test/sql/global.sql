@@ -127,6 +127,59 @@ ROLLBACK TO b;
 SELECT risk_alert.global_execute_all('{node_b,node_a}', '{UPDATE account SET balance = balance + 1 WHERE id = 5,UPDATE account SET balance = balance + 1 WHERE id = 6}');
 COMMIT;
 SELECT * FROM account WHERE id BETWEEN 5 AND 8 ORDER BY id;
+-- claim: prepare => true prepares the branches with the statements, if they would have to be
+BEGIN;
+SELECT risk_alert.global_execute_all('{node_a,node_b}', '{UPDATE account SET balance = 52 WHERE id = 5,UPDATE account SET balance = 63 WHERE id = 6}', prepare => true);
+SELECT count(*) FROM pg_prepared_xacts;
+-- claim: nothing more runs there, as any error would be the end of it
+SELECT risk_alert.global_execute('node_a', 'SELECT 1');
+\echo :SQLSTATE
+ROLLBACK;
+SELECT count(*) FROM pg_prepared_xacts;
+SELECT * FROM account WHERE id IN (5, 6) ORDER BY id;
+SELECT risk_alert.global_execute_all('{node_a,node_b}', '{UPDATE account SET balance = 53 WHERE id = 5,UPDATE account SET balance = 63 WHERE id = 6}', prepare => true);
+BEGIN;
+UPDATE account SET balance = 71 WHERE id = 7;
+SAVEPOINT a;
+-- not in a savepoint, which could not be rolled back alone
+SELECT risk_alert.global_execute_all('{node_a}', '{UPDATE account SET balance = 81 WHERE id = 8}', prepare => true);
+SELECT count(*) FROM pg_prepared_xacts;
+RELEASE a;
+SELECT risk_alert.global_execute_all('{node_a}', '{UPDATE account SET balance = 82 WHERE id = 8}', prepare => true);
+SELECT count(*) FROM pg_prepared_xacts;
+SAVEPOINT b;
+SELECT risk_alert.global_execute('node_b', 'UPDATE account SET balance = 91 WHERE id = 9');
+SELECT risk_alert.global_execute('node_a', 'SELECT 1');
+ROLLBACK TO b;
+SELECT risk_alert.global_execute('node_b', 'UPDATE account SET balance = 92 WHERE id = 9');
+COMMIT;
+SELECT * FROM account WHERE id >= 5 ORDER BY id;
+-- not one that is alone
+BEGIN;
+SELECT risk_alert.global_execute_all('{node_a}', '{UPDATE account SET balance = 83 WHERE id = 8}', prepare => true);
+SELECT count(*) FROM pg_prepared_xacts;
+COMMIT;
+-- claim: whatever fails, nothing stays
+SELECT risk_alert.global_execute_all('{node_a,node_b}', '{UPDATE account SET balance = 0 WHERE id = 5,UPDATE account SET balance = -1 WHERE id = 6}', prepare => true);
+SELECT risk_alert.global_execute_all('{node_a,node_b}', '{UPDATE account SET balance = 0 WHERE id = 5,CREATE TEMPORARY TABLE temporary (x int)}', prepare => true);
+SELECT 1 / ((risk_alert.global_execute_all('{node_a,node_b}', '{UPDATE account SET balance = 0 WHERE id = 5,UPDATE account SET balance = 0 WHERE id = 6}', prepare => true))[1] - 1);
+SET statement_timeout = '100ms';
+SELECT risk_alert.global_execute_all('{node_a,node_b}', '{UPDATE account SET balance = 0 WHERE id = 5,SELECT pg_sleep(60)}', prepare => true);
+RESET statement_timeout;
+\set VERBOSITY terse
+SELECT risk_alert.global_execute_all('{node_a,node_b}', '{UPDATE account SET balance = 0 WHERE id = 5,SELECT pg_terminate_backend(pg_backend_pid())}', prepare => true);
+\set VERBOSITY default
+BEGIN;
+SELECT risk_alert.global_execute_all('{node_a,node_b}', '{UPDATE account SET balance = 0 WHERE id = 5,UPDATE account SET balance = 0 WHERE id = 6}', prepare => true);
+SELECT risk_alert.global_execute_all('{node_a,node_b}', '{SELECT 1}', prepare => true);
+COMMIT;
+SELECT count(*) FROM pg_prepared_xacts;
+SELECT * FROM account WHERE id IN (5, 6, 8) ORDER BY id;
+-- claim: what only reads is prepared and committed all the same, READ ONLY, too
+BEGIN READ ONLY;
+SELECT risk_alert.global_execute_all('{node_a,node_b}', '{SELECT * FROM account}', prepare => true);
+COMMIT;
+SELECT count(*) FROM pg_prepared_xacts;
 SELECT risk_alert.global_execute_all('{}', '{SELECT 1}');
 SELECT risk_alert.global_execute_all('{node_a,node_b,node_a}', '{SELECT 1}');
 SELECT risk_alert.global_execute_all('{node_a,node_b}', '{SELECT 1,SELECT 1,SELECT 1}');
