@@ -47,9 +47,12 @@
 
 /*
  * As many acceptors are asked as make a majority: each more costs a flush.  If one of
- * them can't answer, or not within this time, so are the others.
+ * them can't answer, or takes so many times as long as they usually do, so are the others.
+ * (J. Dean and L. A. Barroso, "The tail at scale", 2013, call that a hedged request.)
  */
-#define MORE_AFTER_MS 50
+#define MORE_AFTER_TIMES 4
+#define MORE_AFTER_MIN_MS 2
+#define MORE_AFTER_MAX_MS 50
 
 #define NS_PER_MS UINT64CONST(1000000)
 
@@ -65,6 +68,9 @@ typedef struct Attempt
 	uint64		until;
 	bool		everybody;		/* is asked, from now on; else as many as are needed */
 } Attempt;
+
+/* how long a majority has taken to answer, lately, in ms */
+static double usual = MORE_AFTER_MAX_MS;
 
 /* the set of acceptors that was asked last, for forget() */
 static char *asked = NULL;
@@ -293,10 +299,12 @@ static RaPaxosStep
 round_of(Attempt *a)
 {
 	RaPaxosStep step;
+	uint64		began;
 	uint64		more_at;
 
 	send_request(a);
-	more_at = ra_boottime() + MORE_AFTER_MS * NS_PER_MS;
+	began = ra_boottime();
+	more_at = began + (uint64) (Max(MORE_AFTER_MIN_MS, Min(MORE_AFTER_TIMES * usual, MORE_AFTER_MAX_MS)) * NS_PER_MS);
 	for (;;)
 	{
 		PGresult   *result;
@@ -329,7 +337,11 @@ round_of(Attempt *a)
 		if (step == RA_PAXOS_SEND)
 			send_request(a);
 		else if (step != RA_PAXOS_WAIT)
+		{
+			if (step == RA_PAXOS_DONE)
+				usual += ((double) (ra_boottime() - began) / NS_PER_MS - usual) / 8;
 			return step;
+		}
 	}
 }
 
