@@ -757,6 +757,7 @@ ra_branch_interrupt(int seconds)
 	RaConn	   *conns[MAX_BRANCHES];
 	RaBranch   *branches[MAX_BRANCHES];
 	bool		good[MAX_BRANCHES];
+	int64		until = ra_branch_now() + seconds * 1000;
 	RaBranch   *branch;
 	dlist_iter	iter;
 	int			n = 0;
@@ -767,20 +768,23 @@ ra_branch_interrupt(int seconds)
 	{
 		if (branch->busy && branch->state == RA_BRANCH_ACTIVE)
 		{
-			branch->started = false;
 			branches[n] = branch;
 			conns[n++] = branch->conn;
 		}
 	}
 	if (n == 0)
 		return;
-	ra_conn_interrupt_all(conns, good, n, seconds);
+
+	/* how far a message has come is judged as without the cancelling: it may be at its very beginning */
+	ra_conn_cancel_all(conns, good, n, seconds);
+	(void) ra_branch_wait_all_quietly(until, false);
+	judge_all();
 	for (i = 0; i < n; i++)
 	{
 		PGTransactionStatusType status = PQtransactionStatus(branches[i]->pg);
 
-		ended(branches[i]);
-		if (!good[i] || (status != PQTRANS_INERROR && status != PQTRANS_INTRANS))
+		if (!good[i] || branches[i]->busy || branches[i]->state == RA_BRANCH_BROKEN ||
+			(status != PQTRANS_INERROR && status != PQTRANS_INTRANS))
 			ra_branch_break(branches[i]);
 	}
 }
