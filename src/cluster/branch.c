@@ -25,11 +25,11 @@
 #include <poll.h>
 
 #include "miscadmin.h"
-#include "portability/instr_time.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
 
 #include "cluster/branch.h"
+#include "cluster/locktable.h"
 #include "cluster/nodestat.h"
 #include "cluster/waiting.h"
 #include "compat.h"
@@ -158,7 +158,8 @@ check_participant(RaConn *conn)
 
 	if (*ra_conn_notes(conn) & NOTE_CHECKED)
 		return;
-	ra_conn_send(conn, "SELECT pg_catalog.current_setting('risk_alert.cluster_name', true), "
+	/* without the library, what stands in a configuration file is no setting of the view */
+	ra_conn_send(conn, "SELECT (SELECT s.setting FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_catalog.=) 'risk_alert.cluster_name'), "
 				 "(SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'risk_alert')",
 				 0, NULL, false);
 	ra_conn_wait_all(&conn, 1);
@@ -686,10 +687,7 @@ ra_branch_wait_all_quietly(int64 until, bool heed)
 int64
 ra_branch_now(void)
 {
-	instr_time	now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	return (int64) INSTR_TIME_GET_MILLISEC(now);
+	return (int64) (ra_boottime() / 1000000);
 }
 
 void

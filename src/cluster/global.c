@@ -484,9 +484,18 @@ report_unknown_single(RaBranch *branch)
 static void
 two_phases(const char *late, int64 deadline)
 {
+	char	   *missing;
+
 	decider = ra_register(ra_commit_register);
 	if (late && !decider->with_caller)
 		refuse_late(late);
+	missing = decider->missing ? decider->missing() : NULL;
+	if (missing)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("register %s can't decide the transaction", decider->name),
+				 errdetail_internal("%s", missing),
+				 errhint("SELECT * FROM risk_alert.check_setup() tells more.  Correct it, or set risk_alert.commit_register to another one.")));
 	if (decider->with_caller)
 		ra_local_require_epoch();
 
