@@ -616,7 +616,7 @@ wait_for_all(int64 until, bool statements)
 			}
 			if (!branch->busy)
 			{
-				if (statements && branch->started && branch->failure)
+				if (statements && branch->started && (branch->failure || branch->copying))
 					(void) ra_branch_finish(branch);
 				continue;
 			}

@@ -1,5 +1,5 @@
-# A statement of a branch is cancelled before it has begun, since another one has failed: what the branch
-# did before is not lost in silence.
+# Statements on several nodes at the same time, of which one fails, is cancelled, or loses its connection.  If a
+# branch is cancelled before its statement has begun, what it did before is not lost in silence.
 
 use strict;
 use warnings FATAL => 'all';
@@ -92,6 +92,46 @@ sub cancel_at
 	is(answer($session, on('node_b', give(1))), 1, 'a branch that had done nothing yet is begun anew');
 	is(answer($session, 'COMMIT'), '', 'and commits');
 	is(balances(1), '1000 1010 990', 'with the other one');
+	$session->quit;
+}
+
+# All that run are ended with the one that ends
+my $sleeping = q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(1000)%' AND state = 'active'};
+my $all = q{SELECT risk_alert.global_execute_all('{node_b,node_c}', '{%s}')};
+foreach my $end ('cancelled', 'lost')
+{
+	my $session = session($node_a);
+	my $pid = $session->query_safe('SELECT pg_backend_pid()');
+
+	answer($session, $_) foreach 'BEGIN', on('node_c', take(2)), 'SAVEPOINT s';
+	begin($session, sprintf($all, 'SELECT pg_sleep(1000)'));
+	ok(wait_until($_, $sleeping, 1), "$end: a statement runs: " . $_->name) foreach $node_b, $node_c;
+	$node_a->safe_psql('postgres', "SELECT pg_cancel_backend($pid)") if $end eq 'cancelled';
+	$node_b->safe_psql('postgres', $sleeping =~ s/count\(\*\)/pg_terminate_backend(pid)/r) if $end eq 'lost';
+	like(outcome($session), $end eq 'cancelled' ? qr/ERROR:  57014: canceling/ : qr/ERROR:  08006: the connection to node "node_b" was lost/, "$end: that is an error");
+	ok(wait_until($_, $sleeping, 0), "$end: it does not run any more: " . $_->name) foreach $node_b, $node_c;
+	answer($session, 'ROLLBACK TO s');
+	is(answer($session, sprintf($all, give(2))), '{1,1}', "$end: after a savepoint it goes on");
+	is(answer($session, 'COMMIT'), '', "$end: and commits");
+	$session->quit;
+}
+is(balances(2), '1000 1020 1000', 'all that was not rolled back, and nothing else');
+
+# On whose behalf
+{
+	my $session = session($node_a);
+
+	$node_a->safe_psql('postgres', q{CREATE FUNCTION two_nodes(sql text) RETURNS bigint[] LANGUAGE sql SECURITY DEFINER
+		RETURN risk_alert.global_execute_all('{node_b,node_c}', ARRAY[sql]);
+ALTER FUNCTION two_nodes OWNER TO operator;});
+	answer($session, 'BEGIN');
+	is(answer($session, q{SELECT two_nodes('SELECT WHERE current_user = ''remote''')}), '{1,1}', 'in a SECURITY DEFINER function, its owner\'s mappings are used');
+	is(answer($session, on('node_c', q{SELECT WHERE current_user <> 'remote'})), 1, 'outside of it, the caller\'s');
+	answer($session, "SELECT two_nodes('" . give(3) . "')");
+	answer($session, on('node_c', take(4)));
+	is(answer($session, 'COMMIT'), '', 'the branches of both commit');
+	is(balances(3) . ', ' . balances(4), '1000 1010 1010, 1000 1000 990', 'together');
+	ok(defined settled(), 'nothing stays prepared');
 	$session->quit;
 }
 
