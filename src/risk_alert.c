@@ -303,7 +303,7 @@ define_settings(void)
 							   NULL, NULL, NULL);
 
 	DefineCustomIntVariable("risk_alert.prepared_warning",
-							"Sets how long a branch may be prepared before check_setup() warns of it.",
+							"Sets how long a branch may be prepared before check_setup() and the log warn of it.",
 							"It holds its locks, and keeps VACUUM from removing rows, until it is finished.",
 							&ra_prepared_warning,
 							300, 1, INT_MAX,

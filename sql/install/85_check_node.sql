@@ -28,7 +28,7 @@ BEGIN
             SELECT pg_catalog.current_setting('server_version_num'),
                    pg_catalog.current_setting('server_version'),
                    (SELECT e.extversion FROM pg_catalog.pg_extension e WHERE e.extname = 'risk_alert'),
-                   pg_catalog.current_setting('risk_alert.node_name', true),
+                   (SELECT s.setting FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_catalog.=) 'risk_alert.node_name'),
                    pg_catalog.current_setting('risk_alert.cluster_name', true),
                    pg_catalog.current_setting('risk_alert.lock_provider', true),
                    pg_catalog.current_setting('max_prepared_transactions'),
@@ -88,7 +88,7 @@ BEGIN
         RETURN NEXT ROW('extension', 'ok', node, 'the extension has the same version', f.extension, NULL)::risk_alert._finding;
     END IF;
 
-    -- the library defines the setting
+    -- the library defines the setting; without it, what stands in a configuration file is not in the view
     IF f.node_name IS NULL THEN
         RETURN NEXT ROW('preload', 'error', node, 'the library is not preloaded there', NULL,
             'ALTER SYSTEM SET shared_preload_libraries = risk_alert on that server, then restart it.')::risk_alert._finding;

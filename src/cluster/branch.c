@@ -25,11 +25,11 @@
 #include <poll.h>
 
 #include "miscadmin.h"
-#include "portability/instr_time.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
 
 #include "cluster/branch.h"
+#include "cluster/locktable.h"
 #include "cluster/nodestat.h"
 #include "cluster/waiting.h"
 #include "compat.h"
@@ -164,7 +164,8 @@ check_participant(RaConn *conn)
 
 	if (*ra_conn_notes(conn) & NOTE_CHECKED)
 		return;
-	ra_conn_send(conn, "SELECT pg_catalog.current_setting('risk_alert.cluster_name', true), "
+	/* without the library, what stands in a configuration file is no setting of the view */
+	ra_conn_send(conn, "SELECT (SELECT s.setting FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_catalog.=) 'risk_alert.cluster_name'), "
 				 "(SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'risk_alert')",
 				 0, NULL, false);
 	ra_conn_wait_all(&conn, 1);
@@ -651,7 +652,7 @@ wait_for_all(int64 until, bool statements)
 			}
 			if (!branch->busy)
 			{
-				if (statements && branch->started && branch->failure)
+				if (statements && branch->started && (branch->failure || branch->copying))
 					(void) ra_branch_finish(branch);
 				continue;
 			}
@@ -722,10 +723,7 @@ ra_branch_wait_all_quietly(int64 until, bool heed)
 int64
 ra_branch_now(void)
 {
-	instr_time	now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	return (int64) INSTR_TIME_GET_MILLISEC(now);
+	return (int64) (ra_boottime() / 1000000);
 }
 
 void
@@ -793,6 +791,7 @@ ra_branch_interrupt(int seconds)
 	RaConn	   *conns[MAX_BRANCHES];
 	RaBranch   *branches[MAX_BRANCHES];
 	bool		good[MAX_BRANCHES];
+	int64		until = ra_branch_now() + seconds * 1000;
 	RaBranch   *branch;
 	dlist_iter	iter;
 	int			n = 0;
@@ -804,24 +803,26 @@ ra_branch_interrupt(int seconds)
 		if (branch->busy && (branch->state == RA_BRANCH_ACTIVE ||
 							 (branch->state == RA_BRANCH_PREPARING && branch->early)))
 		{
-			branch->started = false;
 			branches[n] = branch;
 			conns[n++] = branch->conn;
 		}
 	}
 	if (n == 0)
 		return;
-	ra_conn_interrupt_all(conns, good, n, seconds);
+
+	/* how far a message has come is judged as without the cancelling: it may be at its very beginning */
+	ra_conn_cancel_all(conns, good, n, seconds);
+	(void) ra_branch_wait_all_quietly(until, false);
+	judge_all();
 	for (i = 0; i < n; i++)
 	{
 		PGTransactionStatusType status = PQtransactionStatus(branches[i]->pg);
 
-		ended(branches[i]);
-		if (good[i] && (status == PQTRANS_INERROR || status == PQTRANS_INTRANS))
-			branches[i]->state = RA_BRANCH_ACTIVE;
-		else if (good[i] && branches[i]->early && status == PQTRANS_IDLE)
-			branches[i]->state = RA_BRANCH_PREPARED;	/* perhaps; rolling it back tells */
-		else
+		/* an early one may be prepared, or rolled back, and is known to be */
+		if (good[i] && (branches[i]->state == RA_BRANCH_PREPARED || branches[i]->state == RA_BRANCH_ENDED))
+			continue;
+		if (!good[i] || branches[i]->busy || branches[i]->state != RA_BRANCH_ACTIVE ||
+			(status != PQTRANS_INERROR && status != PQTRANS_INTRANS))
 			ra_branch_break(branches[i]);
 	}
 }

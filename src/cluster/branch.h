@@ -100,7 +100,7 @@ extern bool ra_branch_send(RaBranch *branch, const char *command);
 extern bool ra_branch_wait_all(int64 until);
 extern bool ra_branch_wait_all_quietly(int64 until, bool heed);
 
-/* A monotonic clock */
+/* Milliseconds of a clock that is never set, and goes on while the machine is suspended */
 extern int64 ra_branch_now(void);
 
 /* The failure of the latest message, as an ERROR; else nothing */

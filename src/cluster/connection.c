@@ -120,6 +120,7 @@ static bool is_failure(const PGresult *res);
 static void clean_up(int nestlevel);
 static void give_back(RaConn *conn, bool good);
 static void start_cancelling(RaConn *conn);
+static bool cancelled(RaConn *conn, instr_time start, int seconds);
 static bool end_cancelling(RaConn *conn, instr_time start, int seconds);
 static bool drain_results(RaConn *conn, instr_time start, int seconds);
 static void invalidate(Datum arg, int cacheid, uint32 hash);
@@ -805,7 +806,7 @@ clean_up(int nestlevel)
 }
 
 void
-ra_conn_interrupt_all(RaConn **conns, bool *good, int n, int seconds)
+ra_conn_cancel_all(RaConn **conns, bool *good, int n, int seconds)
 {
 	instr_time	start;
 	int			i;
@@ -814,7 +815,7 @@ ra_conn_interrupt_all(RaConn **conns, bool *good, int n, int seconds)
 	for (i = 0; i < n; i++)
 		start_cancelling(conns[i]);
 	for (i = 0; i < n; i++)
-		good[i] = end_cancelling(conns[i], start, seconds);
+		good[i] = cancelled(conns[i], start, seconds);
 }
 
 void
@@ -852,23 +853,28 @@ start_cancelling(RaConn *conn)
 	conn->cancelling = true;
 }
 
+/* No request to cancel is under way any more; false: nobody knows */
 static bool
-end_cancelling(RaConn *conn, instr_time start, int seconds)
+cancelled(RaConn *conn, instr_time start, int seconds)
 {
 	bool		good = true;
 
 	if (conn->cancelling)
 		good = ra_cancel_end(&conn->cancel, ra_ms_left(start, seconds));
 	conn->cancelling = false;
-	return good && drain_results(conn, start, seconds);
+	return good;
+}
+
+static bool
+end_cancelling(RaConn *conn, instr_time start, int seconds)
+{
+	return cancelled(conn, start, seconds) && drain_results(conn, start, seconds);
 }
 
 /* What is left of a cancelled statement's results; false: that does not come to an end */
 static bool
 drain_results(RaConn *conn, instr_time start, int seconds)
 {
-	bool		pipeline = PQpipelineStatus(conn->pg) != PQ_PIPELINE_OFF;
-
 	for (;;)
 	{
 		PGresult   *res;
@@ -893,14 +899,10 @@ drain_results(RaConn *conn, instr_time start, int seconds)
 			PQclear(res);
 			return false;
 		}
-		if (res == NULL && pipeline)
-			continue;
 		if (res == NULL)
 			return true;
 		status = PQresultStatus(res);
 		PQclear(res);
-		if (status == PGRES_PIPELINE_SYNC)
-			return PQexitPipelineMode(conn->pg) == 1;
 		if (status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH)
 			return false;
 	}

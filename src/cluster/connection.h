@@ -123,10 +123,10 @@ extern uint32 *ra_conn_notes(RaConn *conn);
 extern bool ra_conn_lost(RaConn *conn);
 
 /*
- * Ends what runs on the connections, within so many seconds in all, and drops its results.
- * good[i]: that has succeeded.  Never throws.
+ * Cancels what runs on the connections, within so many seconds in all; their results are still to come.
+ * good[i]: the node has heard it, or needs not to.  Never throws.
  */
-extern void ra_conn_interrupt_all(RaConn **conns, bool *good, int n, int seconds);
+extern void ra_conn_cancel_all(RaConn **conns, bool *good, int n, int seconds);
 
 /*
  * Gives the connections back, though statements run there: these are cancelled, within so

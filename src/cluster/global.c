@@ -526,6 +526,7 @@ two_phases(const char *late)
 static void
 begin_two_phases(const char *late)
 {
+	char	   *missing;
 	LOCKTAG		tag;
 
 	if (stage == STAGE_NONE)
@@ -534,6 +535,13 @@ begin_two_phases(const char *late)
 		refuse_late(late);
 	if (stage != STAGE_NONE)
 		return;
+	missing = decider->missing ? decider->missing() : NULL;
+	if (missing)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("register %s can't decide the transaction", decider->name),
+				 errdetail_internal("%s", missing),
+				 errhint("SELECT * FROM risk_alert.check_setup() tells more.  Correct it, or set risk_alert.commit_register to another one.")));
 	if (decider->with_caller)
 		ra_local_require_epoch();
 	stop_at("prepare", 1);

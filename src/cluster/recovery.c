@@ -109,6 +109,7 @@ static void mark_done(void);
 static void delete_expired(void);
 static int	sweep(void);
 static void run_safely(void (*work) (void *arg), void *arg);
+static void warn_of(const Found *oldest);
 static void note_error(const char *message);
 
 /* ---------------------------------------------------------------- the starter's side */
@@ -376,6 +377,7 @@ run_round(void)
 	static uint32 rounds = 0;
 	Round		round = {0};
 	RaRecovery *slot;
+	const Found *oldest = NULL;	/* of those that are left */
 
 	pgstat_report_activity(STATE_RUNNING, "risk_alert: recovery of global transactions");
 	run_safely(list_work, &round);
@@ -383,9 +385,16 @@ run_round(void)
 	silent = NIL;
 	for (round.current = 0; round.current < round.n; round.current++)
 	{
+		const Found *found = &round.found[round.current];
+		int			before = round.settled;
+
 		check_leave();
 		run_safely(settle_work, &round);
+		if (round.settled == before && (oldest == NULL || found->prepared < oldest->prepared))
+			oldest = found;
 	}
+	if (oldest)
+		warn_of(oldest);
 	if (round.settled > 0)
 		ra_wake_worker();		/* there may be events in it */
 	if (ra_catch_up_due())
@@ -750,6 +759,23 @@ sweep(void)
 	PopActiveSnapshot();
 	SPI_finish();
 	return (int) left;
+}
+
+/* To the log, once for each that comes to be the oldest: not everybody looks at views */
+static void
+warn_of(const Found *oldest)
+{
+	static char warned[RA_GID_SIZE] = "";
+
+	if (strcmp(oldest->text, warned) == 0 ||
+		!TimestampDifferenceExceeds(oldest->prepared, GetCurrentTimestamp(), (int) Min((int64) ra_prepared_warning * 1000, INT_MAX)))
+		return;
+	strlcpy(warned, oldest->text, sizeof(warned));
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg("branch \"%s\" of a global transaction is prepared for longer than risk_alert.prepared_warning", oldest->text),
+			 errdetail("Node \"%s\" coordinates it.  It holds its locks, and keeps VACUUM from removing rows.", oldest->gid.coordinator),
+			 errhint("SELECT * FROM risk_alert.check_setup() tells why, and what to do.")));
 }
 
 static void

@@ -46,6 +46,12 @@ typedef struct RaRegister
 	bool		with_caller;
 
 	/*
+	 * Is it certain, before anything is prepared, that nothing can be decided: what is missing
+	 * (palloc'd), or NULL.  Asks nobody.
+	 */
+	char	   *(*missing) (void);
+
+	/*
 	 * Propose, and return what stands.  Interruptible, also while interrupts are held
 	 * (ra_register_given_up()); never an ERROR for reasons of the register, but
 	 * RA_DECISION_UNKNOWN and a reason (palloc'd).  gid names the transaction; timeout in

@@ -80,6 +80,7 @@ static StringInfoData forgotten = {0};
 static int	nforgotten = 0;
 static uint64 forgotten_at = 0; /* when they were told last */
 
+static char *paxos_missing(void);
 static RaDecision paxos_propose(const char *gid, RaDecision decision, int timeout, char **reason);
 static RaDecision paxos_read(const char *gid, int timeout, char **reason);
 static void paxos_forget(const char *gid);
@@ -101,11 +102,22 @@ const RaRegister ra_register_paxos = {
 	.kind = RA_REGISTER_PAXOS,
 	.name = "paxos",
 	.with_caller = false,
+	.missing = paxos_missing,
 	.propose = paxos_propose,
 	.read = paxos_read,
 	.forget = paxos_forget,
 	.forget_all = paxos_forget_all,
 };
+
+static char *
+paxos_missing(void)
+{
+	char	  **names;
+	char	   *identity;
+	char	   *reason = NULL;
+
+	return ra_acceptors(&names, &identity, &reason) < 0 ? reason : NULL;
+}
 
 static RaDecision
 paxos_propose(const char *gid, RaDecision decision, int timeout, char **reason)

@@ -97,6 +97,7 @@ typedef struct Decisions
 
 static Decisions *decisions = NULL;
 
+static char *zk_missing(void);
 static RaDecision zk_propose(const char *gid, RaDecision decision, int timeout, char **reason);
 static RaDecision zk_read(const char *gid, int timeout, char **reason);
 static void zk_forget(const char *gid);
@@ -112,6 +113,7 @@ const RaRegister ra_register_zookeeper = {
 	.kind = RA_REGISTER_ZOOKEEPER,
 	.name = "zookeeper",
 	.with_caller = false,
+	.missing = zk_missing,
 	.propose = zk_propose,
 	.read = zk_read,
 	.forget = zk_forget,
@@ -141,6 +143,14 @@ ra_decisions_shmem_startup(LWLock *lock)
 }
 
 /* ---- sessions ---- */
+
+static char *
+zk_missing(void)
+{
+	char	   *reason = NULL;
+
+	return no_service(&reason) ? reason : NULL;
+}
 
 static RaDecision
 zk_propose(const char *gid, RaDecision decision, int timeout, char **reason)

@@ -127,6 +127,9 @@ ROLLBACK TO b;
 SELECT risk_alert.global_execute_all('{node_b,node_a}', '{UPDATE account SET balance = balance + 1 WHERE id = 5,UPDATE account SET balance = balance + 1 WHERE id = 6}');
 COMMIT;
 SELECT * FROM account WHERE id BETWEEN 5 AND 8 ORDER BY id;
+SET statement_timeout = '20s';
+SELECT risk_alert.global_execute_all('{node_a,node_b}', '{SELECT pg_sleep(60),COPY account TO STDOUT}');
+RESET statement_timeout;
 -- claim: prepare => true prepares the branches with the statements, if they would have to be
 BEGIN;
 SELECT risk_alert.global_execute_all('{node_a,node_b}', '{UPDATE account SET balance = 52 WHERE id = 5,UPDATE account SET balance = 63 WHERE id = 6}', prepare => true);
@@ -382,6 +385,18 @@ SELECT risk_alert.global_execute('node_b', 'SELECT risk_alert.try_advisory_xact_
 SELECT risk_alert.global_execute('node_b', 'UPDATE account SET balance = 71 WHERE id = 6');
 COMMIT;
 SELECT * FROM account WHERE id IN (5, 6) ORDER BY id;
+
+-- claim: a branch checks the lock's token, and fails with an older one
+BEGIN;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 62 WHERE id = 5');
+SELECT risk_alert.global_execute('node_b', 'SELECT risk_alert.check_fence(''account'', 5)');
+COMMIT;
+BEGIN;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 63 WHERE id = 5');
+SELECT risk_alert.global_execute('node_b', 'SELECT risk_alert.check_fence(''account'', 4)');
+\echo :SQLSTATE
+COMMIT;
+SELECT balance FROM account WHERE id = 5;
 
 -- claim: registers that this server does not have are told
 SET risk_alert.commit_register = 'nonsense';

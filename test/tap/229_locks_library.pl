@@ -119,6 +119,20 @@ SELECT risk_alert.global_execute('alone', 'UPDATE payments SET amount = 3000');
 COMMIT;
 SELECT amount FROM payments;});
 	is(one_line($out), '1 3000.00', "$provider: a global transaction commits");
+
+	# one that needs the register: before anything is prepared, it is told
+	$node->safe_psql('postgres', qq{
+CREATE SERVER second FOREIGN DATA WRAPPER risk_alert_node OPTIONS (host '$host', port '$port', dbname 'postgres');
+CREATE USER MAPPING FOR CURRENT_USER SERVER second;
+CREATE TABLE t (id int)});
+	my $commit = time;
+	($out, $err) = sql($node, q{SET risk_alert.commit_register = zookeeper;
+BEGIN;
+SELECT risk_alert.global_execute_all('{alone,second}', '{INSERT INTO t VALUES (1)}');
+COMMIT;});
+	like($err, qr/ERROR:  55000: register zookeeper can't decide the transaction\nDETAIL:  .*@{[$provider eq 'zookeeper' ? $file : qr{Redis, which has no registers}]}.*\nHINT:.*check_setup\(\)/, "$provider: a decision there can't be had");
+	cmp_ok(time - $commit, '<', 10, "$provider:   without waiting");
+	is($node->safe_psql('postgres', 'SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM pg_prepared_xacts)'), '0|0', "$provider:   and nothing is done or left");
 	my $began = time;
 	$node->restart;
 	cmp_ok(time - $began, '<', 10, "$provider: a restart is quick");

@@ -384,6 +384,8 @@ CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRE
 	like(answer($session, 'COMMIT'), qr/ERROR:  55000: prepared transactions are disabled\nHINT:.*max_prepared_transactions.*statement on node "node_c"/s, 'F20 max_prepared_transactions = 0 is told');
 	is(balances($id), '1000 1000 1000', 'F20 and nothing is done');
 	is(answer($session, on('node_c', give($id))), 1, 'F20 one branch alone works');
+	is(answer($session, 'BEGIN;' . on('node_a', take($id)) . ';' . on('node_b', give($id)) . ';' . on('node_c', 'SELECT FROM account') . ';COMMIT'), "1\n1\n200", 'F20 a branch that has only read needs none');
+	is(answer($session, 'BEGIN;' . on('node_a', give($id)) . ';' . on('node_b', take($id)) . ';COMMIT'), "1\n1", 'F20 nor do other nodes');
 	$node_c->append_conf('postgresql.conf', "max_prepared_transactions = 1\n");
 	$node_c->restart;
 	$node_c->safe_psql('postgres', q{BEGIN; CREATE TABLE mine (); PREPARE TRANSACTION 'mine'});

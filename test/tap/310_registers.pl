@@ -207,7 +207,7 @@ CREATE CONSTRAINT TRIGGER late AFTER INSERT OR UPDATE ON risk_alert.paxos_accept
 	my $session = $a->background_psql('postgres');
 	my $pid = $session->query_safe('SELECT pg_backend_pid()');
 	my $gid = new_gid();
-	my $waits = q{SELECT count(*) FROM pg_locks WHERE NOT granted};
+	my $waits = q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'risk_alert node_a' AND query LIKE '%_paxos_%' AND wait_event_type = 'Lock'};
 	my @locks = map { $_->background_psql('postgres') } $b, $c;
 	my $since;
 

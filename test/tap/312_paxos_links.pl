@@ -11,7 +11,7 @@ use Test::More;
 
 my ($a, $b, $c) = my @nodes = new_cluster([ 'node_a', 'node_b', 'node_c' ]);
 my $names = 0;
-my $waits = q{SELECT count(*) FROM pg_locks WHERE NOT granted};
+my $waits = q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'risk_alert node_a' AND query LIKE '%_paxos_%' AND wait_event_type = 'Lock'};
 
 sub new_gid { return 'test:' . ++$names; }
 
