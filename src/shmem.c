@@ -131,6 +131,7 @@ RaDatabase *
 ra_slot_make(Oid dboid)
 {
 	RaDatabase *db = ra_slot_find(dboid);
+	int			i;
 
 	Assert(LWLockHeldByMeInMode(ra_shared->lock, LW_EXCLUSIVE));
 	if (db == NULL)
@@ -149,6 +150,9 @@ ra_slot_make(Oid dboid)
 	memset(db->stuck, 0, sizeof(db->stuck));
 	db->nstuck = 0;
 	pg_atomic_write_u32(&db->queue_current, 0);
+	for (i = 0; i < (int) lengthof(db->queue_touched); i++)
+		pg_atomic_write_u32(&db->queue_touched[i], 0);
+	pg_atomic_write_u32(&db->queue_unsettled, 1);
 	pg_atomic_write_u64(&db->drain_requested, 0);
 	pg_atomic_write_u64(&db->drain_done, 0);
 	pg_atomic_write_u64(&db->caught_up, 0);

@@ -243,7 +243,8 @@ ra_worker_main(Datum main_arg)
 		}
 		if (!extension_fits)
 		{
-			/* whoever wakes us may have run ALTER EXTENSION */
+			/* whoever wakes us may have run ALTER EXTENSION, perhaps by COMMIT PREPARED */
+			pg_atomic_write_u32(&my_slot->queue_unsettled, 1);
 			wait_for_work(MISFIT_POLL_MS);
 			extension_stale = true;
 			continue;

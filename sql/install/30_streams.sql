@@ -235,7 +235,7 @@ AS $$
       FROM (SELECT relation AS oid
              UNION SELECT p.relid FROM pg_catalog.pg_partition_tree(relation) p) tree
       JOIN pg_catalog.pg_trigger g ON g.tgrelid = tree.oid
-     WHERE g.tgfoid = 'risk_alert.capture()'::regprocedure AND g.tgparentid = 0
+     WHERE g.tgfoid = 'risk_alert.capture()'::regprocedure AND g.tgparentid = 0 AND g.tgenabled <> 'D'
        AND (g.tgtype & 2 <> 0 OR (g.tgtype & 1 = 0 AND g.tgtype & 28 <> 0))
      ORDER BY g.tgrelid, g.tgname
 $$;
@@ -263,7 +263,7 @@ AS $$
       FROM t
      WHERE t.tgparentid = 0
        AND t.tgtype & 28 & ~(SELECT COALESCE(pg_catalog.bit_or(o.tgtype::int), 0) FROM t o
-                              WHERE o.tgrelid = t.tgrelid AND (o.turn, o.tgname) < (t.turn, t.tgname)) = 0
+                              WHERE o.tgrelid = t.tgrelid AND o.turn < 0 AND (o.turn, o.tgname) < (t.turn, t.tgname)) = 0
      ORDER BY t.tgrelid, t.tgname
 $$;
 COMMENT ON FUNCTION risk_alert._idle_triggers(regclass) IS 'internal: triggers that capture nothing, since others do';

@@ -52,6 +52,7 @@
 #include "utils/varlena.h"
 
 #include "cluster/acceptor.h"
+#include "cluster/globalstate.h"
 #include "cluster/options.h"
 #include "guc.h"
 #include "risk_alert.h"
@@ -414,8 +415,10 @@ check_admission(const char *acceptors, const char *node)
 static char *
 problem(Admission *admission)
 {
-	/* the file as this session has read it: it does not change while the server runs, but by an admission */
+	/* the file as this session has read it: while the server runs only admissions change it, in whatever database */
 	static Admission file;
+	static uint64 read_at = 0;
+	uint64		admissions = pg_atomic_read_u64(&ra_global_state->admissions) + 1;
 	bool		copied = false;
 
 	if (RecoveryInProgress())
@@ -424,14 +427,15 @@ problem(Admission *admission)
 		return pstrdup("It was not admitted.");
 	if (admission->database != MyDatabaseId)
 		return pstrdup("Its database is a copy of the one that was admitted.");
-	if (strcmp(admission->incarnation, file.incarnation) != 0 && !read_file(&file, &copied))
-		return pstrdup("It is a copy of the server that was admitted, restored from a backup or promoted.");
+	if (read_at != admissions)
+	{
+		if (!read_file(&file, &copied))
+			return pstrdup("It is a copy of the server that was admitted, restored from a backup or promoted.");
+		read_at = copied ? 0 : admissions;
+	}
 	if (copied || file.system != GetSystemIdentifier() || admission->system != file.system ||
 		strcmp(admission->incarnation, file.incarnation) != 0)
-	{
-		file.incarnation[0] = '\0';
 		return pstrdup("It is another server, or a copy of the one, that was admitted.");
-	}
 	if (file.timeline != GetWALInsertionTimeLine() || admission->timeline != file.timeline)
 		return pstrdup("It was restored or promoted since it was admitted.");
 	return NULL;
@@ -528,7 +532,10 @@ write_file(const char *incarnation)
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not close file \"%s\": %m", temporary)));
+	/* counted before, too: who reads the old file in between shall read again */
+	pg_atomic_fetch_add_u64(&ra_global_state->admissions, 1);
 	durable_rename(temporary, ADMISSION_FILE, ERROR);
+	pg_atomic_fetch_add_u64(&ra_global_state->admissions, 1);
 }
 
 /* _paxos_problem(): why this node has no vote; NULL: it has one */

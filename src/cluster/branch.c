@@ -123,7 +123,7 @@ ra_branch_get(const char *node)
 			{
 				pfree(branch->savepoints);
 				pfree(branch);
-				if (other->state != RA_BRANCH_ACTIVE)
+				if (other->state == RA_BRANCH_PREPARED)
 					ereport(ERROR,
 							(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 							 errmsg("the branch on node \"%s\" is prepared already", node),
@@ -313,7 +313,7 @@ judge_all(void)
 	}
 }
 
-/* If its connection is lost, its state stays what it is: roll_back() says who sees to it */
+/* If its connection is lost, its state stays what it is, and recovery of its node sees to it */
 static void
 judge_prepared(RaBranch *branch)
 {
@@ -324,7 +324,7 @@ judge_prepared(RaBranch *branch)
 		branch->wrote = true;	/* and if it hasn't, it is prepared all the same */
 		branch->state = RA_BRANCH_PREPARED;
 	}
-	else if (ra_conn_lost(branch->conn))
+	else if (ra_conn_lost(branch->conn) || branch->copying)
 		return;
 	else if (status == PQTRANS_IDLE)
 		branch->state = RA_BRANCH_ENDED;	/* PREPARE has failed, and rolled it back */

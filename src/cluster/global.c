@@ -7,7 +7,8 @@
  *	1. Before it commits, branches that have written nothing commit.  If just one branch has
  *	   written, and the caller nothing, that one's commit is all there is to it.
  *	2. Otherwise all that have written are prepared, in parallel.  The transaction has a name by
- *	   then (core/gid.h) and a lock that says it is alive (globalstate.h).
+ *	   then (core/gid.h) and a lock that says it is alive (globalstate.h).  That may be done
+ *	   with their last statements, long before COMMIT (prepare => true).
  *	3. When all are prepared, the decision is proposed to a register (register.h),
  *	   within commit_timeout of the beginning of step 2, by this process' own monotonic clock.
  *	   Register "local": a row that is decided by the caller's own commit.  The others
@@ -52,6 +53,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/timeout.h"
 
 #include "cluster/branch.h"
@@ -103,8 +105,9 @@ pg_noreturn static void refuse_late(const char *what);
 static void two_phases(const char *late);
 static void begin_two_phases(const char *late);
 static void name_branch(RaBranch *branch);
-static int	writers_with(RaBranch **branches, int n);
+static int	writers_with(RaBranch **branches, int n, const char *late);
 static void prepare_branches(int64 deadline);
+static void check_time(int64 deadline);
 static void decide(int64 deadline);
 static RaDecision propose_until(int64 deadline, char **reason);
 static void hold(void);
@@ -182,10 +185,15 @@ ra_global_execute_all(PG_FUNCTION_ARGS)
 						 errhint("Statements for the same node run one after the other: call the function again.")));
 		}
 	}
-	early = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3) && GetCurrentTransactionNestLevel() == 1 &&
-		writers_with(branches, nnodes) > 1;
+	early = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3) && GetCurrentTransactionNestLevel() == 1;
 	if (early)
-		begin_two_phases(late_failure());
+	{
+		const char *late = late_failure();
+
+		early = writers_with(branches, nnodes, late) > 1;
+		if (early)
+			begin_two_phases(late);
+	}
 	for (i = 0; i < nnodes; i++)
 	{
 		if (early)
@@ -196,6 +204,8 @@ ra_global_execute_all(PG_FUNCTION_ARGS)
 	rows = palloc(nnodes * sizeof(Datum));
 	for (i = 0; i < nnodes; i++)
 		rows[i] = Int64GetDatum(ra_branch_finish(branches[i]));
+	if (early)
+		check_time(prepare_by);
 	PG_RETURN_ARRAYTYPE_P(construct_array(rows, nnodes, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
@@ -526,6 +536,7 @@ two_phases(const char *late)
 static void
 begin_two_phases(const char *late)
 {
+	ResourceOwner owner = CurrentResourceOwner;
 	char	   *missing;
 	LOCKTAG		tag;
 
@@ -556,8 +567,12 @@ begin_two_phases(const char *late)
 	gid.position = GetFlushRecPtr(NULL);
 	if (!ra_gid_format(&gid, name))
 		elog(ERROR, "could not name the transaction");
+
+	/* the transaction's, not the statement's: a cursor that fails in a savepoint would take it along */
 	ra_global_lock_tag(&tag, gid.number);
+	CurrentResourceOwner = TopTransactionResourceOwner;
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	CurrentResourceOwner = owner;
 	prepare_by = ra_branch_now() + ra_commit_timeout;
 	stage = STAGE_PREPARING;
 }
@@ -576,9 +591,9 @@ name_branch(RaBranch *branch)
 
 /* How many would have to be prepared: these branches, others that have written, the caller's own writes */
 static int
-writers_with(RaBranch **branches, int n)
+writers_with(RaBranch **branches, int n, const char *late)
 {
-	int			writers = n + (late_failure() != NULL);
+	int			writers = n + (late != NULL);
 	RaBranch   *branch;
 	dlist_iter	iter;
 
@@ -653,15 +668,22 @@ prepare_branches(int64 deadline)
 }
 
 static void
+check_time(int64 deadline)
+{
+	if (ra_branch_now() >= deadline)
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("the transaction has taken more than %d ms from its first PREPARE on", ra_commit_timeout),
+				 errhint("risk_alert.commit_timeout sets the time limit.")));
+}
+
+static void
 decide(int64 deadline)
 {
 	RaDecision	decision;
 	char	   *reason = NULL;
 
-	if (ra_branch_now() >= deadline)
-		ereport(ERROR,
-				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("the transaction was not prepared within %d ms", ra_commit_timeout)));
+	check_time(deadline);
 	if (decider->with_caller)
 	{
 		(void) decider->propose(name, RA_DECISION_COMMIT, 0, &reason);

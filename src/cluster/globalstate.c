@@ -35,6 +35,7 @@ ra_global_shmem_startup(void)
 	memset(ra_global_state, 0, sizeof(RaGlobalState));
 	ra_global_state->lock = &GetNamedLWLockTranche(TRANCHE)->lock;
 	pg_atomic_init_u64(&ra_global_state->number, 0);
+	pg_atomic_init_u64(&ra_global_state->admissions, 0);
 	while (ra_global_state->epoch == 0)
 	{
 		if (!pg_strong_random(&ra_global_state->epoch, sizeof(ra_global_state->epoch)))

@@ -44,6 +44,7 @@ typedef struct RaGlobalState
 	LWLock	   *lock;			/* protects all but the atomics */
 	uint32		epoch;			/* of this run of the server; constant, never 0 */
 	pg_atomic_uint64 number;	/* latest one given to a transaction */
+	pg_atomic_uint64 admissions;	/* changes of the acceptor's file so far, see acceptor.c */
 	int			ndone;
 	RaDone		done[RA_DONE_MAX];
 	RaRecovery	databases[RA_MAX_DATABASES];

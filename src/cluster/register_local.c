@@ -19,7 +19,7 @@
  *	  loses nothing that was flushed.
  *	- or rows of later transactions of its epoch have been removed: its participant was restored to
  *	  a time when it had not finished its branch yet.
- * (The moment is the one when the transaction began to commit: one that a backup
+ * (The moment is the one when the transaction began to prepare: one that a backup
  * cuts in two, between that and its commit record, may be taken for aborted.)
  */
 #include "postgres.h"

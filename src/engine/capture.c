@@ -277,7 +277,8 @@ ra_image_unpack(const RaLayout *layout, const char **data, const char *end,
 
 /*
  * Of several triggers with our function that fire for a change one captures it, or it
- * would count twice: that of the highest rank, and of equal ones the first by name.
+ * would count twice: that of the highest rank, and of equal ones the first by name; if one of them
+ * fires for all changes of the kind.
  * _idle_triggers() (SQL) tells which ones never do.
  */
 static bool
@@ -305,10 +306,12 @@ is_responsible(const TriggerData *trigdata, Oid function)
 		if (first == NULL || trigger_rank(t) > trigger_rank(first))
 			first = t;
 	}
-	return first == NULL || first->tgoid == trigdata->tg_trigger->tgoid;
+
+	/* where each lets some pass by, none knows whether another one fires: better twice than never */
+	return first == NULL || trigger_rank(first) <= 0 || first->tgoid == trigdata->tg_trigger->tgoid;
 }
 
-/* By the kinds of changes it fires for; a condition or a list of columns lets some pass by */
+/* By the kinds of changes it fires for; at most 0 if a condition or a list of columns lets some pass by */
 static int
 trigger_rank(const Trigger *trigger)
 {
@@ -477,8 +480,7 @@ capture_xact_callback(XactEvent event, void *arg)
 /*
  * The worker is woken once, when the rows can be seen, and not before others have been
  * told what else the transaction changed: a list, say, that its rows are
- * to be judged by.  COMMIT PREPARED runs in another session and wakes nobody; the
- * worker's timed poll finds those rows.
+ * to be judged by.  (For COMMIT PREPARED, which runs in another session, src/utility.c does it.)
  */
 static void
 capture_release_callback(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *arg)

@@ -722,7 +722,7 @@ tick(RaProvider *p)
 
 	if (p->phase == ZK_PAUSE && now >= p->phase_until)
 	{
-		if (p->previous.client_id != 0 && now >= p->previous_until)
+		if (p->previous.client_id != 0 && p->previous_until != 0 && now >= p->previous_until)
 			p->previous.client_id = 0;
 		ra_zk_start(p);
 	}

@@ -66,7 +66,7 @@ ALTER TABLE pay DISABLE TRIGGER b_all, ENABLE TRIGGER c_again;
 INSERT INTO pay VALUES (5, 5, '2026-01-01Z');
 SELECT * FROM counted();
 
--- claim: of two that are conditional, the first
+-- claim: of two that are conditional both capture, as a row that one lets pass by would be lost
 DROP TRIGGER c_again ON pay;
 CREATE TRIGGER a_too AFTER INSERT ON pay FOR EACH ROW WHEN (NEW.amount > 1) EXECUTE FUNCTION risk_alert.capture();
 INSERT INTO pay VALUES (6, 20, '2026-01-01Z');

@@ -31,7 +31,7 @@ $_->safe_psql('postgres', 'SELECT risk_alert.paxos_admit(force => true)') foreac
 	$_->safe_psql('postgres', "DELETE FROM risk_alert.paxos_acceptor WHERE gid = '$gid'") foreach @nodes;
 	ok(wait_until($node_a, q{SELECT query_start < clock_timestamp() - interval '1.1 s' FROM pg_stat_activity WHERE query LIKE 'COMMIT%' AND state = 'active'}), 'its time goes by');
 	go();
-	like(outcome($session), qr/ERROR:  57014: the transaction was not prepared within 1000 ms/, 'a proposal that is too late is not made');
+	like(outcome($session), qr/ERROR:  57014: the transaction has taken more than 1000 ms from its first PREPARE on/, 'a proposal that is too late is not made');
 	is($votes->($gid), '0 0 0', 'the register has heard nothing');
 	is(balances(1), '1000 1000 1000', 'nothing is done');
 	$session->quit;
