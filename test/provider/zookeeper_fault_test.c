@@ -428,6 +428,37 @@ generation(void **state)
 }
 
 static void
+counted(RaProvider *p, ZkCall *call)
+{
+	(void) p;
+	*(int *) call->subject = call->nnames;
+}
+
+/* The server comes back so late that the session was given up, and has it still: it is ended before the next one begins */
+static void
+given_up_session(void **state)
+{
+	Node	   *a = node_open(NULL, "a", 8000);
+	Node	   *b;
+	Lock	   *lock = lock_take(a, "k", X);
+	char		path[ZK_PATH_MAX];
+	int			entries = -1;
+
+	(void) state;
+	server("stop");
+	UNTIL(a->sessions_lost == 1);
+	assert_int_equal(lock->lost, 1);
+	server("start");
+	UNTIL(a->sessions == 2);
+	b = node_open(NULL, "b", 8000);
+	UNTIL(b->sessions == 1);
+	snprintf(path, sizeof(path), "/%s/locks/%03x", harness_cluster, ra_zk_bucket("k"));
+	assert_true(ra_zk_children(b->p, counted, &entries, path, NULL));
+	UNTIL(entries >= 0);
+	assert_int_equal(entries, 0);
+}
+
+static void
 wiped_server(void **state)
 {
 	Node	   *a = node_open(NULL, "a", 1000);
@@ -776,6 +807,7 @@ main(void)
 		TEST(unknown_host),
 		TEST(frozen_server),
 		TEST(member_stays),
+		TEST(given_up_session),
 		TEST(wiped_server),
 		TEST(restored_server),
 		TEST(parents_made_again),

@@ -178,6 +178,34 @@ SELECT risk_alert.global_execute_all('{node_a,node_b}', '{SELECT 1}', prepare =>
 COMMIT;
 SELECT count(*) FROM pg_prepared_xacts;
 SELECT * FROM account WHERE id IN (5, 6, 8) ORDER BY id;
+-- claim: a cursor that fails in a savepoint later does not take the transaction's lock along, without which recovery would roll back
+BEGIN;
+DECLARE c CURSOR FOR SELECT CASE g WHEN 1 THEN risk_alert.global_execute_all('{node_a,node_b}', '{UPDATE account SET balance = 54 WHERE id = 5,UPDATE account SET balance = 64 WHERE id = 6}', prepare => true)
+    ELSE ARRAY[1 / (g - 2)] END FROM generate_series(1, 2) g;
+FETCH c;
+SAVEPOINT a;
+FETCH c;
+ROLLBACK TO a;
+DO $$
+DECLARE
+    long_ago timestamptz := clock_timestamp() + interval '2 s';     -- recovery looks at what is older than a second
+BEGIN
+    FOR i IN 1..1000 LOOP
+        EXIT WHEN (SELECT min(last_run) > long_ago FROM risk_alert.stat_recovery);
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+END
+$$;
+COMMIT;
+SELECT * FROM account WHERE id IN (5, 6) ORDER BY id;
+DO $$
+BEGIN
+    FOR i IN 1..1000 LOOP
+        EXIT WHEN (SELECT max(waiting) = 0 FROM risk_alert.stat_recovery);
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+END
+$$;
 -- claim: what only reads is prepared and committed all the same, READ ONLY, too
 BEGIN READ ONLY;
 SELECT risk_alert.global_execute_all('{node_a,node_b}', '{SELECT * FROM account}', prepare => true);
