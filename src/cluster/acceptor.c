@@ -46,9 +46,11 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/varlena.h"
 
 #include "cluster/acceptor.h"
@@ -100,6 +102,8 @@ PG_FUNCTION_INFO_V1(ra_acceptor_identity);
 PG_FUNCTION_INFO_V1(ra_acceptor_admit);
 
 static int	compare_names(const void *a, const void *b);
+static int	read_acceptors(char ***names, char **identity, char **reason);
+static void servers_changed(Datum arg, int cacheid, uint32 hash);
 static Datum serve(FunctionCallInfo fcinfo, const RaPaxosRequest *request);
 static void begin_request(FunctionCallInfo fcinfo, SyncCommitLevel level);
 static void check_admission(const char *acceptors, const char *node);
@@ -154,8 +158,8 @@ compare_names(const void *a, const void *b)
 	return strcmp(*(char *const *) a, *(char *const *) b);
 }
 
-int
-ra_acceptors(char ***names, char **identity, char **reason)
+static int
+read_acceptors(char ***names, char **identity, char **reason)
 {
 	List	   *list;
 	ListCell   *lc;
@@ -199,6 +203,61 @@ ra_acceptors(char ***names, char **identity, char **reason)
 	}
 	*identity = text.data;
 	return n;
+}
+
+/* The set as it was found last; each global transaction asks for it, and more than once */
+static struct
+{
+	bool		valid;
+	char	   *setting;		/* risk_alert.paxos_acceptors then */
+	int			n;
+	char	   *names[RA_PAXOS_MAX];
+	char	   *identity;
+	MemoryContext cxt;
+}			known = {0};
+
+static void
+servers_changed(Datum arg, int cacheid, uint32 hash)
+{
+	known.valid = false;
+}
+
+int
+ra_acceptors(char ***names, char **identity, char **reason)
+{
+	int			i;
+
+	if (!known.valid || strcmp(known.setting, ra_paxos_acceptors) != 0)
+	{
+		MemoryContext before;
+		int			n;
+
+		if (known.cxt == NULL)
+		{
+			known.cxt = AllocSetContextCreate(TopMemoryContext, "risk_alert acceptors", ALLOCSET_SMALL_SIZES);
+			CacheRegisterSyscacheCallback(FOREIGNSERVEROID, servers_changed, (Datum) 0);
+		}
+		known.valid = true;		/* unless a message comes while it is read */
+		n = read_acceptors(names, identity, reason);
+		if (n < 0)
+		{
+			known.valid = false;
+			return n;
+		}
+		MemoryContextReset(known.cxt);
+		before = MemoryContextSwitchTo(known.cxt);
+		known.n = n;
+		for (i = 0; i < n; i++)
+			known.names[i] = pstrdup((*names)[i]);
+		known.identity = pstrdup(*identity);
+		known.setting = pstrdup(ra_paxos_acceptors);
+		MemoryContextSwitchTo(before);
+	}
+	*names = palloc(known.n * sizeof(char *));
+	for (i = 0; i < known.n; i++)
+		(*names)[i] = pstrdup(known.names[i]);
+	*identity = pstrdup(known.identity);
+	return known.n;
 }
 
 /* _paxos_acceptors(): names of the acceptors */

@@ -270,13 +270,13 @@ ra_links_quiet(int timeout)
 	}
 }
 
-void
-ra_links_tell(const RaLinkRequest *request)
+bool
+ra_links_tell(const RaLinkRequest *request, int from, int to)
 {
 	int			i;
 
-	ra_links_send(request, nacceptors);
-	for (i = 0; i < nacceptors; i++)
+	ra_links_send(request, 0);
+	for (i = from; i < Min(to, nacceptors); i++)
 	{
 		Link	   *link = &links[order[i]];
 
@@ -286,6 +286,7 @@ ra_links_tell(const RaLinkRequest *request)
 			(void) advance(link);
 		link->wanted = false;
 	}
+	return to >= nacceptors;
 }
 
 int

@@ -42,10 +42,11 @@ extern void ra_links_send(const RaLinkRequest *request, int n);
 extern void ra_links_send_rest(void);
 
 /*
- * The same, but only over connections that are there, without waiting, and without
- * need of a transaction.  Raises no error but for want of memory.
+ * Sends it to the acceptors from..to - 1 of the order, but only over connections that are there,
+ * without waiting, and without need of a transaction; were these the last ones?  Raises no error but
+ * for want of memory.
  */
-extern void ra_links_tell(const RaLinkRequest *request);
+extern bool ra_links_tell(const RaLinkRequest *request, int from, int to);
 
 /*
  * Between requests: is nobody connecting, and has everybody answered everything?  Waits

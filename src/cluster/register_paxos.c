@@ -38,9 +38,9 @@
 #define PAUSE_MAX_MS 500		/* and at most */
 
 /* transactions that are finished are told of when there are so many, or when that is so long ago */
-#define FORGET_AT_ONCE 128
-#define FORGET_AFTER_MS 1000
-#define FORGET_AT_MOST 512		/* whoever can't be told by then is not */
+#define FORGET_AT_ONCE 1024
+#define FORGET_AFTER_MS 2000
+#define FORGET_AT_MOST 4096		/* whoever can't be told by then is not */
 #define FORGET_WAIT_MS 100		/* for late answers, when the session ends */
 
 #define READINGS 2				/* before a reader makes an attempt */
@@ -80,6 +80,10 @@ static StringInfoData forgotten = {0};
 static int	nforgotten = 0;
 static uint64 forgotten_at = 0; /* when they were told last */
 
+/* what they are being told, of which the first ntold have been; no sql: nothing */
+static RaLinkRequest telling = {0};
+static int	ntold = 0;
+
 static char *paxos_missing(void);
 static RaDecision paxos_propose(const char *gid, RaDecision decision, int timeout, char **reason);
 static RaDecision paxos_read(const char *gid, int timeout, char **reason);
@@ -87,7 +91,9 @@ static void paxos_forget(const char *gid);
 static void paxos_forget_all(List *gids, int timeout);
 static void note_forgotten(const char *gid);
 static RaLinkRequest forget_request(void);
-static void tell_forgotten(void);
+static void tell_next(void);
+static void end_telling(void);
+static void tell_forgotten(int timeout);
 static void forget_rest(int code, Datum arg);
 static void append_element(StringInfo array, const char *text);
 static RaDecision run(const char *gid, RaPaxosValue wish, int timeout, char **reason);
@@ -135,7 +141,8 @@ paxos_read(const char *gid, int timeout, char **reason)
 /*
  * Over whatever connections are there, without waiting for an answer.  What an
  * acceptor does not hear of is kept.  A session that commits much tells of several at a time, since
- * each message costs every acceptor a transaction; the rest is told when it ends.
+ * each message costs every acceptor a transaction.  That takes a while, so one acceptor is told after the other:
+ * meanwhile the others make a majority.  The rest is told when the session ends.
  */
 static void
 paxos_forget(const char *gid)
@@ -143,12 +150,37 @@ paxos_forget(const char *gid)
 	if (asked == NULL)
 		return;
 	note_forgotten(gid);
-	if (nforgotten >= FORGET_AT_ONCE || ra_boottime() - forgotten_at >= FORGET_AFTER_MS * NS_PER_MS)
+	if (telling.sql == NULL && nforgotten < FORGET_AT_ONCE &&
+		ra_boottime() - forgotten_at < FORGET_AFTER_MS * NS_PER_MS)
+		return;
+
+	/* who is about to answer something can't be told now */
+	if (ra_links_quiet(0))
+		tell_next();
+	else if (nforgotten >= FORGET_AT_MOST)
+		tell_forgotten(0);
+}
+
+/* The next acceptor is told; with the last one, that is done */
+static void
+tell_next(void)
+{
+	if (telling.sql == NULL)
 	{
-		/* who is about to answer something can't be told now */
-		if (ra_links_quiet(0) || nforgotten >= FORGET_AT_MOST)
-			tell_forgotten();
+		telling = forget_request();
+		ntold = 0;
 	}
+	if (ra_links_tell(&telling, ntold, ntold + 1))
+		end_telling();
+	else
+		ntold++;
+}
+
+static void
+end_telling(void)
+{
+	pfree((char *) telling.params[2]);
+	telling.sql = NULL;
 }
 
 /* Also those that this session had no need to ask: somebody else may have */
@@ -191,16 +223,23 @@ note_forgotten(const char *gid)
 	nforgotten++;
 }
 
+/* All that is left, to all; waits so many milliseconds for their answers to what was before it */
 static void
-tell_forgotten(void)
+tell_forgotten(int timeout)
 {
-	RaLinkRequest message;
-
-	if (nforgotten == 0)
-		return;
-	message = forget_request();
-	ra_links_tell(&message);
-	pfree((char *) message.params[2]);
+	if (telling.sql)
+	{
+		(void) ra_links_quiet(timeout);
+		(void) ra_links_tell(&telling, ntold, RA_PAXOS_MAX);
+		end_telling();
+	}
+	if (nforgotten > 0)
+	{
+		(void) ra_links_quiet(timeout);
+		telling = forget_request();
+		(void) ra_links_tell(&telling, 0, RA_PAXOS_MAX);
+		end_telling();
+	}
 }
 
 /* Of all that is forgotten up to now, once; its text is palloc'd */
@@ -209,7 +248,7 @@ forget_request(void)
 {
 	RaLinkRequest message = {"SELECT risk_alert._paxos_forget($1, $2, $3)", 3, {asked, NULL, NULL}};
 
-	message.params[2] = psprintf("%s}", forgotten.data);
+	message.params[2] = MemoryContextStrdup(TopMemoryContext, psprintf("%s}", forgotten.data));
 	resetStringInfo(&forgotten);
 	nforgotten = 0;
 	forgotten_at = ra_boottime();
@@ -219,9 +258,7 @@ forget_request(void)
 static void
 forget_rest(int code, Datum arg)
 {
-	if (nforgotten > 0)
-		(void) ra_links_quiet(FORGET_WAIT_MS);
-	tell_forgotten();
+	tell_forgotten(FORGET_WAIT_MS);
 }
 
 /* To the text of an array */
@@ -259,7 +296,7 @@ run(const char *gid, RaPaxosValue wish, int timeout, char **reason)
 	{
 		char	   *copy = MemoryContextStrdup(TopMemoryContext, a.identity);
 
-		tell_forgotten();
+		tell_forgotten(0);
 		if (asked)
 			pfree(asked);
 		asked = copy;
