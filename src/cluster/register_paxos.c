@@ -38,9 +38,9 @@
 #define PAUSE_MAX_MS 500		/* and at most */
 
 /* transactions that are finished are told of when there are so many, or when that is so long ago */
-#define FORGET_AT_ONCE 1024
-#define FORGET_AFTER_MS 2000
-#define FORGET_AT_MOST 4096		/* whoever can't be told by then is not */
+#define FORGET_AT_ONCE 512
+#define FORGET_AFTER_MS 1000
+#define FORGET_AT_MOST 2048		/* whoever can't be told by then is not */
 #define FORGET_WAIT_MS 100		/* for late answers, when the session ends */
 
 #define READINGS 2				/* before a reader makes an attempt */
