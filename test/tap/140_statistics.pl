@@ -129,6 +129,34 @@ foreach my $how ('fast', 'immediate')
 	is(worker_pid($node), $pid, 'F5 the same worker goes on');
 }
 
+# Why no worker runs
+{
+	my $finding = q{SELECT level, description, detail FROM risk_alert.check_setup() WHERE name = 'worker'};
+	my $state = q{SELECT state FROM risk_alert.stat_workers WHERE database = current_database()};
+
+	$node->safe_psql('postgres', q{CREATE TABLE saved AS TABLE risk_alert.queue_position; DELETE FROM risk_alert.queue_position;
+SELECT pg_terminate_backend(pid) FROM risk_alert.stat_workers WHERE database = 'postgres'});
+	ok(wait_until($node, $state, 'failed'), 'a worker that can not start has failed');
+	like($node->safe_psql('postgres', $finding), qr/^error\|the worker has failed and is tried again after a pause\|Its last error was: table risk_alert\.queue_position has no row$/,
+		'check_setup: that it has, and why');
+	is($node->safe_psql('postgres', q{SELECT last_error FROM risk_alert.stat_workers WHERE database = 'postgres'}), 'table risk_alert.queue_position has no row', 'stat_workers, too');
+	$node->safe_psql('postgres', 'INSERT INTO risk_alert.queue_position SELECT * FROM saved; DROP TABLE saved');
+	ok(wait_until($node, $state, 'running'), 'it is tried again');
+	like($node->safe_psql('postgres', $finding), qr/^ok\|the worker is running/, 'check_setup: and runs');
+
+	# a command that wants the database for itself waits for this session, for some seconds
+	my $session = $node->background_psql('postgres');
+	my $other = $node->background_psql('template1', on_error_stop => 0);
+	$other->query_until(qr/begun/, "\\echo begun\nCREATE DATABASE copy TEMPLATE postgres;\n");
+	my $found = '';
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	$found = $session->query_safe($finding) while $found !~ /paused/ && time < $deadline;
+	like($found, qr/^warning\|the worker is paused for a command that needs the database for itself/, 'check_setup: it is paused');
+	$session->quit;
+	eval { $other->quit };
+	ok(wait_until($node, $state, 'running'), 'it runs again afterwards');
+}
+
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|signal 11/, 'nothing crashed');
 $node->stop;
 done_testing();
