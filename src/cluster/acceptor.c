@@ -208,7 +208,8 @@ read_acceptors(char ***names, char **identity, char **reason)
 /* The set as it was found last; each global transaction asks for it, and more than once */
 static struct
 {
-	bool		valid;
+	bool		valid;			/* all below is there, and no server has changed since */
+	uint64		changes;		/* of servers, as far as we have heard */
 	char	   *setting;		/* risk_alert.paxos_acceptors then */
 	int			n;
 	char	   *names[RA_PAXOS_MAX];
@@ -219,6 +220,7 @@ static struct
 static void
 servers_changed(Datum arg, int cacheid, uint32 hash)
 {
+	known.changes++;
 	known.valid = false;
 }
 
@@ -230,20 +232,19 @@ ra_acceptors(char ***names, char **identity, char **reason)
 	if (!known.valid || strcmp(known.setting, ra_paxos_acceptors) != 0)
 	{
 		MemoryContext before;
+		uint64		changes;
 		int			n;
 
+		known.valid = false;	/* whatever is thrown below */
 		if (known.cxt == NULL)
 		{
 			known.cxt = AllocSetContextCreate(TopMemoryContext, "risk_alert acceptors", ALLOCSET_SMALL_SIZES);
 			CacheRegisterSyscacheCallback(FOREIGNSERVEROID, servers_changed, (Datum) 0);
 		}
-		known.valid = true;		/* unless a message comes while it is read */
+		changes = known.changes;
 		n = read_acceptors(names, identity, reason);
 		if (n < 0)
-		{
-			known.valid = false;
 			return n;
-		}
 		MemoryContextReset(known.cxt);
 		before = MemoryContextSwitchTo(known.cxt);
 		known.n = n;
@@ -252,6 +253,7 @@ ra_acceptors(char ***names, char **identity, char **reason)
 		known.identity = pstrdup(*identity);
 		known.setting = pstrdup(ra_paxos_acceptors);
 		MemoryContextSwitchTo(before);
+		known.valid = known.changes == changes;
 	}
 	*names = palloc(known.n * sizeof(char *));
 	for (i = 0; i < known.n; i++)

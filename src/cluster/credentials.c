@@ -40,6 +40,14 @@ read_secret(const char *name, char *line, int size)
 	if (fgets(line, size, file) == NULL)
 		line[0] = '\0';
 	FreeFile(file);
+	if ((int) strlen(line) == size - 1 && line[size - 2] != '\n')
+	{
+		explicit_bzero(line, size);
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("the line of file \"%s\" is too long", name),
+				 errdetail("It may have up to %d bytes.", size - 2)));
+	}
 	line[strcspn(line, "\r\n")] = '\0';
 }
 
@@ -55,9 +63,12 @@ read_password(RaProviderConfig *config)
 	read_secret(ra_coordination_password_file, line, sizeof(line));
 	colon = strchr(line, ':');
 	if (colon == NULL || colon[1] == '\0')
+	{
+		explicit_bzero(line, sizeof(line));
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIG_FILE_ERROR),
 				 errmsg("file \"%s\" does not hold user:password", ra_coordination_password_file)));
+	}
 	*colon = '\0';
 	if (line[0] != '\0')
 		config->user = pstrdup(line);

@@ -201,6 +201,7 @@ paxos_forget_all(List *gids, int timeout)
 	ra_links_send(&message, RA_PAXOS_MAX);
 	while (ra_links_wait(until, &result, &reason) >= 0)
 		PQclear(result);
+	pfree((char *) message.params[2]);
 }
 
 static void
@@ -242,7 +243,7 @@ tell_forgotten(int timeout)
 	}
 }
 
-/* Of all that is forgotten up to now, once; its text is palloc'd */
+/* Of all that is forgotten up to now, once; its text is in TopMemoryContext */
 static RaLinkRequest
 forget_request(void)
 {

@@ -492,6 +492,14 @@ DROP ROLE regress_nobody;
 SHOW risk_alert.debug_stop_at;
 SELECT count(*) FROM pg_settings WHERE name = 'risk_alert.debug_stop_at';
 
+-- claim: the acceptors are the servers that there are, though each transaction asks for them
+SELECT risk_alert._paxos_acceptors();
+BEGIN;
+CREATE SERVER node_y FOREIGN DATA WRAPPER risk_alert_node OPTIONS (host 'localhost');
+SELECT risk_alert._paxos_acceptors();
+ROLLBACK;
+SELECT risk_alert._paxos_acceptors();
+
 DROP SERVER node_a CASCADE;
 DROP SERVER node_b CASCADE;
 DROP SERVER node_x CASCADE;

@@ -102,6 +102,8 @@ log_min_messages = debug2});
 			coordination_password_file => write_file("$dir/open", "risk:$secret\n", 0644)), "$provider: one that all can read");
 	ok(with_settings($node, 'failed', 'does not hold user:password',
 			coordination_password_file => write_file("$dir/empty", "\n", 0600)), "$provider: an empty one");
+	ok(with_settings($node, 'failed', 'the line of file .* is too long',
+			coordination_password_file => write_file("$dir/long", 'risk:' . 'x' x 506 . "\n", 0600)), "$provider: one that would be cut off");
 	ok(with_settings($node, 'failed', 'list of', coordination_password_file => '', "${provider}_hosts" => 'no such host:x'),
 		"$provider: a malformed list of hosts");
 	ok(with_settings($node, 'failed', "${provider}_hosts is not set", "${provider}_hosts" => ''), "$provider: an empty list");
