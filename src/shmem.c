@@ -52,7 +52,7 @@ PG_FUNCTION_INFO_V1(ra_drain);
 PG_FUNCTION_INFO_V1(ra_worker_status);
 
 static long elapsed_ms(instr_time start);
-static const char *status_name(const RaDatabase *db);
+static const char *status_name(RaDatabase *db);
 
 void
 ra_shmem_request(void)
@@ -98,6 +98,7 @@ ra_shmem_startup(void)
 			pg_atomic_init_u64(&db->caught_up, 0);
 			pg_atomic_init_u64(&db->members_asked, 0);
 			pg_atomic_init_u64(&db->catching_up, 0);
+			pg_atomic_init_u32(&db->rebuilding, 0);
 			pg_atomic_init_u64(&db->batches, 0);
 			pg_atomic_init_u64(&db->events, 0);
 			pg_atomic_init_u64(&db->wakeups, 0);
@@ -425,7 +426,7 @@ ra_worker_status(PG_FUNCTION_ARGS)
 }
 
 static const char *
-status_name(const RaDatabase *db)
+status_name(RaDatabase *db)
 {
 	if (db->holds > 0)
 		return "paused";
@@ -436,7 +437,7 @@ status_name(const RaDatabase *db)
 		case RA_WORKER_STARTING:
 			return "starting";
 		case RA_WORKER_RUNNING:
-			return "running";
+			return pg_atomic_read_u32(&db->rebuilding) ? "rebuilding" : "running";
 		case RA_WORKER_NO_EXTENSION:
 			return "no extension";
 		case RA_WORKER_FAILED:

@@ -75,6 +75,7 @@ typedef struct RaDatabase
 	pg_atomic_uint64 caught_up; /* the session in which publications were caught up with, see catchup.c */
 	pg_atomic_uint64 members_asked; /* a hash of who was a member when they were asked last */
 	pg_atomic_uint64 catching_up;	/* TimestampTz since which events wait for that, 0: they don't */
+	pg_atomic_uint32 rebuilding;	/* 1: the worker reads windows from a table */
 	pg_atomic_uint64 batches;	/* statistics since server start */
 	pg_atomic_uint64 events;
 	pg_atomic_uint64 wakeups;

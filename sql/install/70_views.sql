@@ -343,7 +343,7 @@ COMMENT ON COLUMN risk_alert.stat_workers.batches IS 'transactions that it has c
 COMMENT ON COLUMN risk_alert.stat_workers.events IS 'events that it has processed';
 COMMENT ON COLUMN risk_alert.stat_workers.wakeups IS 'how often it was woken';
 COMMENT ON COLUMN risk_alert.stat_workers.last_batch_at IS 'when it committed the latest batch';
-COMMENT ON COLUMN risk_alert.stat_workers.state IS 'running; starting, waiting (to be started), paused (for a command such as DROP DATABASE) or failed (tried again after a pause)';
+COMMENT ON COLUMN risk_alert.stat_workers.state IS 'running; rebuilding (running, and reading windows from a stream''s table); starting, waiting (to be started), paused (for a command such as DROP DATABASE) or failed (tried again after a pause)';
 COMMENT ON COLUMN risk_alert.stat_workers.last_error IS 'why the worker ended the last time that it failed';
 
 CREATE VIEW risk_alert.stat_streams AS
@@ -361,7 +361,7 @@ CREATE VIEW risk_alert.stat_streams AS
            s.version,
            COALESCE(risk_alert._capture_problem(s.relation),
                     CASE WHEN s.layout_id IS NULL THEN 'not refreshed' END,
-                    (SELECT CASE WHEN k.state = 'running' THEN 'running' ELSE 'worker ' || k.state END
+                    (SELECT CASE WHEN k.state IN ('running', 'rebuilding') THEN k.state ELSE 'worker ' || k.state END
                        FROM risk_alert._worker_status() k WHERE k.database = pg_catalog.current_database()),
                     'no worker') AS state
       FROM risk_alert.stream s
@@ -380,7 +380,7 @@ COMMENT ON COLUMN risk_alert.stat_streams.folded IS 'events folded into an open 
 COMMENT ON COLUMN risk_alert.stat_streams.skipped IS 'events that could not be scored';
 COMMENT ON COLUMN risk_alert.stat_streams.last_skip IS 'why, the last time';
 COMMENT ON COLUMN risk_alert.stat_streams.lag IS 'since when the oldest waiting event waits, by the server''s clock; 0 while that is behind the event''s arrival';
-COMMENT ON COLUMN risk_alert.stat_streams.state IS 'running, or what keeps it from running';
+COMMENT ON COLUMN risk_alert.stat_streams.state IS 'running or rebuilding, see stat_workers; or what keeps it from running';
 
 CREATE VIEW risk_alert.stat_rules AS
     SELECT s.name AS stream,

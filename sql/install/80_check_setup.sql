@@ -52,7 +52,7 @@ BEGIN
     IF pg_catalog.pg_is_in_recovery() THEN
         RETURN NEXT ROW('worker', 'info', database, 'this server is a standby',
             'Its worker starts when it is promoted.', NULL)::risk_alert._finding;
-    ELSIF w.state = 'running' THEN
+    ELSIF w.state IN ('running', 'rebuilding') THEN
         -- a lock that somebody keeps, on a table of the worker's or a watched one
         SELECT l.locktype, l.relation, l.waitstart, b.pid, a.usename, a.application_name, a.state INTO r
           FROM pg_catalog.pg_locks l
@@ -94,7 +94,7 @@ BEGIN
                      THEN pg_catalog.format('ALTER SYSTEM SET max_worker_processes = %s, then restart the server.', slots + 8)
                  END)::risk_alert._finding;
     END IF;
-    RETURN NEXT ROW('worker_slots', CASE WHEN used < slots THEN 'ok' WHEN w.state = 'running' THEN 'info' ELSE 'warning' END, 'server',
+    RETURN NEXT ROW('worker_slots', CASE WHEN used < slots THEN 'ok' WHEN w.state IN ('running', 'rebuilding') THEN 'info' ELSE 'warning' END, 'server',
         pg_catalog.format('%s of %s worker processes are in use', used, slots),
         'The launcher, the worker of each database, the broker and recovery of global transactions take one each, out of max_worker_processes.',
         CASE WHEN used >= slots
@@ -535,12 +535,12 @@ BEGIN
     f.name := 'activity';
     f.object := s.name;
     f.level := 'warning';
-    IF st.state <> 'running' AND st.queued > 0 AND risk_alert._capture_problem(s.relation) IS NULL THEN
+    IF st.state NOT IN ('running', 'rebuilding') AND st.queued > 0 AND risk_alert._capture_problem(s.relation) IS NULL THEN
         f.level := 'error';
         f.description := 'events are captured but not processed';
         f.detail := pg_catalog.format('%s events wait; state: %s.', st.queued, st.state);
         f.remediation := 'See the findings with level error.';
-    ELSIF st.state <> 'running' THEN
+    ELSIF st.state NOT IN ('running', 'rebuilding') THEN
         f.level := 'error';
         f.description := 'nothing happens with new rows';
         f.detail := pg_catalog.format('State: %s.', st.state);

@@ -25,6 +25,7 @@
 #include "engine/batch.h"
 #include "engine/capture.h"
 #include "engine/rebuild.h"
+#include "shmem.h"
 
 /* How many events ahead memory is fetched */
 #define PREFETCH_EVENT 16
@@ -80,6 +81,7 @@ static void note_missing(RaStream *stream, int n, const RaColumns *columns, RaEn
 						 const RaRow *row);
 static void note_foreign(RaStream *stream, RaBatchEvent *event);
 static bool rebuild_missing(RaStream *stream, Snapshot snapshot);
+static void read_windows(RaRuleSet *rs, int entity, int n, RaRebuild *rebuilds, Snapshot snapshot);
 static LocalWindow *local_find(RaStream *stream, int entity, RaEntityHash hash, bool create, bool *found);
 static LocalWindow *local_make(RaStream *stream, RaBatchEvent *event, int lookup, Snapshot snapshot);
 static void prefetch_entities(RaStream *stream, int e, bool ranges);
@@ -436,6 +438,17 @@ note_foreign(RaStream *stream, RaBatchEvent *event)
 	}
 }
 
+/* Rebuild windows from the stream's table, which the worker's state says meanwhile */
+static void
+read_windows(RaRuleSet *rs, int entity, int n, RaRebuild *rebuilds, Snapshot snapshot)
+{
+	RaDatabase *db = ra_my_database();
+
+	pg_atomic_write_u32(&db->rebuilding, 1);
+	ra_rebuild(rs, entity, n, rebuilds, PG_INT64_MAX, snapshot, skip_event);
+	pg_atomic_write_u32(&db->rebuilding, 0);	/* after an error: ra_batch_run() */
+}
+
 /* Read what is missing; false: nothing was */
 static bool
 rebuild_missing(RaStream *stream, Snapshot snapshot)
@@ -451,7 +464,7 @@ rebuild_missing(RaStream *stream, Snapshot snapshot)
 		if (m->n == 0)
 			continue;
 		any = true;
-		ra_rebuild(stream->rs, n, m->n, m->rebuilds, PG_INT64_MAX, snapshot, skip_event);
+		read_windows(stream->rs, n, m->n, m->rebuilds, snapshot);
 		for (i = 0; i < m->n; i++)
 		{
 			LocalWindow *local = m->windows[i];
@@ -520,8 +533,7 @@ local_make(RaStream *stream, RaBatchEvent *event, int lookup_no, Snapshot snapsh
 
 		rebuild.values[i] = ra_row_value(rs, &event->row, lookup->columns.attnos[i], &isnull);
 	}
-	ra_rebuild(rs, lookup->entity, 1, &rebuild, PG_INT64_MAX, snapshot,
-			   skip_event);
+	read_windows(rs, lookup->entity, 1, &rebuild, snapshot);
 	local->window = rebuild.window;
 	local->wide = rebuild.wide;
 	if (!local->wide)

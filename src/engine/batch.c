@@ -175,6 +175,7 @@ ra_batch_run(RaDatabase *db)
 	}
 	PG_CATCH();
 	{
+		pg_atomic_write_u32(&db->rebuilding, 0);
 		if (!handle_failure(old))
 			PG_RE_THROW();
 		more = true;

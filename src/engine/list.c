@@ -52,28 +52,42 @@
 #define Anum_entry_value	2
 #define Anum_entry_expires	3
 
+/*
+ * A value.  Most are short, and lie in the entry itself: a look-up in a long list
+ * takes one cache miss instead of two.
+ */
+#define KEY_INLINE	22
+#define KEY_LONG	255			/* len says: elsewhere */
+
 typedef struct ListKey
+{
+	uint8		len;
+	char		data[KEY_INLINE];	/* or a LongValue, unaligned */
+} ListKey;
+
+typedef struct LongValue
 {
 	const char *data;
 	uint32		len;
-} ListKey;
+} LongValue;
 
 typedef struct ListEntry
 {
 	ListKey		key;
-	TimestampTz expires;		/* DT_NOEND: never */
-	uint32		hash;
 	char		status;
+	TimestampTz expires;		/* DT_NOEND: never */
 } ListEntry;
+
+static ListKey make_key(const char *value, uint32 len);
+static uint32 key_hash(const ListKey *key);
+static bool key_equal(const ListKey *a, const ListKey *b);
 
 #define SH_PREFIX entries
 #define SH_ELEMENT_TYPE ListEntry
 #define SH_KEY_TYPE ListKey
 #define SH_KEY key
-#define SH_HASH_KEY(tb, k) hash_bytes((const unsigned char *) (k).data, (k).len)
-#define SH_EQUAL(tb, a, b) ((a).len == (b).len && memcmp((a).data, (b).data, (a).len) == 0)
-#define SH_STORE_HASH
-#define SH_GET_HASH(tb, e) (e)->hash
+#define SH_HASH_KEY(tb, k) key_hash(&(k))
+#define SH_EQUAL(tb, a, b) key_equal(&(a), &(b))
 #define SH_SCOPE static inline
 #define SH_DECLARE
 #define SH_DEFINE
@@ -350,21 +364,19 @@ list_load(const char *name)
 	{
 		Datum		d = heap_getattr(tuple, Anum_entry_value, RelationGetDescr(rel), &isnull);
 		text	   *t = DatumGetTextPP(d);
+		uint32		len = VARSIZE_ANY_EXHDR(t);
+		const char *data = VARDATA_ANY(t);
 		ListEntry  *entry;
-		ListKey		k;
-		char	   *data;
 
-		bytes += VARSIZE_ANY_EXHDR(t);
+		bytes += len;
 		if (list->entries->members >= LIST_MAX_ENTRIES || bytes > LIST_MAX_BYTES)
 			break;
 
-		k.len = VARSIZE_ANY_EXHDR(t);
-		data = MemoryContextAlloc(cxt, k.len + 1);
-		memcpy(data, VARDATA_ANY(t), k.len);
-		k.data = data;
+		if (len > KEY_INLINE)
+			data = memcpy(MemoryContextAlloc(cxt, len), data, len);
+		entry = entries_insert(list->entries, make_key(data, len), &found);
 		if ((Pointer) t != DatumGetPointer(d))
 			pfree(t);
-		entry = entries_insert(list->entries, k, &found);
 		d = heap_getattr(tuple, Anum_entry_expires, RelationGetDescr(rel), &isnull);
 		entry->expires = isnull ? DT_NOEND : DatumGetTimestampTz(d);
 	}
@@ -388,17 +400,66 @@ list_load(const char *name)
 	return list;
 }
 
+/* A key of that value, which has to stay where it is if it is a long one */
+static ListKey
+make_key(const char *value, uint32 len)
+{
+	ListKey		key;
+
+	if (len <= KEY_INLINE)
+	{
+		key.len = len;
+		memcpy(key.data, value, len);
+	}
+	else
+	{
+		LongValue	elsewhere = {value, len};
+
+		key.len = KEY_LONG;
+		memcpy(key.data, &elsewhere, sizeof(elsewhere));
+	}
+	return key;
+}
+
+static inline LongValue
+key_value(const ListKey *key)
+{
+	LongValue	value = {key->data, key->len};
+
+	if (key->len == KEY_LONG)
+		memcpy(&value, key->data, sizeof(value));
+	return value;
+}
+
+static uint32
+key_hash(const ListKey *key)
+{
+	LongValue	value = key_value(key);
+
+	return hash_bytes((const unsigned char *) value.data, value.len);
+}
+
+static bool
+key_equal(const ListKey *a, const ListKey *b)
+{
+	LongValue	v;
+	LongValue	w;
+
+	if (a->len != b->len)
+		return false;
+	v = key_value(a);
+	w = key_value(b);
+	return v.len == w.len && memcmp(v.data, w.data, v.len) == 0;
+}
+
 static bool
 list_contains(const RaList *list, const char *value, int len)
 {
 	ListEntry  *entry;
-	ListKey		key;
 
 	if (list->entries == NULL)
 		return list_contains_on_disk(list, value, len);
-	key.data = value;
-	key.len = len;
-	entry = entries_lookup(list->entries, key);
+	entry = entries_lookup(list->entries, make_key(value, len));
 	return entry != NULL && entry->expires > GetCurrentTransactionStartTimestamp();
 }
 

@@ -36,6 +36,15 @@ SELECT risk_alert.in_list('l_block', 4711), risk_alert.in_list('l_block', 4711::
        risk_alert.in_list('l_block', 4711.0), risk_alert.in_list('l_block', 4711::numeric),
        risk_alert.in_list('l_block', '4711'::varchar);
 
+-- claim: values of any length are told apart, short ones and long ones alike, by every byte
+SELECT risk_alert.create_list('l_lengths');
+SELECT count(risk_alert.list_add('l_lengths', repeat('x', n))) FROM generate_series(2, 60, 2) n;
+SELECT count(risk_alert.list_add('l_lengths', repeat('x', n - 1) || 'y')) FROM generate_series(2, 60, 2) n;
+SELECT string_agg(n::text, ' ' ORDER BY n) AS wrong FROM generate_series(1, 60) n
+WHERE risk_alert.in_list('l_lengths', repeat('x', n)) <> (n % 2 = 0) OR risk_alert.in_list('l_lengths', repeat('x', n - 1) || 'y') <> (n % 2 = 0)
+	OR risk_alert.in_list('l_lengths', repeat('x', n - 1) || 'z') OR risk_alert.in_list('l_lengths', 'y' || repeat('x', n - 1));
+SELECT risk_alert.drop_list('l_lengths');
+
 -- claim: mistakes are told
 SELECT risk_alert.list_add('l_none', 'a');
 SELECT risk_alert.list_remove('l_none', 'a');

@@ -144,6 +144,34 @@ SELECT pg_terminate_backend(pid) FROM risk_alert.stat_workers WHERE database = '
 	ok(wait_until($node, $state, 'running'), 'it is tried again');
 	like($node->safe_psql('postgres', $finding), qr/^ok\|the worker is running/, 'check_setup: and runs');
 
+	# who can't look for its extension does not run yet
+	my $holder = $node->background_psql('postgres');
+	$holder->query_safe("BEGIN; LOCK TABLE pg_extension IN ACCESS EXCLUSIVE MODE; SELECT pg_terminate_backend(pid) FROM risk_alert.stat_workers WHERE database = 'postgres'");
+	is($holder->query_safe(q{DO $$BEGIN FOR i IN 1 .. 1000 LOOP
+EXIT WHEN (SELECT state FROM risk_alert.stat_workers WHERE database = 'postgres') = 'starting'; PERFORM pg_sleep(0.1); END LOOP; END$$;
+} . $state), 'starting', 'a worker that is about to run');
+	is($holder->query_safe($finding), 'warning|the worker is starting|Its last error was: table risk_alert.queue_position has no row', 'check_setup: that it starts');
+	is($holder->query_safe('SELECT state FROM risk_alert.stat_streams'), 'worker starting', 'stat_streams, too');
+	$holder->query_safe('COMMIT');
+	$holder->quit;
+	ok(wait_until($node, $state, 'running'), 'and it runs');
+
+	# F2: while windows are read from the table, that is what the state says
+	my $worker = wait_for_worker($node);
+	kill('STOP', $worker);
+	$node->safe_psql('postgres', q{INSERT INTO payments VALUES (7001, 7001, 1, '2026-01-06Z')});
+	my $locker = $node->background_psql('postgres');
+	$locker->query_safe('BEGIN; REINDEX INDEX payments_card_id_created_at_idx');
+	kill('CONT', $worker);
+	ok(wait_until($node, $state, 'rebuilding'), 'F2 stat_workers: the worker reads windows from the table');
+	is($node->safe_psql('postgres', 'SELECT state FROM risk_alert.stat_streams'), 'rebuilding', 'F2 stat_streams, too');
+	ok(wait_until($node, q{SELECT description FROM risk_alert.check_setup() WHERE name = 'worker'}, 'the worker waits for a lock that another transaction holds'),
+		'check_setup: that it waits for the index');
+	$locker->query_safe('COMMIT');
+	$locker->quit;
+	drain($node);
+	is($node->safe_psql('postgres', $state), 'running', 'F2 then it runs as before');
+
 	# a command that wants the database for itself waits for this session, for some seconds
 	my $session = $node->background_psql('postgres');
 	my $other = $node->background_psql('template1', on_error_stop => 0);
