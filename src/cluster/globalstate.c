@@ -9,6 +9,9 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
 #include "storage/shmem.h"
 
 #include "cluster/globalstate.h"
@@ -83,11 +86,28 @@ void
 ra_global_done(uint64 number)
 {
 	RaGlobalState *state = ra_global_state;
+	RaRecovery *slot = NULL;
+	pid_t		pid = 0;
 
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	if (state->ndone < RA_DONE_MAX)
 		state->done[state->ndone++] = (RaDone) {MyDatabaseId, number};
+	if (state->ndone == RA_DONE_MAX / 2 && (slot = ra_recovery_slot(MyDatabaseId, false)) != NULL)
+		pid = slot->pid;
 	LWLockRelease(state->lock);
+
+	/* before there is no room for more */
+	if (pid != 0)
+		ra_recovery_wake(pid);
+}
+
+void
+ra_recovery_wake(pid_t pid)
+{
+	PGPROC	   *proc = BackendPidGetProc(pid);
+
+	if (proc)
+		SetLatch(&proc->procLatch);
 }
 
 void

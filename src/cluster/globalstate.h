@@ -15,7 +15,7 @@
 #include "shmem.h"
 
 /* Finished transactions whose decision rows are to be deleted; more are found otherwise */
-#define RA_DONE_MAX 8192
+#define RA_DONE_MAX 16384
 
 typedef struct RaDone
 {
@@ -57,6 +57,9 @@ extern void ra_global_shmem_startup(void);
 
 /* Under the lock.  NULL: there is none, or no room for one more. */
 extern RaRecovery *ra_recovery_slot(Oid dboid, bool make);
+
+/* A recovery worker's next round begins at once, if it has that process id */
+extern void ra_recovery_wake(pid_t pid);
 
 /* The decision row of a transaction of this database is of no use any more.  Never throws. */
 extern void ra_global_done(uint64 number);

@@ -71,6 +71,7 @@
 #define CATCH_UP_INTERVAL 500	/* ms between attempts */
 #define EXPIRED_AT_ONCE 10000	/* decision rows */
 #define SWEEP_ROUNDS 12			/* between looks at what participants have */
+#define SWEPT_AT_ONCE 10000		/* decision rows */
 
 typedef struct Found
 {
@@ -93,7 +94,6 @@ static MemoryContext round_cxt = NULL;
 static List *silent = NIL;		/* coordinators that didn't answer last time (char *) */
 
 static void recovery_sigterm(SIGNAL_ARGS);
-static void wake(pid_t pid);
 static bool something_to_do(void);
 static bool recovery_attach(void);
 static void recovery_detach(int code, Datum arg);
@@ -104,7 +104,6 @@ static bool is_silent(const char *node);
 static bool settle(const Found *found);
 static RaDecision find_decision(const Found *found, char **reason);
 static bool over(const Found *found, int64 age, char **reason);
-static void mark_finished(const char *condition, int nargs, Oid *types, Datum *values);
 static void mark_done(void);
 static void delete_expired(void);
 static int	sweep(void);
@@ -139,7 +138,7 @@ ra_recovery_tick(void)
 		BgwHandleStatus status = GetBackgroundWorkerPid(handle, &pid);
 
 		if (status == BGWH_STARTED && ra_catch_up_wanted())
-			wake(pid);
+			ra_recovery_wake(pid);
 		if (status != BGWH_STOPPED)
 			return;
 		pfree(handle);
@@ -172,15 +171,6 @@ ra_recovery_tick(void)
 					 errhint("Increase max_worker_processes.")));
 		complained = true;
 	}
-}
-
-static void
-wake(pid_t pid)
-{
-	PGPROC	   *proc = BackendPidGetProc(pid);
-
-	if (proc)
-		SetLatch(&proc->procLatch);
 }
 
 void
@@ -405,7 +395,8 @@ run_round(void)
 		ra_catch_up_done(session);
 	}
 	run_safely(done_work, NULL);
-	if (rounds++ % SWEEP_ROUNDS == 0)
+	/* not in the first: what is merely in progress is over in the next */
+	if (rounds++ % SWEEP_ROUNDS == 1)
 	{
 		run_safely(sweep_work, &round);
 		run_safely(tell_work, &round);
@@ -628,15 +619,45 @@ over(const Found *found, int64 age, char **reason)
 
 /* ---------------------------------------------------------------- decision rows */
 
-/* condition: of rows c */
-static void
-mark_finished(const char *condition, int nargs, Oid *types, Datum *values)
+/* Rows of decisions, by what names them */
+typedef struct Decisions
 {
-	char	   *sql = psprintf("UPDATE risk_alert.global_commit c SET finished_at = pg_catalog.now() WHERE c.finished_at IS NULL AND %s", condition);
+	Datum	   *epochs;
+	Datum	   *numbers;
+	int			n;
+} Decisions;
 
+static void
+decisions_init(Decisions *d, int max)
+{
+	d->epochs = palloc(Max(max, 1) * sizeof(Datum));
+	d->numbers = palloc(Max(max, 1) * sizeof(Datum));
+	d->n = 0;
+}
+
+static void
+decisions_add(Decisions *d, int64 epoch, int64 number)
+{
+	d->epochs[d->n] = Int64GetDatum(epoch);
+	d->numbers[d->n++] = Int64GetDatum(number);
+}
+
+static void
+mark_finished(const Decisions *d)
+{
+	Oid			types[2] = {INT8ARRAYOID, INT8ARRAYOID};
+	Datum		values[2];
+
+	if (d->n == 0)
+		return;
+	values[0] = PointerGetDatum(construct_array(d->epochs, d->n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	values[1] = PointerGetDatum(construct_array(d->numbers, d->n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (SPI_execute_with_args(sql, nargs, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+	if (SPI_execute_with_args("UPDATE risk_alert.global_commit c SET finished_at = pg_catalog.now()"
+							  "  FROM pg_catalog.unnest($1, $2) d (epoch, number)"
+							  " WHERE c.epoch OPERATOR(pg_catalog.=) d.epoch AND c.number OPERATOR(pg_catalog.=) d.number"
+							  "   AND c.finished_at IS NULL", 2, types, values, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not update risk_alert.global_commit");
 	PopActiveSnapshot();
 	SPI_finish();
@@ -647,29 +668,23 @@ static void
 mark_done(void)
 {
 	RaGlobalState *state = ra_global_state;
-	Oid			types[2] = {INT8OID, INT8ARRAYOID};
-	Datum		values[2];
-	Datum	   *numbers = palloc(RA_DONE_MAX * sizeof(Datum));
-	int			n = 0;
+	Decisions	done;
 	int			kept = 0;
 	int			i;
+
+	decisions_init(&done, RA_DONE_MAX);
 
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	for (i = 0; i < state->ndone; i++)
 	{
 		if (state->done[i].dboid == MyDatabaseId)
-			numbers[n++] = Int64GetDatum((int64) state->done[i].number);
+			decisions_add(&done, state->epoch, (int64) state->done[i].number);
 		else
 			state->done[kept++] = state->done[i];
 	}
 	state->ndone = kept;
 	LWLockRelease(state->lock);
-	if (n == 0)
-		return;
-
-	values[0] = Int64GetDatum((int64) state->epoch);
-	values[1] = PointerGetDatum(construct_array(numbers, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-	mark_finished("c.epoch OPERATOR(pg_catalog.=) $1 AND c.number OPERATOR(pg_catalog.=) ANY ($2)", 2, types, values);
+	mark_finished(&done);
 }
 
 /* And it is noted up to which number, before anybody can miss them */
@@ -696,7 +711,8 @@ delete_expired(void)
 /*
  * Others, left by crashes or unreachable participants: rows whose participants have no
  * branch any more.  They had prepared all when the row was written, so none can come
- * later.  How many rows are left.
+ * later.  A row that is younger than a round most likely has a coordinator that will tell.  How
+ * many rows are left.
  */
 static int
 sweep(void)
@@ -707,6 +723,9 @@ sweep(void)
 		char	   *prepared;
 	} Participant;
 	List	   *participants = NIL;
+	Oid			types[1] = {FLOAT8OID};
+	Datum		values[1] = {Float8GetDatum(ra_recovery_interval / 1000.0)};
+	Decisions	finished;
 	uint64		left = 0;
 	uint64		n;
 	uint64		i;
@@ -714,16 +733,22 @@ sweep(void)
 
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (SPI_execute("SELECT c.gid, c.participants FROM risk_alert.global_commit c WHERE c.finished_at IS NULL LIMIT 10000", true, 0) != SPI_OK_SELECT)
+	if (SPI_execute_with_args("SELECT c.gid, c.participants, c.epoch, c.number FROM risk_alert.global_commit c"
+							  " WHERE c.finished_at IS NULL"
+							  "   AND NOT (pg_catalog.now() OPERATOR(pg_catalog.-) c.decided_at OPERATOR(pg_catalog.>=) interval '0'"
+							  "            AND pg_catalog.now() OPERATOR(pg_catalog.-) c.decided_at OPERATOR(pg_catalog.<) pg_catalog.make_interval(secs => $1))"
+							  " LIMIT " CppAsString2(SWEPT_AT_ONCE), 1, types, values, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read risk_alert.global_commit");
 	rows = SPI_tuptable;
 	n = SPI_processed;
+	decisions_init(&finished, (int) n);
 	for (i = 0; i < n; i++)
 	{
 		char	   *gid = SPI_getvalue(rows->vals[i], rows->tupdesc, 1);
 		char	   *names = SPI_getvalue(rows->vals[i], rows->tupdesc, 2);
 		char	   *branch = psprintf("%s:", gid);
 		bool		needed = false;
+		bool		isnull;
 		char	   *node;
 		char	   *rest;
 
@@ -749,13 +774,10 @@ sweep(void)
 		if (needed)
 			left++;
 		else
-		{
-			Oid			types[1] = {TEXTOID};
-			Datum		values[1] = {CStringGetTextDatum(gid)};
-
-			mark_finished("c.gid OPERATOR(pg_catalog.=) $1", 1, types, values);
-		}
+			decisions_add(&finished, DatumGetInt64(SPI_getbinval(rows->vals[i], rows->tupdesc, 3, &isnull)),
+						  DatumGetInt64(SPI_getbinval(rows->vals[i], rows->tupdesc, 4, &isnull)));
 	}
+	mark_finished(&finished);
 	PopActiveSnapshot();
 	SPI_finish();
 	return (int) left;
