@@ -9,8 +9,7 @@ CREATE TABLE risk_alert.paxos_acceptor (
     value       text CONSTRAINT paxos_acceptor_value CHECK (value IN ('commit', 'abort')),
     decided     text CONSTRAINT paxos_acceptor_decided CHECK (decided IN ('commit', 'abort')),
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
-    changed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
-    forgotten_at timestamptz
+    changed_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE risk_alert.paxos_acceptor IS
     'votes of this node about global transactions; what is lost or changed here can break a transaction apart';
@@ -23,12 +22,23 @@ COMMENT ON COLUMN risk_alert.paxos_acceptor.value IS 'what was accepted';
 COMMENT ON COLUMN risk_alert.paxos_acceptor.decided IS 'the outcome, if this node was told';
 COMMENT ON COLUMN risk_alert.paxos_acceptor.created_at IS 'when this node first heard of the transaction';
 COMMENT ON COLUMN risk_alert.paxos_acceptor.changed_at IS 'when it last voted on it, or was told something';
-COMMENT ON COLUMN risk_alert.paxos_acceptor.forgotten_at IS 'since when all branches are finished: the row goes after register_retention';
 COMMENT ON CONSTRAINT paxos_acceptor_pkey ON risk_alert.paxos_acceptor IS 'one row per global transaction';
 COMMENT ON INDEX risk_alert.paxos_acceptor_pkey IS 'one row per global transaction';
 CREATE INDEX paxos_acceptor_age ON risk_alert.paxos_acceptor (created_at);
 COMMENT ON INDEX risk_alert.paxos_acceptor_age IS 'for the removal of old rows';
 REVOKE ALL ON risk_alert.paxos_acceptor FROM PUBLIC;
+
+-- A row for many votes: marking each of them would cost as much as the vote itself
+CREATE TABLE risk_alert.paxos_forgotten (
+    forgotten_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    gids         text[] COLLATE "C" NOT NULL
+);
+COMMENT ON TABLE risk_alert.paxos_forgotten IS 'global transactions all of whose branches are finished: this node''s votes about them go after register_retention, and the row here with them';
+COMMENT ON COLUMN risk_alert.paxos_forgotten.forgotten_at IS 'when this node was told so';
+COMMENT ON COLUMN risk_alert.paxos_forgotten.gids IS 'which: names as in paxos_acceptor';
+CREATE INDEX paxos_forgotten_age ON risk_alert.paxos_forgotten (forgotten_at);
+COMMENT ON INDEX risk_alert.paxos_forgotten_age IS 'for the removal of old rows';
+REVOKE ALL ON risk_alert.paxos_forgotten FROM PUBLIC;
 
 CREATE TABLE risk_alert.paxos_admission (
     one               bool PRIMARY KEY DEFAULT true CONSTRAINT paxos_admission_one CHECK (one),

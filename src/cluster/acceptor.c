@@ -63,7 +63,6 @@
 #define ADMISSION_FILE "pg_stat_tmp/risk_alert.acceptor"
 
 /* expired rows removed with each forget() */
-#define REMOVE_AT_ONCE 100
 
 #define ADMISSION_COLUMNS 7
 
@@ -383,38 +382,19 @@ serve(FunctionCallInfo fcinfo, const RaPaxosRequest *request)
 }
 
 /*
- * _paxos_forget(acceptors, node, gids): the entries may go after register_retention.  If
- * a crash undoes that, they stay: so nobody has to wait for the disk.
+ * _paxos_forget(acceptors, node, gids): the entries may go after register_retention, see
+ * ra_forget_expired().  If a crash undoes that, they stay: so nobody has to wait for the disk.
  */
 Datum
 ra_acceptor_forget(PG_FUNCTION_ARGS)
 {
-	static SPIPlanPtr mark = NULL;
-	static SPIPlanPtr remove = NULL;
-	Oid			types[2] = {TEXTARRAYOID, INT4OID};
-	Datum		values[2];
+	static SPIPlanPtr plan = NULL;
+	Oid			types[1] = {TEXTARRAYOID};
+	Datum		values[1] = {PG_GETARG_DATUM(2)};
 
-	values[0] = PG_GETARG_DATUM(2);
-	values[1] = Int32GetDatum(ra_register_retention);
 	begin_request(fcinfo, SYNCHRONOUS_COMMIT_OFF);
-	execute(&mark,
-			"UPDATE risk_alert.paxos_acceptor SET changed_at = clock_timestamp(), forgotten_at = clock_timestamp()"
-			" WHERE gid = ANY ($1) AND forgotten_at IS NULL",
-			1, types, values, NULL, false, SPI_OK_UPDATE);
-
-	/*
-	 * Commits stay until their coordinator, or recovery, says so.  What was not decided for
-	 * commit may go after a time: who finds nothing takes it for aborted.
-	 */
-	execute(&remove,
-			"DELETE FROM risk_alert.paxos_acceptor WHERE gid IN"
-			" (SELECT gid FROM risk_alert.paxos_acceptor"
-			"   WHERE created_at < now() - make_interval(secs => $2)"
-			"     AND changed_at < now() - make_interval(secs => $2)"
-			"     AND (forgotten_at IS NOT NULL OR"
-			"          (value IS DISTINCT FROM 'commit' AND decided IS DISTINCT FROM 'commit'))"
-			"   ORDER BY created_at LIMIT " CppAsString2(REMOVE_AT_ONCE) " FOR UPDATE SKIP LOCKED)",
-			2, types, values, NULL, false, SPI_OK_DELETE);
+	execute(&plan, "INSERT INTO risk_alert.paxos_forgotten (gids) VALUES ($1)",
+			1, types, values, NULL, false, SPI_OK_INSERT);
 	SPI_finish();
 	PG_RETURN_VOID();
 }

@@ -28,14 +28,18 @@
 #define LEFT_AT_ONCE 1000		/* votes judged in a round */
 
 /*
- * Votes that may go, or that ra_forget_left() has to judge.  A tenth older than need be: while
- * transactions are made, forget() removes what may go.
+ * Votes that may go, or that ra_forget_left() has to judge.  A tenth older than need be: those whose
+ * coordinator has told so are gone by then.
  */
 #define OLD_VOTES \
 	" FROM risk_alert.paxos_acceptor a" \
 	" WHERE a.created_at < now() - 1.1 * current_setting('risk_alert.register_retention')::interval" \
 	"   AND a.changed_at < now() - 1.1 * current_setting('risk_alert.register_retention')::interval"
-#define MAY_GO "(a.forgotten_at IS NOT NULL OR (a.value IS DISTINCT FROM 'commit' AND a.decided IS DISTINCT FROM 'commit'))"
+#define OLD_FORGOTTEN \
+	" FROM risk_alert.paxos_forgotten f WHERE f.forgotten_at < now() - current_setting('risk_alert.register_retention')::interval"
+
+/* who finds nothing takes it for aborted */
+#define MAY_GO "(a.value IS DISTINCT FROM 'commit' AND a.decided IS DISTINCT FROM 'commit')"
 #define OURS "starts_with(a.gid, 'ra:' || current_setting('risk_alert.cluster_name') || ':')"
 
 static void forget_all(RaRegisterKind kind, List *gids);
@@ -312,10 +316,37 @@ ra_forget_left(void)
 	SPI_finish();
 }
 
+/*
+ * What coordinators have told is finished, and its time is over.  A vote that was changed since
+ * then stays, for ra_forget_left() to judge.  One row of paxos_forgotten at a time, so that
+ * who votes meanwhile doesn't notice.  Is there more?
+ */
+bool
+ra_forget_expired(void)
+{
+	bool		more;
+
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (SPI_execute("WITH told AS ("
+					"  DELETE FROM risk_alert.paxos_forgotten WHERE ctid ="
+					"    (SELECT f.ctid" OLD_FORGOTTEN " ORDER BY f.forgotten_at LIMIT 1 FOR UPDATE SKIP LOCKED)"
+					"  RETURNING forgotten_at, gids), votes AS ("
+					"  DELETE FROM risk_alert.paxos_acceptor a USING told t"
+					"   WHERE a.gid = ANY (t.gids) AND a.changed_at < t.forgotten_at)"
+					" SELECT FROM told", false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not delete from risk_alert.paxos_acceptor");
+	more = SPI_processed > 0;
+	PopActiveSnapshot();
+	SPI_finish();
+	return more;
+}
+
 bool
 ra_anything_to_forget(void)
 {
-	if (SPI_execute("SELECT" OLD_VOTES " AND (" MAY_GO " OR " OURS ")", true, 1) != SPI_OK_SELECT)
+	if (SPI_execute("(SELECT" OLD_VOTES " AND (" MAY_GO " OR " OURS ") LIMIT 1) UNION ALL (SELECT" OLD_FORGOTTEN " LIMIT 1)",
+					true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for votes");
 	return SPI_processed > 0 || (ra_decisions_any_left() && ra_node_names() != NIL);
 }

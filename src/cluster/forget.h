@@ -34,7 +34,10 @@ extern int	ra_recovered_tell(void);
 /* Whatever else is old enough, and has no branch anywhere */
 extern void ra_forget_left(void);
 
-/* Is there any such, as it seems?  Within SPI. */
+/* Votes whose coordinators have told that they may go, and that have become old enough: some.  Are there more? */
+extern bool ra_forget_expired(void);
+
+/* Is there anything of either kind, as it seems?  Within SPI. */
 extern bool ra_anything_to_forget(void);
 
 #endif							/* RA_FORGET_H */

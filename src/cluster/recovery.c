@@ -70,6 +70,9 @@
 #define IDLE_ROUNDS 12			/* then the worker ends */
 #define CATCH_UP_INTERVAL 500	/* ms between attempts */
 #define EXPIRED_AT_ONCE 10000	/* decision rows */
+#define MARKED_AT_ONCE 256		/* decision rows */
+#define PORTIONS 500			/* in a round, see in_portions() */
+#define PORTION_PAUSE 10		/* ms */
 #define SWEEP_ROUNDS 12			/* between looks at what participants have */
 #define SWEPT_AT_ONCE 10000		/* decision rows */
 
@@ -97,14 +100,16 @@ static void recovery_sigterm(SIGNAL_ARGS);
 static bool something_to_do(void);
 static bool recovery_attach(void);
 static void recovery_detach(int code, Datum arg);
+static void pause_for(long ms);
 static void check_leave(void);
+static void in_portions(void (*work) (void *arg));
 static int	run_round(void);
 static int	list_branches(Found **found);
 static bool is_silent(const char *node);
 static bool settle(const Found *found);
 static RaDecision find_decision(const Found *found, char **reason);
 static bool over(const Found *found, int64 age, char **reason);
-static void mark_done(void);
+static bool mark_done(void);
 static void delete_expired(void);
 static int	sweep(void);
 static void run_safely(void (*work) (void *arg), void *arg);
@@ -209,7 +214,6 @@ something_to_do(void)
 void
 ra_recovery_main(Datum main_arg)
 {
-	static uint32 wait_event = 0;
 	int			idle = 0;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -230,11 +234,20 @@ ra_recovery_main(Datum main_arg)
 		MemoryContextReset(round_cxt);
 
 		pgstat_report_activity(STATE_IDLE, NULL);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ra_recovery_interval,
-						 ra_wait_event(&wait_event, "RiskAlertRecovery"));
+		pause_for(ra_recovery_interval);
 		ResetLatch(MyLatch);
 	}
 	proc_exit(0);				/* nothing to do: started again when there is */
+}
+
+/* Or less, when the latch is set */
+static void
+pause_for(long ms)
+{
+	static uint32 wait_event = 0;
+
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
+					 ra_wait_event(&wait_event, "RiskAlertRecovery"));
 }
 
 /* It ends what we wait for, too; but it is no failure */
@@ -334,7 +347,12 @@ catch_up_work(void *arg)
 static void
 done_work(void *arg)
 {
-	mark_done();
+	*(bool *) arg = mark_done();
+}
+
+static void
+delete_work(void *arg)
+{
 	delete_expired();
 }
 
@@ -355,9 +373,35 @@ tell_work(void *arg)
 }
 
 static void
+expire_work(void *arg)
+{
+	*(bool *) arg = ra_forget_expired();
+}
+
+static void
 forget_work(void *arg)
 {
 	ra_forget_left();
+}
+
+/*
+ * Work that says whether there is more of it: a little at a time, as those who commit share the
+ * disk and the processors with us
+ */
+static void
+in_portions(void (*work) (void *arg))
+{
+	bool		more = true;
+	int			i;
+
+	for (i = 0; more && i < PORTIONS; i++)
+	{
+		check_leave();
+		more = false;
+		run_safely(work, &more);
+		if (more)
+			pause_for(PORTION_PAUSE);
+	}
 }
 
 /* How much there was to do, or is left */
@@ -394,7 +438,9 @@ run_round(void)
 		run_safely(catch_up_work, &session);
 		ra_catch_up_done(session);
 	}
-	run_safely(done_work, NULL);
+	in_portions(done_work);
+	run_safely(delete_work, NULL);
+	in_portions(expire_work);
 	/* not in the first: what is merely in progress is over in the next */
 	if (rounds++ % SWEEP_ROUNDS == 1)
 	{
@@ -655,7 +701,7 @@ mark_finished(const Decisions *d)
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (SPI_execute_with_args("UPDATE risk_alert.global_commit c SET finished_at = pg_catalog.now()"
-							  "  FROM pg_catalog.unnest($1, $2) d (epoch, number)"
+							  "  FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS d (epoch, number)"
 							  " WHERE c.epoch OPERATOR(pg_catalog.=) d.epoch AND c.number OPERATOR(pg_catalog.=) d.number"
 							  "   AND c.finished_at IS NULL", 2, types, values, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not update risk_alert.global_commit");
@@ -663,28 +709,34 @@ mark_finished(const Decisions *d)
 	SPI_finish();
 }
 
-/* Those that coordinators of this server have said are finished */
-static void
+/* Some of those that coordinators of this server have said are finished.  Are there more? */
+static bool
 mark_done(void)
 {
 	RaGlobalState *state = ra_global_state;
 	Decisions	done;
+	bool		more = false;
 	int			kept = 0;
 	int			i;
 
-	decisions_init(&done, RA_DONE_MAX);
-
+	decisions_init(&done, MARKED_AT_ONCE);
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	for (i = 0; i < state->ndone; i++)
 	{
-		if (state->done[i].dboid == MyDatabaseId)
+		bool		ours = state->done[i].dboid == MyDatabaseId;
+
+		if (ours && done.n < MARKED_AT_ONCE)
 			decisions_add(&done, state->epoch, (int64) state->done[i].number);
 		else
+		{
+			more = more || ours;
 			state->done[kept++] = state->done[i];
+		}
 	}
 	state->ndone = kept;
 	LWLockRelease(state->lock);
 	mark_finished(&done);
+	return more;
 }
 
 /* And it is noted up to which number, before anybody can miss them */

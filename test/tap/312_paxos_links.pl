@@ -30,7 +30,7 @@ sub forget
 sub forgotten
 {
 	my ($gid) = @_;
-	return "SELECT count(forgotten_at) FROM risk_alert.paxos_acceptor WHERE gid = '$gid'";
+	return "SELECT count(*) FROM risk_alert.paxos_acceptor a WHERE gid = '$gid' AND EXISTS (SELECT FROM risk_alert.paxos_forgotten f WHERE a.gid = ANY (f.gids))";
 }
 
 # Proposes while node_b is held up, until node_c is asked, too; meanwhile() runs then

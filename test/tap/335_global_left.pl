@@ -58,7 +58,7 @@ sub leave
 # ---- Each acceptor forgets for itself
 {
 	my $votes = 'SELECT count(*) FROM risk_alert.paxos_acceptor';
-	my $forgotten = sub { return "$votes WHERE gid = '$gid' AND (value = 'commit' OR decided = 'commit') AND forgotten_at IS NULL" };
+	my $forgotten = sub { return "$votes WHERE gid = '$gid' AND (value = 'commit' OR decided = 'commit') AND NOT EXISTS (SELECT FROM risk_alert.paxos_forgotten f WHERE gid = ANY (f.gids))" };
 	my $other;
 
 	$_->safe_psql('postgres', 'SELECT risk_alert.paxos_admit(force => true)') foreach @nodes;
@@ -73,9 +73,11 @@ sub leave
 	{
 		# what is not ours, or young, and others that may go
 		$node->safe_psql('postgres', qq{
-INSERT INTO risk_alert.paxos_acceptor (gid, accepted, value, forgotten_at) VALUES
-	('$other', 0, 'commit', NULL), ('mine', 0, 'commit', NULL), ('may go', 0, 'commit', now()), ('abort', 1, 'abort', NULL);
+INSERT INTO risk_alert.paxos_acceptor (gid, accepted, value) VALUES
+	('$other', 0, 'commit'), ('mine', 0, 'commit'), ('may go', 0, 'commit'), ('abort', 1, 'abort');
 UPDATE risk_alert.paxos_acceptor SET created_at = created_at - interval '2 days', changed_at = changed_at - interval '2 days';
+INSERT INTO risk_alert.paxos_acceptor (gid, accepted, value, created_at) VALUES ('voted again', 0, 'commit', now() - interval '2 days');
+INSERT INTO risk_alert.paxos_forgotten VALUES (now() - interval '47 hours', '{may go,voted again,never heard of}'), (now(), '{mine}');
 INSERT INTO risk_alert.paxos_acceptor (gid, accepted, value) VALUES ('${gid}0', 0, 'commit');
 INSERT INTO risk_alert.paxos_acceptor (gid, accepted, value, created_at) VALUES ('${gid}1', 0, 'commit', now() - interval '2 days');});
 	}
@@ -97,7 +99,7 @@ CREATE USER MAPPING FOR CURRENT_USER SERVER node_d});
 
 	$node_a->safe_psql('postgres', 'DROP SERVER node_d CASCADE');
 	ok(wait_until($_, $forgotten->(), 0), 'paxos: no node has a branch: ' . $_->name . ' forgets it') foreach @nodes;
-	is($_->safe_psql('postgres', "$votes WHERE gid IN ('${gid}0', '${gid}1')"), 2, 'paxos: ' . $_->name . ' keeps what is young') foreach @nodes;
+	is($_->safe_psql('postgres', "$votes WHERE gid IN ('${gid}0', '${gid}1', 'voted again', 'mine')"), 4, 'paxos: ' . $_->name . ' keeps what is young') foreach @nodes;
 	is($_->safe_psql('postgres', "$votes WHERE gid IN ('mine', '$other')"), 2, 'paxos: ' . $_->name . ' keeps what is not ours') foreach @nodes;
 }
 
