@@ -74,7 +74,9 @@ static void prepare_xid(RaConn *conn);
 static void judge_all(void);
 static void judge_prepared(RaBranch *branch);
 static bool spoiled(RaBranch *branch);
-static bool control_statement(const char *sql, bool *notifies, bool *deallocates);
+static bool others(const RaBranch *branch);
+static int	add_question(Batch *batch, RaBranch *branch);
+static bool control_statement(const char *sql, bool *writes, bool *notifies, bool *deallocates);
 static const char *skip_blanks(const char *p);
 static void add_statement(Batch *batch, const char *sql, int nparams, const char *const *params);
 static void add_pending(Batch *batch, RaBranch *branch);
@@ -194,8 +196,8 @@ check_participant(RaConn *conn)
 }
 
 /*
- * Once per connection: the question for the transaction ID, which comes with each
- * statement until there is one, shall not be parsed and planned each time
+ * Once per connection: the question for the transaction ID, which comes with statements that
+ * don't tell whether they have written, shall not be parsed and planned each time
  */
 static void
 prepare_xid(RaConn *conn)
@@ -216,6 +218,7 @@ void
 ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *const *params, bool last)
 {
 	int			level = GetCurrentTransactionNestLevel();
+	bool		writes = false;
 	bool		notifies = false;
 	bool		deallocates = false;
 	Batch		batch = {0};
@@ -224,7 +227,7 @@ ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *cons
 	int			asked = -1;
 
 	Assert(branch->state == RA_BRANCH_ACTIVE && !branch->busy);
-	if (control_statement(sql, &notifies, &deallocates))
+	if (control_statement(sql, &writes, &notifies, &deallocates))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
 				 errmsg("transaction control statements cannot be run in a branch of a global transaction"),
@@ -244,14 +247,10 @@ ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *cons
 	enter_level(&batch, branch, level);
 	user = batch.n;
 	add_statement(&batch, sql, nparams, params);
-	if (branch->xid[0] == '\0')
-	{
-		bool		prepared = (*ra_conn_notes(branch->conn) & NOTE_DEALLOCATED) == 0;
 
-		asked = batch.n;
-		add_statement(&batch, prepared ? XID_STATEMENT : XID_QUERY, 0, NULL);
-		batch.statements[asked].prepared = prepared;
-	}
+	/* with others, it will be prepared if it has written: most statements tell that themselves */
+	if (branch->xid[0] == '\0' && !last && !(others(branch) && (writes || branch->wrote)))
+		asked = add_question(&batch, branch);
 
 	if (last)
 	{
@@ -275,6 +274,38 @@ ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *cons
 	}
 	branch->opened = true;
 	branch->started = true;
+	branch->writer = writes;
+	branch->unsure = branch->unsure || (writes && asked < 0);
+}
+
+void
+ra_branch_ask(RaBranch *branch)
+{
+	Batch		batch = {0};
+	int			asked;
+
+	add_pending(&batch, branch);
+	asked = add_question(&batch, branch);
+	if (!send_batch(branch, &batch, -1, asked))
+		ra_branch_check(branch);
+}
+
+static int
+add_question(Batch *batch, RaBranch *branch)
+{
+	bool		prepared = (*ra_conn_notes(branch->conn) & NOTE_DEALLOCATED) == 0;
+
+	add_statement(batch, prepared ? XID_STATEMENT : XID_QUERY, 0, NULL);
+	batch->statements[batch->n - 1].prepared = prepared;
+	return batch->n - 1;
+}
+
+/* Does the transaction consist of more than this branch, as it looks? */
+static bool
+others(const RaBranch *branch)
+{
+	return dlist_has_next(&ra_branches, dlist_head_node(&ra_branches)) ||
+		TransactionIdIsValid(GetTopTransactionIdIfAny());
 }
 
 int64
@@ -350,11 +381,11 @@ spoiled(RaBranch *branch)
 
 /*
  * Would the statement end the branch's transaction, or disturb its savepoints?  What it begins
- * with is all that matters.  *notifies: it is one that PREPARE TRANSACTION refuses,
+ * with is all that matters.  *writes: it writes where it affects rows.  *notifies: it is one that PREPARE TRANSACTION refuses,
  * but takes no transaction ID.  *deallocates: it may take our own prepared statement away.
  */
 static bool
-control_statement(const char *sql, bool *notifies, bool *deallocates)
+control_statement(const char *sql, bool *writes, bool *notifies, bool *deallocates)
 {
 	static const char *const words[] = {
 		"begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release"
@@ -379,6 +410,8 @@ control_statement(const char *sql, bool *notifies, bool *deallocates)
 		p = skip_blanks(p);
 		return pg_strncasecmp(p, "transaction", 11) == 0 && !isalnum((unsigned char) p[11]) && p[11] != '_';
 	}
+	*writes = strcmp(word, "insert") == 0 || strcmp(word, "update") == 0 || strcmp(word, "delete") == 0 ||
+		strcmp(word, "merge") == 0;
 	*deallocates = strcmp(word, "deallocate") == 0;
 	*notifies = strcmp(word, "notify") == 0 || strcmp(word, "listen") == 0 || strcmp(word, "unlisten") == 0;
 	return false;
@@ -581,9 +614,13 @@ take_result(RaBranch *branch, PGresult *res)
 				const char *n = PQcmdTuples(res);
 
 				branch->affected = n[0] ? strtoll(n, NULL, 10) : 0;
+				branch->wrote = branch->wrote || (branch->writer && branch->affected > 0);
 			}
-			else if (branch->position == branch->asked && PQntuples(res) == 1 && !PQgetisnull(res, 0, 0))
+			else if (branch->position == branch->asked && PQntuples(res) == 1)
 			{
+				branch->unsure = false;
+				if (PQgetisnull(res, 0, 0))
+					break;
 				branch->wrote = true;
 				strlcpy(branch->xid, PQgetvalue(res, 0, 0), sizeof(branch->xid));
 			}

@@ -36,6 +36,7 @@ typedef struct RaBranch
 
 	/* what it did */
 	bool		wrote;			/* has a transaction ID there, or must prepare anyway */
+	bool		unsure;			/* else, whether it has: see ra_branch_ask() */
 	char		xid[24];		/* as pg_current_xact_id() shows it, empty: none */
 	bool		base_work;		/* something outside of all savepoints */
 
@@ -59,6 +60,7 @@ typedef struct RaBranch
 	bool		copying;		/* it wants a dialogue, which it won't have */
 	int			position;		/* statement whose results come next */
 	int			counted;		/* the user's statement, or -1 */
+	bool		writer;			/* that is one which writes if it has affected any row */
 	int			asked;			/* for the transaction ID, or -1 */
 	int64		affected;
 	char		tag[64];		/* of the last statement that has ended */
@@ -91,6 +93,9 @@ extern int64 ra_branch_finish(RaBranch *branch);
  * connection is gone.  Never throws if nothing is pending.
  */
 extern bool ra_branch_send(RaBranch *branch, const char *command);
+
+/* Asks whether it has a transaction ID, and which; the answer comes while it is waited for */
+extern void ra_branch_ask(RaBranch *branch);
 
 /*
  * Waits until none of the branches is busy; false: until is over (milliseconds of

@@ -100,6 +100,8 @@ static void check_readers(void);
 static void commit_single(RaBranch *branch, int64 deadline);
 pg_noreturn static void report_unknown_single(RaBranch *branch);
 static const char *late_failure(void);
+static void ask_unsure(int64 deadline);
+static void no_answer(void);
 static bool notifies(void);
 pg_noreturn static void refuse_late(const char *what);
 static void two_phases(const char *late);
@@ -337,6 +339,7 @@ pre_commit(void)
 	dlist_iter	iter;
 	int			writers = 0;
 
+	ask_unsure(deadline);
 	ra_foreach_branch(iter, branch)
 	{
 		if (branch->state == RA_BRANCH_BROKEN)
@@ -360,9 +363,7 @@ pre_commit(void)
 	}
 	commit_readers(deadline);
 	if (!ra_branch_wait_all(deadline))
-		ereport(ERROR,
-				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("not all nodes have answered within %d ms", ra_commit_timeout)));
+		no_answer();
 	check_readers();
 	if (writer)
 		commit_single(writer, deadline);
@@ -405,6 +406,50 @@ notifies(void)
 	}
 	PG_END_TRY();
 	return result;
+}
+
+/*
+ * Those that must be known to have written or not: they are prepared, or committed at once.  And if it
+ * may be only one, an unknown outcome is found by its transaction ID.
+ */
+static void
+ask_unsure(int64 deadline)
+{
+	RaBranch   *writer = NULL;
+	RaBranch   *branch;
+	dlist_iter	iter;
+	int			writers = 0;
+
+	ra_foreach_branch(iter, branch)
+	{
+		if (branch->state != RA_BRANCH_ACTIVE || !branch->opened)
+			continue;
+		if (branch->wrote)
+		{
+			writer = branch;
+			writers++;
+		}
+		else if (branch->unsure)
+			ra_branch_ask(branch);
+	}
+	if (writers == 1 && writer->xid[0] == '\0' && late_failure() == NULL && stage == STAGE_NONE)
+		ra_branch_ask(writer);
+	if (!ra_branch_wait_all(deadline))
+		no_answer();
+	ra_foreach_branch(iter, branch)
+	{
+		/* of others, a failure may be undone with its savepoint */
+		if (branch->state == RA_BRANCH_ACTIVE && branch->opened && branch->asked >= 0 && branch->counted < 0)
+			ra_branch_check(branch);
+	}
+}
+
+static void
+no_answer(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_QUERY_CANCELED),
+			 errmsg("not all nodes have answered within %d ms", ra_commit_timeout)));
 }
 
 static void

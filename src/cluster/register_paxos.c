@@ -69,6 +69,10 @@ typedef struct Attempt
 	bool		everybody;		/* is asked, from now on; else as many as are needed */
 } Attempt;
 
+/* of ballots; no other process has the same seed */
+static pg_prng_state numbers;
+static bool seeded = false;
+
 /* how long a majority has taken to answer, lately, in ms */
 static double usual = MORE_AFTER_MAX_MS;
 
@@ -284,6 +288,11 @@ run(const char *gid, RaPaxosValue wish, int timeout, char **reason)
 	int			turn;
 
 	*reason = NULL;
+	if (!seeded && !(seeded = pg_prng_strong_seed(&numbers)))
+	{
+		*reason = pstrdup("could not generate a random number");
+		return RA_DECISION_UNKNOWN;
+	}
 	if (ra_node_name[0] == '\0')
 	{
 		*reason = pstrdup("risk_alert.node_name is not set");
@@ -306,13 +315,8 @@ run(const char *gid, RaPaxosValue wish, int timeout, char **reason)
 	ra_paxos_proposer_init(&a.p, a.n, wish);
 	for (turn = 0;; turn++)
 	{
-		int64		number;
+		int64		number = (int64) pg_prng_uint64(&numbers);
 
-		if (!pg_strong_random(&number, sizeof(number)))
-		{
-			*reason = pstrdup("could not generate a random number");
-			return RA_DECISION_UNKNOWN;
-		}
 		/* a proposal that does not come to its end is brought there */
 		if (wish == RA_PAXOS_NONE && turn < READINGS)
 			ra_paxos_read(&a.p, number, &a.request);

@@ -82,6 +82,39 @@ SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance
 COMMIT;
 SELECT balance FROM account WHERE id = 5;
 
+-- claim: only what has written is prepared, whatever the statement looks like
+CREATE FUNCTION writes(int) RETURNS int LANGUAGE sql AS 'UPDATE account SET balance = balance WHERE id = $1 RETURNING id';
+SELECT count(*) AS decisions FROM risk_alert.global_commit \gset
+BEGIN;
+SELECT risk_alert.global_execute_all('{node_a,node_b}', '{UPDATE account SET balance = balance WHERE id = 1,UPDATE account SET balance = balance WHERE false}');
+COMMIT;
+BEGIN;
+SELECT risk_alert.global_execute('node_a', 'SELECT 1'), risk_alert.global_execute('node_b', 'INSERT INTO account VALUES (1, 1) ON CONFLICT DO NOTHING');
+COMMIT;
+BEGIN;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance WHERE id = 1');
+SAVEPOINT a;
+SELECT risk_alert.global_execute('node_b', 'DELETE FROM account WHERE id = 0 AND id / 0 > 0 OR 1 / (id - id) > 0');
+ROLLBACK TO a;
+COMMIT;
+SELECT count(*) - :decisions AS two_phases FROM risk_alert.global_commit;
+CREATE FUNCTION prepared() RETURNS text LANGUAGE sql AS 'SELECT participants FROM risk_alert.global_commit ORDER BY number DESC LIMIT 1';
+BEGIN;
+SELECT risk_alert.global_execute_all('{node_a,node_b}', '{UPDATE account SET balance = balance WHERE id = 1,SELECT writes(2)}');
+COMMIT;
+SELECT prepared();
+BEGIN;
+UPDATE account SET balance = balance WHERE id = 3;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance WHERE false'), risk_alert.global_execute('node_b', '/* a comment */ DELETE FROM account WHERE id = 9');
+SELECT risk_alert.global_execute('node_b', 'SELECT 1');
+COMMIT;
+SELECT prepared();
+BEGIN;
+SELECT risk_alert.global_execute('node_a', 'INSERT INTO account VALUES (9, 100) RETURNING id'),
+	risk_alert.global_execute('node_b', 'WITH u AS (UPDATE account SET balance = balance WHERE id = 8 RETURNING id) SELECT * FROM u');
+COMMIT;
+SELECT prepared();
+
 -- claim: several nodes at the same time: each statement ends only when the other one has begun
 CREATE FUNCTION meet(mine int, other int) RETURNS SETOF int LANGUAGE plpgsql AS $$
 BEGIN
