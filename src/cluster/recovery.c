@@ -70,9 +70,9 @@
 #define IDLE_ROUNDS 12			/* then the worker ends */
 #define CATCH_UP_INTERVAL 500	/* ms between attempts */
 #define EXPIRED_AT_ONCE 10000	/* decision rows */
-#define MARKED_AT_ONCE 256		/* decision rows */
+#define MARKED_AT_ONCE 64		/* decision rows */
 #define PORTIONS 500			/* in a round, see in_portions() */
-#define PORTION_PAUSE 10		/* ms */
+#define PORTION_PAUSE 20		/* ms */
 #define SWEEP_ROUNDS 12			/* between looks at what participants have */
 #define SWEPT_AT_ONCE 10000		/* decision rows */
 
