@@ -358,6 +358,7 @@ worker_attach(Oid dboid)
 		else
 		{
 			db->state = RA_WORKER_STARTING;
+			pg_atomic_write_u32(&db->rebuilding, 0);	/* its predecessor's last word */
 			db->worker_pid = MyProcPid;
 			db->worker_latch = MyLatch;
 			db->started_at = GetCurrentTimestamp();

@@ -62,8 +62,6 @@
 
 #define ADMISSION_FILE "pg_stat_tmp/risk_alert.acceptor"
 
-/* expired rows removed with each forget() */
-
 #define ADMISSION_COLUMNS 7
 
 /* Who this server is, as the file or the table has it */
@@ -80,7 +78,7 @@ typedef struct Admission
 #define STATE_PARAMS 7
 #define CREATED_AT 7
 #define CHANGED_AT 8
-#define ACCEPTOR_COLUMNS 10
+#define ACCEPTOR_COLUMNS 9
 
 typedef struct StateParams
 {

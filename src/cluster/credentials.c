@@ -123,6 +123,10 @@ read_tls(const RaProviderOps *ops, RaProviderConfig *config)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIG_FILE_ERROR),
 				 errmsg("of risk_alert.coordination_tls_cert_file and coordination_tls_key_file, only one is set")));
+	if (ra_coordination_tls_key_file[0] == '\0' && ra_coordination_tls_key_password_file[0] != '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("risk_alert.coordination_tls_key_password_file is set, but coordination_tls_key_file is not")));
 
 	tls = palloc0(sizeof(*tls));
 	tls->ca_file = check_file(ra_coordination_tls_ca_file, false);

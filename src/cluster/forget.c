@@ -25,6 +25,7 @@
 #include "guc.h"
 
 #define EXPIRED_AT_ONCE 10000	/* votes removed in a round */
+#define EXPIRED_VOTES 512		/* removed at a time, about */
 #define LEFT_AT_ONCE 1000		/* votes judged in a round */
 
 /*
@@ -318,8 +319,8 @@ ra_forget_left(void)
 
 /*
  * What coordinators have told is finished, and its time is over.  A vote that was changed since
- * then stays, for ra_forget_left() to judge.  One row of paxos_forgotten at a time, so that
- * who votes meanwhile doesn't notice.  Is there more?
+ * then stays, for ra_forget_left() to judge.  A few at a time, so that who votes meanwhile doesn't
+ * notice: rows of paxos_forgotten stand for one vote or for hundreds.  Is there more?
  */
 bool
 ra_forget_expired(void)
@@ -329,8 +330,12 @@ ra_forget_expired(void)
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (SPI_execute("WITH told AS ("
-					"  DELETE FROM risk_alert.paxos_forgotten WHERE ctid ="
-					"    (SELECT f.ctid" OLD_FORGOTTEN " ORDER BY f.forgotten_at LIMIT 1 FOR UPDATE SKIP LOCKED)"
+					"  DELETE FROM risk_alert.paxos_forgotten WHERE ctid = ANY (ARRAY("
+					"    SELECT x.ctid FROM ("
+					"      SELECT o.ctid, o.votes, sum(o.votes) OVER (ORDER BY o.forgotten_at, o.ctid) AS all_votes FROM ("
+					"        SELECT f.ctid, f.forgotten_at, cardinality(f.gids) AS votes" OLD_FORGOTTEN
+					"         ORDER BY f.forgotten_at LIMIT " CppAsString2(EXPIRED_VOTES) ") o) x"
+					"     WHERE x.all_votes - x.votes < " CppAsString2(EXPIRED_VOTES) "))"
 					"  RETURNING forgotten_at, gids), votes AS ("
 					"  DELETE FROM risk_alert.paxos_acceptor a USING told t"
 					"   WHERE a.gid = ANY (t.gids) AND a.changed_at < t.forgotten_at)"

@@ -439,8 +439,12 @@ ask_unsure(int64 deadline)
 	ra_foreach_branch(iter, branch)
 	{
 		/* of others, a failure may be undone with its savepoint */
-		if (branch->state == RA_BRANCH_ACTIVE && branch->opened && branch->asked >= 0 && branch->counted < 0)
+		if (branch->state != RA_BRANCH_ACTIVE || !branch->opened)
+			continue;
+		if (branch->asked >= 0 && branch->counted < 0)
 			ra_branch_check(branch);
+		if (branch->unsure)
+			branch->wrote = true;	/* for want of an answer */
 	}
 }
 
@@ -546,6 +550,7 @@ report_unknown_single(RaBranch *branch)
 			(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
 			 errmsg("it is not known whether the transaction has committed on node \"%s\"", branch->node),
 			 errdetail_internal("%s", message),
+			 branch->xid[0] == '\0' ? errhint("See there whether its changes are visible.") :
 			 errhint("See there whether its changes are visible; unless that server has crashed since, SELECT pg_xact_status('%s') tells, too.",
 					 branch->xid)));
 }
@@ -648,7 +653,7 @@ writers_with(RaBranch **branches, int n, const char *late)
 
 		for (int i = 0; i < n; i++)
 			named = named || branches[i] == branch;
-		if (!named && branch->wrote)
+		if (!named && (branch->wrote || branch->unsure))
 			writers++;
 	}
 	return writers;

@@ -18,6 +18,9 @@
 
 #define TRANCHE "risk_alert_global"
 
+/* once half full, recovery is asked so often to make room */
+#define WAKE_EVERY 512
+
 RaGlobalState *ra_global_state = NULL;
 
 void
@@ -92,7 +95,7 @@ ra_global_done(uint64 number)
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	if (state->ndone < RA_DONE_MAX)
 		state->done[state->ndone++] = (RaDone) {MyDatabaseId, number};
-	if (state->ndone == RA_DONE_MAX / 2 && (slot = ra_recovery_slot(MyDatabaseId, false)) != NULL)
+	if (state->ndone >= RA_DONE_MAX / 2 && state->ndone < RA_DONE_MAX && state->ndone % WAKE_EVERY == 0 && (slot = ra_recovery_slot(MyDatabaseId, false)) != NULL)
 		pid = slot->pid;
 	LWLockRelease(state->lock);
 

@@ -55,6 +55,7 @@
 #include "cluster/catchup.h"
 #include "cluster/forget.h"
 #include "cluster/globalstate.h"
+#include "cluster/locktable.h"
 #include "cluster/options.h"
 #include "cluster/recovery.h"
 #include "cluster/register.h"
@@ -70,9 +71,9 @@
 #define IDLE_ROUNDS 12			/* then the worker ends */
 #define CATCH_UP_INTERVAL 500	/* ms between attempts */
 #define EXPIRED_AT_ONCE 10000	/* decision rows */
-#define MARKED_AT_ONCE 64		/* decision rows */
-#define PORTIONS 500			/* in a round, see in_portions() */
-#define PORTION_PAUSE 20		/* ms */
+#define MARKED_AT_ONCE 64		/* decision rows, at least */
+#define PORTION_PAUSE 20		/* ms, see in_portions() */
+#define PORTIONS_MAX_MS 1000
 #define SWEEP_ROUNDS 12			/* between looks at what participants have */
 #define SWEPT_AT_ONCE 10000		/* decision rows */
 
@@ -94,13 +95,13 @@ static TimestampTz looked_at = 0;
 static volatile sig_atomic_t terminated = false;
 static Oid	my_dboid = InvalidOid;
 static MemoryContext round_cxt = NULL;
+static bool unfinished = false; /* this round has left work of which there was much */
 static List *silent = NIL;		/* coordinators that didn't answer last time (char *) */
 
 static void recovery_sigterm(SIGNAL_ARGS);
 static bool something_to_do(void);
 static bool recovery_attach(void);
 static void recovery_detach(int code, Datum arg);
-static void pause_for(long ms);
 static void check_leave(void);
 static void in_portions(void (*work) (void *arg));
 static int	run_round(void);
@@ -214,6 +215,7 @@ something_to_do(void)
 void
 ra_recovery_main(Datum main_arg)
 {
+	static uint32 wait_event = 0;
 	int			idle = 0;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -234,20 +236,13 @@ ra_recovery_main(Datum main_arg)
 		MemoryContextReset(round_cxt);
 
 		pgstat_report_activity(STATE_IDLE, NULL);
-		pause_for(ra_recovery_interval);
+		/* or less, when the latch is set, or when the round had to stop before it was done */
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 unfinished ? PORTION_PAUSE : ra_recovery_interval,
+						 ra_wait_event(&wait_event, "RiskAlertRecovery"));
 		ResetLatch(MyLatch);
 	}
 	proc_exit(0);				/* nothing to do: started again when there is */
-}
-
-/* Or less, when the latch is set */
-static void
-pause_for(long ms)
-{
-	static uint32 wait_event = 0;
-
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
-					 ra_wait_event(&wait_event, "RiskAlertRecovery"));
 }
 
 /* It ends what we wait for, too; but it is no failure */
@@ -386,22 +381,25 @@ forget_work(void *arg)
 
 /*
  * Work that says whether there is more of it: a little at a time, as those who commit share the
- * disk and the processors with us
+ * disk and the processors with us, and not for long, as branches may wait for the next round
  */
 static void
 in_portions(void (*work) (void *arg))
 {
+	static uint32 wait_event = 0;
+	uint64		until = ra_boottime() + Min(ra_recovery_interval, PORTIONS_MAX_MS) * UINT64CONST(1000000);
 	bool		more = true;
-	int			i;
 
-	for (i = 0; more && i < PORTIONS; i++)
+	while (more && ra_boottime() < until)
 	{
 		check_leave();
 		more = false;
 		run_safely(work, &more);
 		if (more)
-			pause_for(PORTION_PAUSE);
+			(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, PORTION_PAUSE,
+							 ra_wait_event(&wait_event, "RiskAlertRecovery"));
 	}
+	unfinished = unfinished || more;
 }
 
 /* How much there was to do, or is left */
@@ -414,6 +412,7 @@ run_round(void)
 	const Found *oldest = NULL;	/* of those that are left */
 
 	pgstat_report_activity(STATE_RUNNING, "risk_alert: recovery of global transactions");
+	unfinished = false;
 	run_safely(list_work, &round);
 	list_free_deep(silent);
 	silent = NIL;
@@ -458,7 +457,7 @@ run_round(void)
 		slot->last_run = GetCurrentTimestamp();
 	}
 	LWLockRelease(ra_global_state->lock);
-	return round.n + round.left;
+	return round.n + round.left + (unfinished ? 1 : 0);
 }
 
 /* A piece of work in a transaction; an error is logged, noted, and no obstacle to the next piece */
@@ -612,7 +611,7 @@ static RaDecision
 find_decision(const Found *found, char **reason)
 {
 	RaGid		transaction = found->gid;
-	bool		own = strcmp(found->gid.coordinator, ra_node_name) == 0;
+	bool		own = strcmp(found->gid.coordinator, ra_node_name) == 0 && found->gid.database == MyDatabaseId;
 	int64		age = (GetCurrentTimestamp() - found->prepared) / 1000;
 	const RaRegister *decider;
 	RaRegisterKind kind;
@@ -716,16 +715,18 @@ mark_done(void)
 	RaGlobalState *state = ra_global_state;
 	Decisions	done;
 	bool		more = false;
+	int			most = Max(MARKED_AT_ONCE, RA_DONE_MAX / 16);
 	int			kept = 0;
 	int			i;
 
-	decisions_init(&done, MARKED_AT_ONCE);
+	decisions_init(&done, most);
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
+	most = Max(MARKED_AT_ONCE, state->ndone / 16);
 	for (i = 0; i < state->ndone; i++)
 	{
 		bool		ours = state->done[i].dboid == MyDatabaseId;
 
-		if (ours && done.n < MARKED_AT_ONCE)
+		if (ours && done.n < most)
 			decisions_add(&done, state->epoch, (int64) state->done[i].number);
 		else
 		{

@@ -112,7 +112,7 @@ local_read(const char *name, int timeout, char **reason)
 
 	if (!ra_gid_parse(name, strlen(name), &gid))
 		elog(ERROR, "\"%s\" is no name of a global transaction", name);
-	if (strcmp(gid.coordinator, ra_node_name) != 0)
+	if (strcmp(gid.coordinator, ra_node_name) != 0 || gid.database != MyDatabaseId)
 		return ask_coordinator(&gid, name, timeout, reason);
 	switch (ra_local_outcome(&gid, reason))
 	{

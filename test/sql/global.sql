@@ -115,6 +115,33 @@ SELECT risk_alert.global_execute('node_a', 'INSERT INTO account VALUES (9, 100) 
 COMMIT;
 SELECT prepared();
 
+-- claim: also what has written though it affects no row: it is not committed before the decision
+CREATE TABLE inbox (id int);
+CREATE FUNCTION divert() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN UPDATE account SET balance = balance WHERE id = NEW.id; RETURN NULL; END';
+CREATE TRIGGER divert BEFORE INSERT ON inbox FOR EACH ROW EXECUTE FUNCTION divert();
+BEGIN;
+SELECT risk_alert.global_execute_all('{node_a,node_b}', '{UPDATE account SET balance = balance WHERE id = 1,INSERT INTO inbox VALUES (2)}');
+COMMIT;
+SELECT prepared();
+BEGIN;
+UPDATE account SET balance = balance WHERE id = 3;
+SELECT risk_alert.global_execute('node_b', 'INSERT INTO inbox VALUES (4)');
+SAVEPOINT a;
+SELECT risk_alert.global_execute('node_b', 'INSERT INTO inbox VALUES (1 / 0)');
+ROLLBACK TO a;
+COMMIT;
+SELECT prepared();
+-- (with a caller that fails at the end, that one has failed, too)
+CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''too late''; END';
+CREATE CONSTRAINT TRIGGER fails AFTER UPDATE ON account DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.id = 5) EXECUTE FUNCTION fails();
+CREATE OR REPLACE FUNCTION divert() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN UPDATE account SET balance = balance + 1 WHERE id = NEW.id; RETURN NULL; END';
+SELECT balance AS before FROM account WHERE id = 6 \gset
+BEGIN;
+SELECT risk_alert.global_execute_all('{node_a,node_b}', '{UPDATE account SET balance = balance WHERE id = 5,INSERT INTO inbox VALUES (6)}');
+COMMIT;
+SELECT balance - :before AS changed FROM account WHERE id = 6;
+DROP TRIGGER fails ON account;
+
 -- claim: several nodes at the same time: each statement ends only when the other one has begun
 CREATE FUNCTION meet(mine int, other int) RETURNS SETOF int LANGUAGE plpgsql AS $$
 BEGIN

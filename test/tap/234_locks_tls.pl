@@ -155,6 +155,7 @@ risk_alert.session_timeout = 3000ms
 		with_settings($node, "$provider: a password file that all can read", 'failed', 'open.pass" must not be accessible to others',
 			coordination_tls_key_password_file => write_file("$dir/open.pass", "$password\n", 0644));
 		with_settings($node, "$provider: a key without its certificate", 'failed', 'only one is set', coordination_tls_cert_file => '');
+		with_settings($node, "$provider: a key's password without the key", 'failed', 'coordination_tls_key_file is not', coordination_tls_cert_file => '', coordination_tls_key_file => '');
 		with_settings($node, "$provider: no authority", 'failed', 'ca_file is not set', coordination_tls_ca_file => '');
 		with_settings($node, "$provider: all right again", 'connected', '', %tls);
 		unlike(slurp_file($node->logfile), qr/\Q$password\E/, "$provider: the key's password is in no log");
