@@ -3,10 +3,10 @@
  *	  The same transfer as global_floor.c's, as a global transaction of risk_alert:
  *	  sessions of server A, whose node is node_0; the other account is on node_1.
  *
- *	global_sessions last|all|one|four own|branches REGISTER SECONDS CLIENTS A
+ *	global_sessions last|all|one own|branches REGISTER SECONDS CLIENTS A
  *		all: one statement, global_execute_all(), and hence one transaction, with both at
  *		the same time (branches only);  one: BEGIN, both statements and COMMIT are one
- *		message;  four: each is one.  last: as all, and PREPARE goes with the statements.
+ *		message.  last: as all, and PREPARE goes with the statements.
  *		own: the account on node_0 is updated by the session itself;  branches: by
  *		global_execute('node_0', ...), which is a connection more, but all that
  *		registers zookeeper and paxos allow.
@@ -17,7 +17,6 @@
 
 static bool at_once;
 static bool last;
-static bool one_message;
 static bool own;
 static const char *decider;
 static const char *server;
@@ -54,22 +53,11 @@ transfers(void *arg)
 			send_message(conn, sql);
 			rows = answer(conn, sql);
 		}
-		else if (one_message)
+		else
 		{
 			snprintf(sql, sizeof(sql), "BEGIN; %s; %s; COMMIT", take, give);
 			send_message(conn, sql);
 			rows = answer(conn, sql);
-		}
-		else
-		{
-			const char *const statements[] = {"BEGIN", take, give, "COMMIT"};
-
-			rows = 0;
-			for (int s = 0; s < 4; s++)
-			{
-				send_message(conn, statements[s]);
-				rows += answer(conn, statements[s]);
-			}
 		}
 		if (rows != 2)
 		{
@@ -98,7 +86,6 @@ main(int argc, char **argv)
 	}
 	last = strcmp(argv[1], "last") == 0;
 	at_once = last || strcmp(argv[1], "all") == 0;
-	one_message = strcmp(argv[1], "one") == 0;
 	own = strcmp(argv[2], "own") == 0;
 	decider = argv[3];
 	server = argv[6];
