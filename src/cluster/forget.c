@@ -25,7 +25,8 @@
 #include "guc.h"
 
 #define EXPIRED_AT_ONCE 10000	/* votes removed in a round */
-#define EXPIRED_VOTES 512		/* removed at a time, about */
+#define EXPIRED_VOTES 512		/* removed at a time, about, */
+#define EXPIRED_ROWS 64			/* of so many rows at most */
 #define LEFT_AT_ONCE 1000		/* votes judged in a round */
 
 /*
@@ -334,7 +335,7 @@ ra_forget_expired(void)
 					"    SELECT x.ctid FROM ("
 					"      SELECT o.ctid, o.votes, sum(o.votes) OVER (ORDER BY o.forgotten_at, o.ctid) AS all_votes FROM ("
 					"        SELECT f.ctid, f.forgotten_at, cardinality(f.gids) AS votes" OLD_FORGOTTEN
-					"         ORDER BY f.forgotten_at LIMIT " CppAsString2(EXPIRED_VOTES) ") o) x"
+					"         ORDER BY f.forgotten_at LIMIT " CppAsString2(EXPIRED_ROWS) " FOR UPDATE SKIP LOCKED) o) x"
 					"     WHERE x.all_votes - x.votes < " CppAsString2(EXPIRED_VOTES) "))"
 					"  RETURNING forgotten_at, gids), votes AS ("
 					"  DELETE FROM risk_alert.paxos_acceptor a USING told t"

@@ -632,7 +632,7 @@ find_decision(const Found *found, char **reason)
 	}
 	decider = ra_register(kind);
 	decision = decider->read(name, RA_RECOVERY_ASK_MS, reason);
-	if (decision == RA_DECISION_UNKNOWN && kind == RA_REGISTER_LOCAL)
+	if (decision == RA_DECISION_UNKNOWN && kind == RA_REGISTER_LOCAL && !own && ra_coordinator_silent)
 		note_silent(found->gid.coordinator);
 	if (decision == RA_DECISION_NONE && ra_may_be_forgotten(kind, found->prepared))
 	{
@@ -652,6 +652,8 @@ over(const Found *found, int64 age, char **reason)
 
 	if (age < 0 || age > (int64) ra_commit_timeout + GRACE)
 		return true;
+	if (ra_node_server(found->gid.coordinator, true) == NULL)
+		return false;			/* nobody can say */
 	if (!is_silent(found->gid.coordinator))
 	{
 		if (ra_ask_node(found->gid.coordinator, "SELECT risk_alert._coordinator_alive($1)", found->text,

@@ -57,6 +57,8 @@
 
 #define COMMIT_COLUMNS 6
 
+bool		ra_coordinator_silent = false;
+
 static const char *participants = "";
 
 PG_FUNCTION_INFO_V1(ra_run_age);
@@ -265,8 +267,9 @@ ask_coordinator(const RaGid *gid, const char *name, int timeout, char **reason)
 {
 	char	   *answers[2];
 
-	if (!ra_ask_node(gid->coordinator, "SELECT o.outcome, o.reason FROM risk_alert._local_outcome($1) o",
-					 name, timeout, answers, 2, reason))
+	ra_coordinator_silent = !ra_ask_node(gid->coordinator, "SELECT o.outcome, o.reason FROM risk_alert._local_outcome($1) o",
+										 name, timeout, answers, 2, reason);
+	if (ra_coordinator_silent)
 		return RA_DECISION_UNKNOWN;
 	if (answers[0] && strcmp(answers[0], "committed") == 0)
 		return RA_DECISION_COMMIT;

@@ -17,6 +17,9 @@ typedef enum RaOutcome
 	RA_OUTCOME_ABORTED
 } RaOutcome;
 
+/* The coordinator that was asked last, when the register was read, has not answered */
+extern bool ra_coordinator_silent;
+
 /*
  * What became of a transaction that this node has coordinated with register
  * local, in this database; *reason, if it is not known.

@@ -113,6 +113,41 @@ SELECT risk_alert.drain();
 SELECT event_key, events, lead_rule FROM risk_alert.alerts WHERE stream = 'al_pay' AND event_key::int >= 20 ORDER BY alert_id;
 DELETE FROM risk_alert.alert WHERE stream = 'al_pay' AND event_key::int >= 20;
 
+-- claim: an event folds if it is less than suppress from the alert's first event, before or after it; not by the one that was folded last
+CREATE TABLE al_fold (id int PRIMARY KEY, card int, kind int, at timestamptz);
+CREATE INDEX ON al_fold (card, at);
+SELECT risk_alert.watch('al_fold', event_time => 'at', suppress => '10 minutes');
+SELECT risk_alert.create_feature('al_fold', 'n', entity => 'card', aggregate => 'count(*)', within => '1 hour');
+SELECT risk_alert.create_rule('al_fold', 'one', 'n > 0 AND kind = 1', points => 60);
+SELECT risk_alert.create_rule('al_fold', 'two', 'n > 0 AND kind = 2', points => 60);
+SELECT risk_alert.create_rule('al_fold', 'of_nobody', 'kind = 3', points => 60);
+CREATE FUNCTION al_play(id int, card int, kind int, at text) RETURNS bool LANGUAGE sql AS
+    'INSERT INTO al_fold VALUES (id, card, kind, (''2020-01-01 '' || at)::timestamptz) RETURNING true';
+SELECT al_play(1, 1, 1, '12:00');
+SELECT risk_alert.drain();
+SELECT al_play(2, 1, 1, '12:09:59.999999');
+SELECT risk_alert.drain();
+SELECT al_play(3, 1, 1, '12:10');
+SELECT risk_alert.drain();
+SELECT al_play(4, 1, 1, '11:50:00.000001');
+SELECT risk_alert.drain();
+SELECT al_play(5, 1, 1, '11:50');
+SELECT risk_alert.drain();
+SELECT al_play(6, 2, 1, '12:00');
+SELECT risk_alert.drain();
+SELECT al_play(7, 2, 1, '12:06');
+SELECT risk_alert.drain();
+SELECT al_play(8, 2, 1, '12:12');
+SELECT risk_alert.drain();
+-- claim: nor into one of another lead rule, nor where there is no entity
+SELECT al_play(9, 3, 1, '12:00'), al_play(10, 3, 2, '12:01'), al_play(11, 4, 3, '12:00'), al_play(12, 4, 3, '12:01');
+SELECT risk_alert.drain();
+SELECT a.event_key, a.entity, a.lead_rule, string_agg(e.event_key, ' ' ORDER BY e.event_key::int) AS events
+  FROM risk_alert.alerts a JOIN risk_alert.alert_events e USING (alert_id) WHERE a.stream = 'al_fold' GROUP BY a.alert_id, 1, 2, 3 ORDER BY a.event_key::int;
+SELECT risk_alert.unwatch('al_fold');
+DELETE FROM risk_alert.alert WHERE stream = 'al_fold';
+DROP TABLE al_fold;
+
 -- claim: alerts outlive their stream, and a dropped role its deeds
 SELECT risk_alert.unwatch('al_pay');
 SELECT count(*) FROM risk_alert.alerts WHERE stream = 'al_pay';

@@ -349,6 +349,19 @@ DROP TRIGGER capture ON wrong;
 SELECT risk_alert.capture();
 INSERT INTO wrong VALUES (1);
 
+-- what a foreign key does on its own
+CREATE TABLE holder (card int PRIMARY KEY);
+INSERT INTO holder VALUES (500), (502);
+ALTER TABLE pay ADD CONSTRAINT of_holder FOREIGN KEY (card) REFERENCES holder ON UPDATE CASCADE ON DELETE CASCADE NOT VALID;
+INSERT INTO pay VALUES (96, 500, 10, '2026-01-01 10:00Z'), (97, 500, 20, '2026-01-01 10:01Z'), (98, 502, 5, '2026-01-01 10:00Z');
+SELECT * FROM scored();
+UPDATE holder SET card = 501 WHERE card = 500;
+DELETE FROM holder WHERE card = 502;
+SELECT * FROM scored();
+SELECT c.card, w.* FROM unnest('{500,501,502}'::int[]) AS c (card), windows(c.card) w;
+ALTER TABLE pay DROP CONSTRAINT of_holder;
+DROP TABLE holder;
+
 -- ALTER TABLE: columns added, dropped and renamed do not disturb
 ALTER TABLE pay ADD COLUMN note text DEFAULT 'x';
 INSERT INTO pay VALUES (92, 1, 5, '2026-01-01 10:01Z', 'y');

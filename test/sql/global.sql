@@ -120,7 +120,7 @@ CREATE TABLE inbox (id int);
 CREATE FUNCTION divert() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN UPDATE account SET balance = balance WHERE id = NEW.id; RETURN NULL; END';
 CREATE TRIGGER divert BEFORE INSERT ON inbox FOR EACH ROW EXECUTE FUNCTION divert();
 BEGIN;
-SELECT risk_alert.global_execute_all('{node_a,node_b}', '{UPDATE account SET balance = balance WHERE id = 1,INSERT INTO inbox VALUES (2)}');
+SELECT risk_alert.global_execute_all('{node_b,node_a}', '{INSERT INTO inbox VALUES (2),UPDATE account SET balance = balance WHERE id = 1}');
 COMMIT;
 SELECT prepared();
 BEGIN;

@@ -292,7 +292,12 @@ CREATE DATABASE early TEMPLATE app;});
 	isnt(wait_for_worker($node, 'application'), '', 'F10 the worker is back under the new name');
 	works('F10 and works', 'application');
 
-	is($node->psql('postgres', 'DROP DATABASE copy'), 0, 'F10 DROP DATABASE works');
+	# (PostgreSQL itself gives up after five seconds)
+	is($node->psql('copy', qq{
+INSERT INTO payments SELECT 700000 + g, g, 5000, '2026-01-01Z' FROM generate_series(1, $n) g;
+\\c postgres
+DROP DATABASE copy;}, on_error_stop => 1), 0, 'F10 DROP DATABASE works, while its worker is busy');
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_database WHERE datname = 'copy'}), 0, 'F10 it is gone');
 	is($node->psql('postgres', 'DROP DATABASE application WITH (FORCE)'), 0, 'F10 DROP DATABASE ... WITH (FORCE) works');
 	is($node->psql('postgres', 'DROP DATABASE application'), 3, 'F10 it is gone');
 	works('F10 other databases are not disturbed');

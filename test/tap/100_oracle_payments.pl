@@ -79,6 +79,19 @@ sub check
 	return;
 }
 
+# All rows as they arrive, so that the longest windows fill and move on: only the stretches of the oracle are asked for
+{
+	prepare('whole', 'false');
+	$node->safe_psql('postgres', "SELECT risk_alert.alter_rule('whole', 'everything', condition => 'tx_id <= $cold_last OR tx_id >= $warm_first')");
+	play($node, 'whole', 0, $warm_last, 0.3);
+	drain($node);
+	is($node->safe_psql('postgres', q{SELECT processed, scored FROM risk_alert.stat_streams WHERE stream = 'whole'}), ($warm_last + 1) . '|' . ($warm_last + 1),
+		'whole: all rows came live');
+	live_features($node, 'whole_live', 'whole');
+	is(compare($node, 'whole_live', 'true', $answers, 'whole, live'), $cold_last + 1 + $warm_last - $warm_first + 1, 'whole: all answers compared');
+	$node->safe_psql('postgres', q{SELECT risk_alert.unwatch('whole'); DROP TABLE whole; DELETE FROM risk_alert.alert});
+}
+
 check('cold', 'false', 0, $cold_last, 0.1);
 check('warm', "tx_id < $warm_first", $warm_first, $warm_last, 0.2);
 
