@@ -51,9 +51,11 @@ END { local $?; system("pg_ctl -D '$server/data' -m immediate stop >/dev/null 2>
 my ($events) = $numbers =~ /(\d+) events in all/;
 cmp_ok($events // 0, '>=', 200_000, '  at least 200,000 events');
 like($out, qr/events in, .* alerts, /, '  it prints its progress');
-my ($some) = $out =~ /Some alerts:\n(.*?)\n\n/s;
-cmp_ok(scalar(() = ($some // '') =~ /^ *\d+ \|.*\| *(?:review|deny) *\| *\w+ *\| *\S.*\d.*$/mg), '>=', 3, '  some alerts, with rules and reasons');
-my ($heading, $shares) = map { $out =~ /^( *$_.*)$/m ? $1 : '' } 'rule .*precision', 'all together';
+# (psql draws lines between columns)
+(my $tables = $out) =~ s/\xe2\x94\x82/|/g;
+my ($some) = $tables =~ /Some alerts:\n(.*?)\n\s*\n/s;
+cmp_ok(scalar(() = ($some // '') =~ /^ *\d+ *\|.*\| *(?:review|deny) *\| *\w+ *\| *\S.*\d.*$/mg), '>=', 3, '  some alerts, with rules and reasons');
+my ($heading, $shares) = map { $tables =~ /^( *$_.*)$/m ? $1 : '' } 'rule .*precision', 'all together';
 like($heading, qr/precision *\| *recall *\| *large amounts *\| *bad terminals *\| *stolen cards/, '  precision, and recall of each kind of fraud');
 my @shares = $shares =~ /(\d+) %/g;
 is(scalar(grep { $_ > 0 } @shares), 5, '  which are figures of all rules together: ' . join(' ', @shares));
