@@ -74,7 +74,7 @@ static void prepare_xid(RaConn *conn);
 static void judge_all(void);
 static void judge_prepared(RaBranch *branch);
 static bool spoiled(RaBranch *branch);
-static bool others(const RaBranch *branch);
+static bool has_others(void);
 static int	add_question(Batch *batch, RaBranch *branch);
 static bool control_statement(const char *sql, bool *writes, bool *notifies, bool *deallocates);
 static const char *skip_blanks(const char *p);
@@ -249,7 +249,7 @@ ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *cons
 	add_statement(&batch, sql, nparams, params);
 
 	/* with others, it will be prepared if it has written: most statements tell that themselves */
-	if (branch->xid[0] == '\0' && !last && !(others(branch) && (writes || branch->wrote)))
+	if (branch->xid[0] == '\0' && !last && !(has_others() && (writes || branch->wrote)))
 		asked = add_question(&batch, branch);
 
 	if (last)
@@ -300,9 +300,9 @@ add_question(Batch *batch, RaBranch *branch)
 	return batch->n - 1;
 }
 
-/* Does the transaction consist of more than this branch, as it looks? */
+/* Does the transaction consist of more than one branch, as it looks? */
 static bool
-others(const RaBranch *branch)
+has_others(void)
 {
 	return dlist_has_next(&ra_branches, dlist_head_node(&ra_branches)) ||
 		TransactionIdIsValid(GetTopTransactionIdIfAny());

@@ -101,7 +101,7 @@ static void commit_single(RaBranch *branch, int64 deadline);
 pg_noreturn static void report_unknown_single(RaBranch *branch);
 static const char *late_failure(void);
 static void ask_unsure(int64 deadline);
-static void no_answer(void);
+static void wait_for_answers(int64 deadline);
 static bool notifies(void);
 pg_noreturn static void refuse_late(const char *what);
 static void two_phases(const char *late);
@@ -362,8 +362,7 @@ pre_commit(void)
 		return;
 	}
 	commit_readers(deadline);
-	if (!ra_branch_wait_all(deadline))
-		no_answer();
+	wait_for_answers(deadline);
 	check_readers();
 	if (writer)
 		commit_single(writer, deadline);
@@ -408,6 +407,15 @@ notifies(void)
 	return result;
 }
 
+static void
+wait_for_answers(int64 deadline)
+{
+	if (!ra_branch_wait_all(deadline))
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("not all nodes have answered within %d ms", ra_commit_timeout)));
+}
+
 /*
  * Those that must be known to have written or not: they are prepared, or committed at once.  And if it
  * may be only one, an unknown outcome is found by its transaction ID.
@@ -434,8 +442,7 @@ ask_unsure(int64 deadline)
 	}
 	if (writers == 1 && writer->xid[0] == '\0' && late_failure() == NULL && stage == STAGE_NONE)
 		ra_branch_ask(writer);
-	if (!ra_branch_wait_all(deadline))
-		no_answer();
+	wait_for_answers(deadline);
 	ra_foreach_branch(iter, branch)
 	{
 		/* of others, a failure may be undone with its savepoint */
@@ -446,14 +453,6 @@ ask_unsure(int64 deadline)
 		if (branch->unsure)
 			branch->wrote = true;	/* for want of an answer */
 	}
-}
-
-static void
-no_answer(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_QUERY_CANCELED),
-			 errmsg("not all nodes have answered within %d ms", ra_commit_timeout)));
 }
 
 static void

@@ -95,7 +95,9 @@ ra_global_done(uint64 number)
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
 	if (state->ndone < RA_DONE_MAX)
 		state->done[state->ndone++] = (RaDone) {MyDatabaseId, number};
-	if (state->ndone >= RA_DONE_MAX / 2 && state->ndone < RA_DONE_MAX && state->ndone % WAKE_EVERY == 0 && (slot = ra_recovery_slot(MyDatabaseId, false)) != NULL)
+	if (state->ndone >= RA_DONE_MAX / 2 && state->ndone < RA_DONE_MAX && state->ndone % WAKE_EVERY == 0)
+		slot = ra_recovery_slot(MyDatabaseId, false);
+	if (slot)
 		pid = slot->pid;
 	LWLockRelease(state->lock);
 
