@@ -220,6 +220,10 @@ extern void ra_window_note_distinct(RaWindow *w, const RaWindowSpec *spec, int m
  */
 extern void ra_window_prefetch(const RaWindow *w, const RaWindowSpec *spec, bool ranges);
 
+/* Likewise what the values of an event that is to arrive will touch; the window must not change */
+extern void ra_window_prefetch_values(const RaWindow *w, const RaWindowSpec *spec,
+									  const RaValue *values);
+
 /* Index of the event with that time and key, or -1 */
 extern int64_t ra_window_find(const RaWindow *w, int64_t time, uint64_t key);
 

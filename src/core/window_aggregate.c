@@ -19,6 +19,10 @@
 typedef uint16_t Lanes16 __attribute__((vector_size(16)));
 typedef uint32_t Lanes32 __attribute__((vector_size(16)));
 
+/* The same where it stands; gcc copies what memcpy() brings once more */
+typedef Lanes16 Lanes16Unaligned __attribute__((aligned(2), may_alias));
+typedef Lanes32 Lanes32Unaligned __attribute__((aligned(4), may_alias));
+
 /* A running aggregate of doubles */
 typedef struct FloatState
 {
@@ -36,6 +40,7 @@ static void aggregate_float(const Window *w, const RaWindowSpec *spec, int m, ui
 static uint32_t count_distinct(const Window *w, const RaWindowSpec *spec, int m, uint32_t p,
 							   uint32_t q);
 static uint32_t count_reaching(Distances distances, uint32_t p, uint32_t q);
+static bool comes_again(Distances distances, uint32_t p, uint32_t q);
 
 /* member by member, since gcc clears a struct of this size with "rep stos" */
 static inline void
@@ -306,8 +311,7 @@ count_distinct(const Window *w, const RaWindowSpec *spec, int m, uint32_t p, uin
 			/* without what has left in front, if it doesn't come again */
 			for (; known.from < p; known.from++)
 				if (distances_get(distances, known.from) != 0 &&
-					ra_window_find_hash_from(w, spec, m, known.from + 1, known.to,
-											 hashes_get(hash_values(w, spec, m), known.from)) == NOWHERE)
+					!comes_again(distances, known.from, known.to))
 					known.n--;
 			/* and with what has come behind, if it wasn't there */
 			for (; known.to < q; known.to++)
@@ -333,15 +337,12 @@ count_reaching(Distances distances, uint32_t p, uint32_t q)
 		Lanes16		sum = {0};
 
 		/* n fits 16 bits, hence so does each lane's sum */
-		for (; i + 16 <= n; i += 16)
+		for (; i + 16 <= n; i += 16, index += 16)
 		{
-			Lanes16		a[2];
+			const Lanes16Unaligned *a = (const Lanes16Unaligned *) (column + i);
 
-			memcpy(a, column + i, sizeof(a));
 			sum -= (Lanes16) (a[0] <= index);
-			index += 8;
-			sum -= (Lanes16) (a[1] <= index);
-			index += 8;
+			sum -= (Lanes16) (a[1] <= index + 8);
 		}
 		for (int k = 0; k < 8; k++)
 			within += sum[k];
@@ -354,15 +355,12 @@ count_reaching(Distances distances, uint32_t p, uint32_t q)
 		Lanes32		index = {0, 1, 2, 3};
 		Lanes32		sum = {0};
 
-		for (; i + 8 <= n; i += 8)
+		for (; i + 8 <= n; i += 8, index += 8)
 		{
-			Lanes32		a[2];
+			const Lanes32Unaligned *a = (const Lanes32Unaligned *) (column + i);
 
-			memcpy(a, column + i, sizeof(a));
 			sum -= (Lanes32) (a[0] <= index);
-			index += 4;
-			sum -= (Lanes32) (a[1] <= index);
-			index += 4;
+			sum -= (Lanes32) (a[1] <= index + 4);
 		}
 		for (int k = 0; k < 4; k++)
 			within += sum[k];
@@ -370,6 +368,47 @@ count_reaching(Distances distances, uint32_t p, uint32_t q)
 			within += column[i] <= i;
 	}
 	return n - within;
+}
+
+/*
+ * Does the hash of slot p come again before q?  Then its next one leads to p.
+ * One column is read, and that from the front to where it is.
+ */
+static bool
+comes_again(Distances distances, uint32_t p, uint32_t q)
+{
+	uint32_t	n = q - p;
+	uint32_t	i = 1;
+
+	if (distances.narrow)
+	{
+		const uint16_t *column = distances.narrow + p;
+		Lanes16		index = {1, 2, 3, 4, 5, 6, 7, 8};
+
+		for (; i + 32 <= n; i += 32, index += 32)
+		{
+			const Lanes16Unaligned *a = (const Lanes16Unaligned *) (column + i);
+			Lanes16		match = (Lanes16) (a[0] == index) | (Lanes16) (a[1] == index + 8) |
+				(Lanes16) (a[2] == index + 16) | (Lanes16) (a[3] == index + 24);
+			uint64_t	any[2];
+
+			memcpy(any, &match, sizeof(any));
+			if ((any[0] | any[1]) != 0)
+				return true;
+		}
+		for (; i < n; i++)
+			if (column[i] == i)
+				return true;
+	}
+	else
+	{
+		const uint32_t *column = distances.wide + p;
+
+		for (; i < n; i++)
+			if (column[i] == i)
+				return true;
+	}
+	return false;
 }
 
 bool

@@ -758,8 +758,6 @@ extern uint32_t ra_window_bound_from(const Window *w, uint32_t guess, int64_t ti
 extern int64_t ra_window_find_key(const Window *w, uint32_t hi, uint64_t key);
 extern uint32_t ra_window_find_hash(const Window *w, const RaWindowSpec *spec, int m, uint32_t p,
 									uint32_t q, uint64_t hash);
-extern uint32_t ra_window_find_hash_from(const Window *w, const RaWindowSpec *spec, int m,
-										 uint32_t p, uint32_t q, uint64_t hash);
 extern const Extremum *ra_window_extremum(const Window *w, const RaWindowSpec *spec, int m, bool max,
 										  uint32_t p, uint32_t q);
 extern void ra_window_shift_hints(Window *to, const Window *from, const RaWindowSpec *spec,

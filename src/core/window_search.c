@@ -15,6 +15,12 @@
 /* Windows up to this size (bytes) are fetched whole */
 #define FETCH_WHOLE 1536
 
+/* So many cache lines of a column are fetched where it will be scanned: the processor goes on by itself */
+#define NLINES 4
+
+/* What is fetched for a value lies among so many of the latest events, if it does */
+#define FETCH_BACK 1024
+
 /* Sixteen bytes of a column */
 typedef uint16_t Lanes16 __attribute__((vector_size(16)));
 
@@ -171,27 +177,34 @@ lanes_hold(const uint16_t *low, uint32_t n, Lanes16 wanted)
 	return (any[0] | any[1]) != 0;
 }
 
-/* The last slot in [p, q) with that hash, or NOWHERE */
-static uint32_t
-hashes_find_last(Hashes hashes, uint32_t p, uint32_t q, uint64_t hash)
+/* The last slot in [p, q) with that low part of a hash, or NOWHERE */
+static inline uint32_t
+lows_find_last(Hashes hashes, uint32_t p, uint32_t q, uint16_t low)
 {
-	Lanes16		wanted = (Lanes16) {0} + (uint16_t) hash;
+	Lanes16		wanted = (Lanes16) {0} + low;
 
-	/* 32 at a time, then 8; what matches in 16 bits is nearly always it */
+	/* 32 at a time, then 8 */
 	while (q - p >= 8)
 	{
 		uint32_t	n = q - p >= 32 ? 32 : 8;
 
 		if (lanes_hold(hashes.low + q - n, n, wanted))
-		{
-			for (uint32_t r = q; r-- > q - n;)
-				if (hashes.low[r] == (uint16_t) hash && hashes_get(hashes, r) == hash)
-					return r;
-		}
+			break;
 		q -= n;
 	}
 	while (q-- > p)
-		if (hashes.low[q] == (uint16_t) hash && hashes_get(hashes, q) == hash)
+		if (hashes.low[q] == low)
+			return q;
+	return NOWHERE;
+}
+
+/* The last slot in [p, q) with that hash, or NOWHERE */
+static uint32_t
+hashes_find_last(Hashes hashes, uint32_t p, uint32_t q, uint64_t hash)
+{
+	/* what matches in 16 bits is nearly always it */
+	while ((q = lows_find_last(hashes, p, q, (uint16_t) hash)) != NOWHERE)
+		if (hashes_get(hashes, q) == hash)
 			return q;
 	return NOWHERE;
 }
@@ -204,35 +217,10 @@ ra_window_find_hash(const Window *w, const RaWindowSpec *spec, int m, uint32_t p
 	Hashes		hashes = hash_values(w, spec, m);
 	Distances	distances = hash_distances(w, spec, m);
 
+	/* what doesn't count stands there with hash 0 */
 	while ((q = hashes_find_last(hashes, p, q, hash)) != NOWHERE)
-		if (distances_get(distances, q) != 0)
+		if (hash != 0 || distances_get(distances, q) != 0)
 			return q;
-	return NOWHERE;
-}
-
-/* The first slot in [p, q) that counts and has that hash, or NOWHERE */
-uint32_t
-ra_window_find_hash_from(const Window *w, const RaWindowSpec *spec, int m, uint32_t p,
-						 uint32_t q, uint64_t hash)
-{
-	Hashes		hashes = hash_values(w, spec, m);
-	Distances	distances = hash_distances(w, spec, m);
-	Lanes16		wanted = (Lanes16) {0} + (uint16_t) hash;
-
-	while (p < q)
-	{
-		uint32_t	n = q - p >= 32 ? 32 : q - p >= 8 ? 8 : q - p;
-
-		if (n >= 8 && !lanes_hold(hashes.low + p, n, wanted))
-		{
-			p += n;
-			continue;
-		}
-		for (; n > 0; n--, p++)
-			if (hashes.low[p] == (uint16_t) hash && hashes_get(hashes, p) == hash &&
-				distances_get(distances, p) != 0)
-				return p;
-	}
 	return NOWHERE;
 }
 
@@ -403,6 +391,14 @@ fetch(const void *p)
 	__builtin_prefetch(p);
 }
 
+/* n lines from p on, forwards (step 1) or backwards (-1) */
+static inline void
+fetch_lines(const void *p, int n, int step)
+{
+	for (int k = 0; k < n; k++)
+		fetch((const char *) p + k * step * CACHE_LINE);
+}
+
 static inline void
 fetch_sum(Sums sums, uint32_t p)
 {
@@ -495,12 +491,12 @@ ra_window_prefetch(const RaWindow *window, const RaWindowSpec *spec, bool ranges
 
 						fetch(hash_distinct(w, spec, m));
 						fetch(window_times(w) + begin);
-						if (ranges)
-						{
-							fetch(hashes.low + begin);
-							fetch(hashes.middle + begin);
-							fetch(hashes.high + begin);
-						}
+						if (ranges && distances.narrow)
+							fetch_lines(distances.narrow + begin, NLINES, 1);
+						else if (ranges)
+							fetch_lines(distances.wide + begin, NLINES, 1);
+						else
+							fetch_lines(hashes.low + here, NLINES, -1);
 					}
 					fetch(hashes.low + here);
 					fetch(hashes.middle + here);
@@ -518,6 +514,32 @@ ra_window_prefetch(const RaWindow *window, const RaWindowSpec *spec, bool ranges
 			case RA_MEASURE_BYTES:
 				fetch((uint32_t *) group_columns(w, spec, m) + here);
 				break;
+		}
+	}
+}
+
+void
+ra_window_prefetch_values(const RaWindow *window, const RaWindowSpec *spec, const RaValue *values)
+{
+	const Window *w = (const Window *) window;
+	uint32_t	end = window_end(w);
+	uint32_t	n = window->count < FETCH_BACK ? window->count : FETCH_BACK;
+
+	if (window->size <= FETCH_WHOLE)
+		return;
+	for (int m = 0; m < spec->nmeasures; m++)
+	{
+		Hashes		hashes;
+		uint32_t	r;
+
+		if (spec->measures[m].kind != RA_MEASURE_HASH || values[m].state == RA_VALUE_NONE)
+			continue;
+		hashes = hash_values(w, spec, m);
+		r = lows_find_last(hashes, end - n, end, (uint16_t) values[m].v.h);
+		if (r != NOWHERE)
+		{
+			fetch(hashes.middle + r);
+			fetch(hashes.high + r);
 		}
 	}
 }

@@ -33,6 +33,7 @@
 #define PREFETCH_CHAIN 8
 #define PREFETCH_ENTRY 4
 #define PREFETCH_WINDOW 2
+#define PREFETCH_VALUES 1
 
 /* A window of this batch, rebuilt */
 typedef struct LocalKey
@@ -85,6 +86,7 @@ static void read_windows(RaRuleSet *rs, int entity, int n, RaRebuild *rebuilds, 
 static LocalWindow *local_find(RaStream *stream, int entity, RaEntityHash hash, bool create, bool *found);
 static LocalWindow *local_make(RaStream *stream, RaBatchEvent *event, int lookup, Snapshot snapshot);
 static void prefetch_entities(RaStream *stream, int e, bool ranges);
+static void prefetch_values(RaStream *stream, const RaBatchEvent *event, int n);
 static void apply_event(RaStream *stream, RaBatchEvent *event, bool rebuilt_only);
 static bool is_update(const RaBatchEvent *event);
 static void apply_arrival(RaStream *stream, RaBatchEvent *event);
@@ -624,7 +626,25 @@ prefetch_entities(RaStream *stream, int e, bool ranges)
 				ra_cache_prefetch_window(stream->instances[n], id->hash,
 										 &stream->rs->entities[n].spec, ranges);
 		}
+		if (!ranges && e + PREFETCH_VALUES < stream->nevents && stream->rs->entities[n].has_distinct)
+			prefetch_values(stream, &stream->events[e + PREFETCH_VALUES], n);
 	}
+}
+
+/* Fetch ahead what an event's values will be compared with where they are looked for */
+static void
+prefetch_values(RaStream *stream, const RaBatchEvent *event, int n)
+{
+	RaWindow   *window;
+	bool		wide;
+
+	if (!event->usable || event->op == RA_OP_DELETE || !event->row.timed || !event->ids[n].present ||
+		event->measures[n] == NULL)
+		return;
+	window = ra_cache_lock(stream->instances[n], event->ids[n].hash, RA_CACHE_WRITE, &wide);
+	if (window && !wide)
+		ra_window_prefetch_values(window, &stream->rs->entities[n].spec, event->measures[n]);
+	ra_cache_unlock(stream->instances[n], event->ids[n].hash);
 }
 
 /* Bring the event's windows up to date; rebuilt_only: those rebuilt just now */

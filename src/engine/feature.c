@@ -249,7 +249,10 @@ ra_features_arrange(RaRuleSet *rs)
 
 		e->max_span = Max(e->max_span, span);
 		if (spec->kind == RA_MEASURE_HASH)
+		{
+			e->has_distinct = true;
 			spec->span = Max(spec->span, span);
+		}
 
 		feature->begin = feature->noted = 0;
 		for (g = 0; g < f; g++)

@@ -96,6 +96,7 @@ typedef struct RaEntity
 	RaWindowSpec spec;
 	RaMeasure  *measures;		/* spec.nmeasures of them */
 	int64		max_span;		/* longest window, microseconds (month = 31 d) */
+	bool		has_distinct;	/* a measure's distinct values are counted */
 	bool		has_index;		/* a btree index leads with columns, then time */
 	char	   *label;			/* 'card_id' or 'device, country' */
 } RaEntity;

@@ -434,16 +434,15 @@ noted_extrema_follow_their_ranges(void **state)
 	free(w);
 }
 
-/* The same of distinct values */
+/* The same of distinct values, whose distances take two bytes or four */
 static void
-noted_distinct_values_follow_their_ranges(void **state)
+check_noted_distinct(uint32_t capacity)
 {
 	RaWindowSpec spec = one_measure(RA_MEASURE_HASH);
-	RaWindow   *w = new_window(&spec, 700, 0);
-	RaWindow   *plain = new_window(&spec, 700, 0);	/* nobody notes anything there */
+	RaWindow   *w = new_window(&spec, capacity, 0);
+	RaWindow   *plain = new_window(&spec, capacity, 0); /* nobody notes anything there */
 	uint64_t	random = 1;
 
-	(void) state;
 	for (int i = 0; i < 4000; i++)
 	{
 		uint64_t	drawn = (random = random * 6364136223846793005 + 1) >> 50;
@@ -478,6 +477,14 @@ noted_distinct_values_follow_their_ranges(void **state)
 	}
 	free(w);
 	free(plain);
+}
+
+static void
+noted_distinct_values_follow_their_ranges(void **state)
+{
+	(void) state;
+	check_noted_distinct(700);
+	check_noted_distinct(70000);
 }
 
 /* A look back that ends at the span finds all that a range can hold */

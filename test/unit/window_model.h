@@ -565,6 +565,8 @@ check_noted(const Model *model, int m)
 		CHECK(ra_window_begin(w, &model->spec, RA_WINDOW_NOW, begin) == lo);
 		ra_window_note_begin(w, &model->spec, RA_WINDOW_NOW, lo);
 		ra_window_prefetch(w, &model->spec, nth > 0);
+		if (model->count > 0)
+			ra_window_prefetch_values(w, &model->spec, model->events[model->count / 2].values);
 		if (measure->kind == RA_MEASURE_INT && measure->minmax)
 			ra_window_note_extremum(w, &model->spec, m, nth, lo, w->count - (w->count > lo), nth % 2);
 		while (measure->span > 0 && lo < w->count && model->now - model->events[lo].time > measure->span)
