@@ -43,10 +43,14 @@
 #define XID_STATEMENT "risk_alert_xid"
 #define XID_QUERY "SELECT pg_catalog.pg_current_xact_id_if_assigned()"
 
+/* Milliseconds that it waits for one branch alone, see wait_for_all() */
+#define IN_TURN 10
+
 /* What is known of a connection (ra_conn_notes()) */
 #define NOTE_CHECKED 1
 #define NOTE_PREPARED 2			/* XID_STATEMENT was made */
 #define NOTE_DEALLOCATED 4		/* and the user takes such away */
+#define NOTE_PLAIN 8			/* plain BEGIN means READ COMMITTED, READ WRITE */
 
 typedef struct Statement
 {
@@ -168,7 +172,9 @@ check_participant(RaConn *conn)
 		return;
 	/* without the library, what stands in a configuration file is no setting of the view */
 	ra_conn_send(conn, "SELECT (SELECT s.setting FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_catalog.=) 'risk_alert.cluster_name'), "
-				 "(SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'risk_alert')",
+				 "(SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'risk_alert'), "
+				 "pg_catalog.current_setting('default_transaction_isolation'), "
+				 "pg_catalog.current_setting('default_transaction_read_only')",
 				 0, NULL, false);
 	ra_conn_wait_all(&conn, 1);
 	ra_conn_check(conn);
@@ -193,6 +199,8 @@ check_participant(RaConn *conn)
 						   PQgetvalue(res, 0, 0), ra_cluster_name),
 				 errhint("Set it on the server where it is wrong, and restart that.")));
 	*ra_conn_notes(conn) |= NOTE_CHECKED;
+	if (strcmp(PQgetvalue(res, 0, 2), "read committed") == 0 && strcmp(PQgetvalue(res, 0, 3), "off") == 0)
+		*ra_conn_notes(conn) |= NOTE_PLAIN;
 }
 
 /*
@@ -235,7 +243,12 @@ ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *cons
 
 	if (deallocates)
 		*ra_conn_notes(branch->conn) |= NOTE_DEALLOCATED;
-	if (!branch->opened)
+
+	/* modes cost settings there, which the end of the transaction has to restore */
+	if (!branch->opened && (*ra_conn_notes(branch->conn) & NOTE_PLAIN) &&
+		XactIsoLevel == XACT_READ_COMMITTED && !XactReadOnly)
+		add_statement(&batch, "BEGIN", 0, NULL);
+	else if (!branch->opened)
 	{
 		snprintf(batch.texts[0], sizeof(batch.texts[0]), "BEGIN ISOLATION LEVEL %s%s",
 				 XactIsoLevel == XACT_SERIALIZABLE ? "SERIALIZABLE" :
@@ -272,6 +285,8 @@ ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *cons
 				 errmsg("could not send a statement to node \"%s\"", branch->node),
 				 errdetail_internal("%s", pchomp(PQerrorMessage(branch->pg)))));
 	}
+	if (!writes)
+		*ra_conn_notes(branch->conn) &= ~NOTE_PLAIN;	/* it may change the defaults of the session */
 	branch->opened = true;
 	branch->started = true;
 	branch->writer = writes;
@@ -662,10 +677,16 @@ ra_branch_wait_all(int64 until)
 	return wait_for_all(until, false);
 }
 
-/* statements: one that fails ends it with its error, as another may wait for what that one has locked */
+/*
+ * statements: one that fails ends it with its error, as another may wait for what that one has locked.
+ * Else all answer soon, in any order, so it waits for one after the other, which spares it
+ * being woken by each; but not for long, as it could be that one that does not answer.
+ */
 static bool
 wait_for_all(int64 until, bool statements)
 {
+	bool		in_turn = !statements;
+
 	for (;;)
 	{
 		RaSocket	sockets[MAX_BRANCHES];
@@ -709,11 +730,18 @@ wait_for_all(int64 until, bool statements)
 				return false;
 		}
 
+		if (in_turn && n > 1)
+		{
+			left = left < 0 ? IN_TURN : Min(left, IN_TURN);
+			n = 1;
+		}
 		(void) ra_wait_for_sockets(sockets, n, left, ra_wait_event(&wait_event, "RiskAlertBranch"));
 		for (i = 0; i < n; i++)
 		{
 			if (sockets[i].ready)
 				(void) PQconsumeInput(waiting[i]->pg);
+			else
+				in_turn = false;
 		}
 	}
 }
@@ -721,6 +749,8 @@ wait_for_all(int64 until, bool statements)
 bool
 ra_branch_wait_all_quietly(int64 until, bool heed)
 {
+	bool		in_turn = true;
+
 	for (;;)
 	{
 		struct pollfd sockets[MAX_BRANCHES];
@@ -729,6 +759,7 @@ ra_branch_wait_all_quietly(int64 until, bool heed)
 		dlist_iter	iter;
 		int			n = 0;
 		int64		left = until - ra_branch_now();
+		int			ready;
 		int			i;
 
 		ra_foreach_branch(iter, branch)
@@ -747,8 +778,14 @@ ra_branch_wait_all_quietly(int64 until, bool heed)
 			return false;
 
 		/* (a signal that comes just before is noticed a moment later) */
-		if (poll(sockets, n, (int) Min(left, 100)) <= 0)
+		if (in_turn && n > 1)
+			n = 1;
+		ready = poll(sockets, n, (int) Min(left, in_turn && n == 1 ? IN_TURN : 100));
+		if (ready <= 0)
+		{
+			in_turn = false;
 			continue;
+		}
 		for (i = 0; i < n; i++)
 		{
 			if (sockets[i].revents & ~POLLOUT)

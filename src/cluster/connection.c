@@ -109,6 +109,7 @@ static void make_room(void);
 static int	number_open(RaConn **oldest);
 static void notice(void *arg, const PGresult *res);
 static bool usable(RaConn *conn);
+static bool worth_keeping(RaConn *conn);
 static bool settings_right(RaConn *conn);
 static void set_settings(RaConn *conn, int timeout);
 static void close_connection(RaConn *conn);
@@ -243,7 +244,7 @@ ra_conn_release(RaConn *conn)
 	PQclear(conn->result);
 	conn->result = NULL;
 	conn->taken = conn->adopted = false;
-	if (status == PQTRANS_IDLE && usable(conn) && number_open(NULL) <= MAX_CONNECTIONS)
+	if (status == PQTRANS_IDLE && worth_keeping(conn) && number_open(NULL) <= MAX_CONNECTIONS)
 		return;
 
 	close_connection(conn);
@@ -624,8 +625,14 @@ usable(RaConn *conn)
 		while ((notify = PQnotifies(conn->pg)) != NULL)
 			PQfreemem(notify);
 	}
-	return PQstatus(conn->pg) == CONNECTION_OK && !conn->lost && !conn->invalidated &&
-		conn->connected && settings_right(conn);
+	return worth_keeping(conn) && settings_right(conn);
+}
+
+/* As far as is known: who takes it next has a closer look */
+static bool
+worth_keeping(RaConn *conn)
+{
+	return PQstatus(conn->pg) == CONNECTION_OK && !conn->lost && !conn->invalidated && conn->connected;
 }
 
 static bool
@@ -840,7 +847,7 @@ give_back(RaConn *conn, bool good)
 	PQclear(conn->result);
 	conn->result = NULL;
 	conn->taken = false;
-	if (!good || PQtransactionStatus(conn->pg) != PQTRANS_IDLE || !usable(conn))
+	if (!good || PQtransactionStatus(conn->pg) != PQTRANS_IDLE || !worth_keeping(conn))
 		close_connection(conn);
 }
 

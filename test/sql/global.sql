@@ -453,6 +453,23 @@ SET TRANSACTION READ ONLY;
 COMMIT;
 SELECT * FROM account WHERE id IN (5, 6) ORDER BY id;
 
+-- claim: whatever the defaults are there, when it connects or later
+ALTER DATABASE :"DBNAME" SET default_transaction_isolation = 'serializable';
+\c -
+SET client_min_messages = warning;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = CASE current_setting(''transaction_isolation'') WHEN ''serializable'' THEN 60 ELSE 61 END WHERE id = 5');
+BEGIN ISOLATION LEVEL READ COMMITTED;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance + CASE current_setting(''transaction_isolation'') WHEN ''serializable'' THEN 60 ELSE 1 END WHERE id = 5');
+COMMIT;
+SELECT balance FROM account WHERE id = 5;
+ALTER DATABASE :"DBNAME" RESET default_transaction_isolation;
+\c -
+SET client_min_messages = warning;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 62 WHERE id = 5');
+SELECT risk_alert.global_execute('node_a', 'SET default_transaction_read_only = on');
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 60 WHERE id = 5');
+SELECT balance FROM account WHERE id = 5;
+
 -- claim: a serializable branch that has only read can still fail, and aborts all
 BEGIN ISOLATION LEVEL SERIALIZABLE;
 SELECT risk_alert.global_execute('node_a', 'SELECT FROM account WHERE id = 7');
