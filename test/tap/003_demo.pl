@@ -10,24 +10,17 @@ use Test::More;
 # It installs, so it gets a PostgreSQL of its own: links to the tests'.  Where
 # to build from is the system's.
 my $home = PostgreSQL::Test::Utils::tempdir;
-my $system = $ENV{PG_CONFIG} // 'pg_config';
 my ($bindir) = map { s/\n//r } `pg_config --bindir`;
 my ($top) = $bindir =~ m{^(.*/pg)/} or plan skip_all => 'needs the installation that test/run makes';
 
 chmod 0755, $home;
 system('cp', '-al', $top, "$home/pg") == 0 or die 'could not copy the installation';
 (my $own = $bindir) =~ s/^\Q$top\E/$home\/pg/;
-append_to_file("$home/pg_config", qq{#!/bin/sh
-case \$1 in
-	--bindir | --sharedir | --pkglibdir) exec '$own/pg_config' "\$1" ;;
-	*) exec '$system' "\$@" ;;
-esac
-});
-chmod 0755, "$home/pg_config";
+my $pg_config = own_pg_config($home, $own);
 
 my ($out, $err) = ('', '');
 {
-	local %ENV = (%ENV, PG_CONFIG => "$home/pg_config", KEEP => 1, RATE => 100000, TMPDIR => $home);
+	local %ENV = (%ENV, PG_CONFIG => $pg_config, KEEP => 1, RATE => 100000, TMPDIR => $home);
 	delete @ENV{qw(MAKEFLAGS MAKELEVEL MFLAGS PGPORT PGHOST)};
 	IPC::Run::run([ 'make', 'demo' ], '<', \undef, '>', \$out, '2>', \$err);
 	is($?, 0, 'make demo KEEP=1') or diag("$out\n$err");

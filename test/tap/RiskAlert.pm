@@ -22,7 +22,7 @@ use Test::More;
 use Time::HiRes;
 
 our @EXPORT = qw(new_node new_cluster create_payments drain wait_until worker_pid wait_for_worker stop_worker
-  wait_for_restart wait_for_logged one_line data_file write_file);
+  wait_for_restart wait_for_logged one_line data_file write_file own_pg_config);
 
 # new_node(name, conf => 'lines of postgresql.conf', start => 0, extension => 0):
 # a server of its own with settings that make tests quick.  Crashes restart it.
@@ -211,6 +211,21 @@ sub one_line
 	my ($text) = @_;
 	$text =~ s/\n/ /g;
 	return $text;
+}
+
+# own_pg_config(directory [, bindir]): a pg_config, made in that directory, for programs that build with
+# what the system has and run the servers of the tests, or those of that bindir
+sub own_pg_config
+{
+	my ($dir, $bindir) = @_;
+	my $system = $ENV{PG_CONFIG} // 'pg_config';
+	$bindir //= `pg_config --bindir` =~ s/\n//r;
+	return write_file("$dir/pg_config", qq{#!/bin/sh
+case \$1 in
+	--bindir | --sharedir | --pkglibdir) exec '$bindir/pg_config' "\$1" ;;
+	*) exec '$system' "\$@" ;;
+esac
+}, 0755);
 }
 
 # write_file(path, text [, mode]): a file, whose path it returns
