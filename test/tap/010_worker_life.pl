@@ -151,6 +151,7 @@ statement_timeout = 50ms
 lock_timeout = 10ms
 idle_in_transaction_session_timeout = 10ms
 idle_session_timeout = 20ms
+risk_alert.rule_timeout = 500ms
 });
 $node->reload;
 wait_until($node, q{SELECT current_setting('statement_timeout') = '50ms'});
@@ -166,12 +167,29 @@ SELECT risk_alert.drain('60 s')});
 		'F6 timeouts set for the whole server do not cut a batch short');
 	is(worker_pid($node), $pid, 'F6 nor end the worker');
 	is(logged(qr/risk_alert.*(?:statement|lock|idle).*timeout/), 0, 'F6 nor fill the log');
+
+	# a rule that takes longer than the server lets statements take, and one that takes longer than rules may
+	$node->safe_psql('postgres', q{
+CREATE FUNCTION takes(milliseconds numeric) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM pg_sleep(milliseconds / 1000); RETURN true; END $$;
+SELECT risk_alert.create_rule('payments', 'slow', 'CASE WHEN amount = 3 THEN takes(amount * 50) END', points => 100);
+SELECT risk_alert.create_rule('payments', 'slower', 'CASE WHEN amount = 4 THEN takes(amount * 5000) END', points => 100);
+INSERT INTO payments SELECT 250000 + g, 1, g, timestamptz '2030-01-01Z' + g * interval '2 h' FROM generate_series(3, 5) g;
+SELECT risk_alert.drain('60 s')});
+	is($node->safe_psql('postgres', q{SELECT event_key, rules FROM risk_alert.alerts WHERE event_key > '250000' AND length(event_key) = 6}), '250003|{slow}',
+		'F6 a rule may take longer than statement_timeout, within rule_timeout');
+	like($node->safe_psql('postgres', q{SELECT last_error FROM risk_alert.stat_rules WHERE rule = 'slower'}), qr/rule_timeout/,
+		'F6 and not longer than that');
+	is($node->safe_psql('postgres', q{SELECT processed FROM risk_alert.stat_streams WHERE stream = 'payments'}) >= 20003, 1,
+		'F6 what comes behind it is scored');
+	is(worker_pid($node), $pid, 'F6 by the same worker');
+	$node->safe_psql('postgres', q{SELECT risk_alert.drop_rule('payments', r) FROM unnest('{slow,slower}'::text[]) r});
 }
 $node->append_conf('postgresql.conf', q{
 statement_timeout = 0
 lock_timeout = 0
 idle_in_transaction_session_timeout = 0
 idle_session_timeout = 0
+risk_alert.rule_timeout = 100ms
 });
 $node->reload;
 wait_until($node, q{SELECT current_setting('idle_session_timeout') = '0'});

@@ -132,8 +132,8 @@ INSERT INTO payments SELECT 500000 + g, 1000, 1, timestamptz '2026-01-01Z' + g *
 {
 	my $pid = stop_worker($node, 'postgres');
 	insert(500);
-	is($node->safe_psql('postgres', q{SELECT risk_alert.drain('1 second')}), 'f',
-		'F4 the worker stands still (SIGSTOP): drain() gives up after its timeout, users go on');
+	is($node->safe_psql('postgres', q{SELECT risk_alert.drain('30 seconds')}), 'f',
+		'F4 the worker stands still (SIGSTOP) for half a minute: drain() gives up after its timeout, users go on');
 	is(worker_pid($node, 'postgres'), $pid, 'F4 no second worker is started beside it');
 	kill('CONT', $pid);
 	exact('F4 it goes on (SIGCONT): no alert is missing, none is doubled');
