@@ -50,7 +50,6 @@
 #define NOTE_CHECKED 1
 #define NOTE_PREPARED 2			/* XID_STATEMENT was made */
 #define NOTE_DEALLOCATED 4		/* and the user takes such away */
-#define NOTE_PLAIN 8			/* plain BEGIN means READ COMMITTED, READ WRITE */
 
 typedef struct Statement
 {
@@ -172,9 +171,7 @@ check_participant(RaConn *conn)
 		return;
 	/* without the library, what stands in a configuration file is no setting of the view */
 	ra_conn_send(conn, "SELECT (SELECT s.setting FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_catalog.=) 'risk_alert.cluster_name'), "
-				 "(SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'risk_alert'), "
-				 "pg_catalog.current_setting('default_transaction_isolation'), "
-				 "pg_catalog.current_setting('default_transaction_read_only')",
+				 "(SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'risk_alert')",
 				 0, NULL, false);
 	ra_conn_wait_all(&conn, 1);
 	ra_conn_check(conn);
@@ -199,8 +196,6 @@ check_participant(RaConn *conn)
 						   PQgetvalue(res, 0, 0), ra_cluster_name),
 				 errhint("Set it on the server where it is wrong, and restart that.")));
 	*ra_conn_notes(conn) |= NOTE_CHECKED;
-	if (strcmp(PQgetvalue(res, 0, 2), "read committed") == 0 && strcmp(PQgetvalue(res, 0, 3), "off") == 0)
-		*ra_conn_notes(conn) |= NOTE_PLAIN;
 }
 
 /*
@@ -244,11 +239,8 @@ ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *cons
 	if (deallocates)
 		*ra_conn_notes(branch->conn) |= NOTE_DEALLOCATED;
 
-	/* modes cost settings there, which the end of the transaction has to restore */
-	if (!branch->opened && (*ra_conn_notes(branch->conn) & NOTE_PLAIN) &&
-		XactIsoLevel == XACT_READ_COMMITTED && !XactReadOnly)
-		add_statement(&batch, "BEGIN", 0, NULL);
-	else if (!branch->opened)
+	/* all modes: what plain BEGIN means there may change at any time, by a reload for instance */
+	if (!branch->opened)
 	{
 		snprintf(batch.texts[0], sizeof(batch.texts[0]), "BEGIN ISOLATION LEVEL %s%s",
 				 XactIsoLevel == XACT_SERIALIZABLE ? "SERIALIZABLE" :
@@ -285,8 +277,6 @@ ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *cons
 				 errmsg("could not send a statement to node \"%s\"", branch->node),
 				 errdetail_internal("%s", pchomp(PQerrorMessage(branch->pg)))));
 	}
-	if (!writes)
-		*ra_conn_notes(branch->conn) &= ~NOTE_PLAIN;	/* it may change the defaults of the session */
 	branch->opened = true;
 	branch->started = true;
 	branch->writer = writes;
@@ -695,6 +685,7 @@ wait_for_all(int64 until, bool statements)
 		dlist_iter	iter;
 		int			n = 0;
 		long		left = -1;
+		bool		latch;
 		int			i;
 
 		CHECK_FOR_INTERRUPTS();
@@ -735,12 +726,12 @@ wait_for_all(int64 until, bool statements)
 			left = left < 0 ? IN_TURN : Min(left, IN_TURN);
 			n = 1;
 		}
-		(void) ra_wait_for_sockets(sockets, n, left, ra_wait_event(&wait_event, "RiskAlertBranch"));
+		latch = ra_wait_for_sockets(sockets, n, left, ra_wait_event(&wait_event, "RiskAlertBranch"));
 		for (i = 0; i < n; i++)
 		{
 			if (sockets[i].ready)
 				(void) PQconsumeInput(waiting[i]->pg);
-			else
+			else if (!latch)
 				in_turn = false;
 		}
 	}

@@ -371,8 +371,8 @@ count_reaching(Distances distances, uint32_t p, uint32_t q)
 }
 
 /*
- * Does the hash of slot p come again before q?  Then its next one leads to p.
- * One column is read, and that from the front to where it is.
+ * Does the hash of slot p, which counts, come again before q?  Then its next one leads to p:
+ * [p, q) is within the measure's span.  One column is read, and that from the front to where it is.
  */
 static bool
 comes_again(Distances distances, uint32_t p, uint32_t q)
