@@ -412,13 +412,13 @@ comes_again(Distances distances, uint32_t p, uint32_t q)
 }
 
 bool
-ra_window_last(const RaWindow *window, const RaWindowSpec *spec, int m, uint32_t lo, uint32_t hi,
-			   RaValue *value)
+ra_window_last(const RaWindow *window, const RaWindowSpec *spec, int m, int which, uint32_t lo,
+			   uint32_t hi, RaValue *value)
 {
 	const Window *w = (const Window *) window;
 	uint32_t	p = w->start + lo;
 	uint32_t	q = w->start + hi;
-	States		states = group_states(w, spec, m);
+	States		states = group_states(w, spec, which);
 
 	while (p < q)
 	{
@@ -430,7 +430,7 @@ ra_window_last(const RaWindow *window, const RaWindowSpec *spec, int m, uint32_t
 		if (members)
 		{
 			ra_window_fetch(w, spec, m, k * BLOCK + BLOCK - 1 - (uint32_t) __builtin_clzll(members), value);
-			return true;
+			return value->state != RA_VALUE_NONE;
 		}
 		q = k * BLOCK;
 	}

@@ -369,8 +369,8 @@ ra_features_look(const RaRuleSet *rs, int lookup, RaWindow *window, bool note,
 			case RA_AGG_LAG:
 			case RA_AGG_FIRST:
 				if (feature->function == RA_AGG_LAG)
-					result->found = ra_window_last(window, spec, feature->measure, lo, hi,
-												   &result->value);
+					result->found = ra_window_last(window, spec, feature->measure, feature->which,
+												   lo, hi, &result->value);
 				else
 				{
 					result->found = ra_window_first(window, spec, feature->measure, lo, hi,

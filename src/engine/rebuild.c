@@ -503,6 +503,8 @@ ra_exact_features(RaRuleSet *rs, int lookup_no, const RaRow *row, bool self, con
 				continue;
 			if (is_self && (!feature->include_current || feature->function == RA_AGG_LAG))
 				continue;
+			if (feature->function == RA_AGG_LAG && exact_value(rs, entity, feature->which, values, &value))
+				states[f].found = false;	/* until its value is known not to be NULL */
 			if (exact_value(rs, entity, feature->measure, values, &value))
 				exact_add(rs, feature, &entity->measures[feature->measure], &states[f], value);
 		}

@@ -89,7 +89,8 @@ static void load_feature(void *arg);
 static void load_rules(RaLoader *loader, List *rows);
 static void load_rule(void *arg);
 static int	find_entity(RaLoader *loader, int n, const AttrNumber *entity, AttrNumber *lookup);
-static int	find_measure(RaLoader *loader, int entity, RaFeatureDraft *draft, Node *value, Node *filter);
+static int	find_measure(RaLoader *loader, int entity, const RaFeatureRow *row, RaAggregateFunction function,
+						 Node *value, Node *filter);
 static int	find_lookup(RaLoader *loader, int entity, int n, const AttrNumber *attnos);
 static void finish_entities(RaLoader *loader);
 static void add_problem(RaRuleSet *rs, const char *kind, const char *name, const char *error);
@@ -445,7 +446,10 @@ load_feature(void *arg)
 	get_typlenbyval(feature->result_type, &feature->result_typlen, &feature->result_typbyval);
 
 	entity_index = find_entity(loader, n, entity, lookup);
-	feature->measure = find_measure(loader, entity_index, draft, value, filter);
+	feature->measure = find_measure(loader, entity_index, row, feature->function, value, filter);
+	/* whose value it is, NULL or not */
+	if (feature->function == RA_AGG_LAG)
+		feature->which = find_measure(loader, entity_index, row, RA_AGG_COUNT, NULL, filter);
 	feature->lookup = find_lookup(loader, entity_index, n, lookup);
 
 	if (value != NULL)
@@ -598,12 +602,11 @@ measure_kind(RaValueClass value_class)
 }
 
 static int
-find_measure(RaLoader *loader, int entity, RaFeatureDraft *draft, Node *value, Node *filter)
+find_measure(RaLoader *loader, int entity, const RaFeatureRow *row, RaAggregateFunction function,
+			 Node *value, Node *filter)
 {
 	RaRuleSet  *rs = loader->rs;
 	RaEntity   *e = &rs->entities[entity];
-	RaFeatureRow *row = draft->row;
-	RaAggregateFunction function = draft->feature.function;
 	RaMeasureSpec *spec;
 	RaMeasure  *m;
 	RaMeasure	new;
@@ -639,7 +642,7 @@ find_measure(RaLoader *loader, int entity, RaFeatureDraft *draft, Node *value, N
 
 	initStringInfo(&key);
 	appendStringInfo(&key, "owner %u value %s filter %s", new.owner,
-					 row->value != NULL ? quote_literal_cstr(row->value) : "-",
+					 value != NULL ? quote_literal_cstr(row->value) : "-",
 					 row->filter != NULL ? quote_literal_cstr(row->filter) : "-");
 	if (value != NULL)
 		function_version_walker(value, &key);

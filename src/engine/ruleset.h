@@ -115,6 +115,7 @@ typedef struct RaFeature
 	char	   *name;
 	int			lookup;			/* index in RaRuleSet.lookups */
 	int			measure;		/* index in the entity's measures */
+	int			which;			/* lag: that of the measure that counts the events it sees */
 	RaAggregateFunction function;
 	int64		span;			/* window: microseconds (days are 24 h) ... */
 	int32		span_months;	/* ... plus calendar months */

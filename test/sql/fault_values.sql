@@ -35,7 +35,7 @@ CREATE FUNCTION wrong(of_who text) RETURNS TABLE (event_key text, feature text, 
 	FROM scored(0) x JOIN pay p ON p.id = x.event_key::bigint AND p.who = of_who, LATERAL (
 		SELECT count(*) AS n, sum(o.amount) AS s, avg(o.amount) AS a, min(o.amount) AS lo, max(o.amount) AS hi,
 			sum(o.ratio) AS rs, max(o.ratio) AS rhi, count(DISTINCT o.amount) AS d,
-			(SELECT l.amount FROM pay l WHERE l.who = p.who AND l.at > p.at - interval '1 day' AND (l.at, l.id) < (p.at, p.id) AND l.amount IS NOT NULL
+			(SELECT l.amount FROM pay l WHERE l.who = p.who AND l.at > p.at - interval '1 day' AND (l.at, l.id) < (p.at, p.id)
 			 ORDER BY l.at DESC, l.id DESC LIMIT 1) AS l
 		FROM pay o WHERE o.who = p.who AND o.at > p.at - interval '1 day' AND (o.at, o.id) <= (p.at, p.id)) o,
 		jsonb_each_text(x.features) f JOIN jsonb_each_text(to_jsonb(o)) t ON t.key = f.key
@@ -84,7 +84,9 @@ INSERT INTO pay VALUES
 	(35, 'digits', 1e-20, 0, NULL, '2026-01-01 14:00Z'),
 	(36, 'digits', 1e20, 0, NULL, '2026-01-02 09:00Z'),
 	(37, 'digits', 3, 0, NULL, '2026-01-02 13:30Z'),
-	(38, 'digits', 99999999999999999999999999999999999999.99, 0, NULL, '2026-01-02 13:40Z');
+	(38, 'digits', 99999999999999999999999999999999999999.99, 0, NULL, '2026-01-02 13:40Z'),
+	(39, 'digits', NULL, 0, NULL, '2026-01-02 13:50Z'),
+	(40, 'digits', 4, 0, NULL, '2026-01-02 13:55Z');
 SELECT * FROM wrong('digits');
 SELECT count(*) FROM scored(31);
 

@@ -170,7 +170,7 @@ sub _answers
 		my $order = $function eq 'lag' ? 'DESC' : 'ASC';
 		my $which = "ORDER BY q.ts $order FETCH FIRST ROW WITH TIES";
 		$which = "ORDER BY q.ts $order, q.seq $order LIMIT 1" if $recorded;
-		push @where, "$x IS NOT NULL";    # as aggregates do, they pass over NULL
+		push @where, "$x IS NOT NULL" if $function eq 'first';    # as aggregates do, it passes over NULL
 		return qq{(SELECT coalesce(jsonb_agg(x), '[null]')
 	FROM (SELECT to_jsonb($x) AS x FROM $table q WHERE @{[ join ' AND ', @where ]} $which) w)};
 	}

@@ -52,7 +52,7 @@ sub _plain
 sub _previous
 {
 	my ($x, $where, $within) = @_;
-	return _plain($x, "$where AND q.id <> e.id AND $x IS NOT NULL", $within) =~ s/\)$/ ORDER BY q.at DESC LIMIT 1)/r;
+	return _plain($x, "$where AND q.id <> e.id", $within) =~ s/\)$/ ORDER BY q.at DESC LIMIT 1)/r;
 }
 
 # S1: card testing

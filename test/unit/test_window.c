@@ -367,7 +367,7 @@ a_full_window_grows_by_copying(void **state)
 	event.key = 4;
 	value.state = RA_VALUE_NONE;
 	assert_int_equal(ra_window_add(larger, &spec, &event), RA_WINDOW_FULL);
-	assert_true(ra_window_last(larger, &spec, 0, 0, 2, &value));
+	assert_true(ra_window_last(larger, &spec, 0, 0, 0, 2, &value));
 	assert_int_equal(value.len, 6);
 	assert_memory_equal(value.v.p, "uvwxyz", 6);
 	free(w);

@@ -643,9 +643,23 @@ check_range(const Model *model, int m, uint32_t lo, uint32_t hi, const RaValue *
 	CHECK(ra_window_first(model->window, &model->spec, m, lo, hi, &value) == (held > 0));
 	if (held > 0)
 		CHECK(same_value(measure, &value, values[0]));
-	CHECK(ra_window_last(model->window, &model->spec, m, lo, hi, &value) == (held > 0));
+	CHECK(ra_window_last(model->window, &model->spec, m, m, lo, hi, &value) == (held > 0));
 	if (held > 0)
 		CHECK(same_value(measure, &value, values[held - 1]));
+
+	/* the value where another measure counts last, if it does */
+	{
+		int			which = (m + 1) % model->spec.nmeasures;
+		uint32_t	i = hi;
+		bool		found;
+
+		while (i > lo && model->events[i - 1].values[which].state == RA_VALUE_NONE)
+			i--;
+		found = i > lo && model->events[i - 1].values[m].state != RA_VALUE_NONE;
+		CHECK(ra_window_last(model->window, &model->spec, m, which, lo, hi, &value) == found);
+		if (found)
+			CHECK(same_value(measure, &value, &model->events[i - 1].values[m]));
+	}
 	free(values);
 }
 
