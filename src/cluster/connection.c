@@ -16,8 +16,9 @@
  * Errors.  If a (sub)transaction aborts that has taken a connection, its
  * statement is cancelled (clean_up()).  That must neither throw nor take long:
  * it uses poll(2) with a deadline.  A connection that is known not to be as
- * good as new by then is closed, and one that proves not to be when it is taken again.  The node may go on with the statement
- * for a while if the cancellation does not reach it.
+ * good as new by then is closed, and one that proves not to be when it is taken
+ * again.  The node may go on with the statement for a while if the cancellation
+ * does not reach it.
  *
  * Settings.  Dates, intervals and numbers arrive in a form that does not depend on the
  * settings of either side.  Everything else, search_path included, is as the

@@ -253,9 +253,10 @@ extern uint64_t ra_window_distinct(const RaWindow *w, const RaWindowSpec *spec, 
 								   bool self_next);
 
 /*
- * The value of measure m in the last event among [lo, hi) that counts for measure
- * "which"; or the first value that counts: true and *value, whose BYTES point into w; false if
- * there is no such event, or its value doesn't count.  O(distance).
+ * The value of measure m in the last event among [lo, hi) that counts for
+ * measure "which"; or the first value that counts: true and *value, whose BYTES
+ * point into w; false if there is no such event, or its value doesn't count.
+ * O(distance).
  */
 extern bool ra_window_last(const RaWindow *w, const RaWindowSpec *spec, int m, int which,
 						   uint32_t lo, uint32_t hi, RaValue *value);
