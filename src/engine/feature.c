@@ -487,7 +487,6 @@ measure_evaluate_careful(RaRuleSet *rs, RaMeasure *measure, Datum *value, bool *
 		FreeErrorData(error);
 		ra_culprit_measure = NULL;
 		(void) ra_score_out_of_time();
-		measure->errors++;
 		counts = false;
 	}
 	PG_END_TRY();

@@ -85,7 +85,6 @@ typedef struct RaMeasure
 	const char *feature;		/* the feature that made it, for messages ... */
 	int32		feature_id;		/* ... and if it must be left out */
 	bool		careful;		/* failed before: evaluate in a subtransaction */
-	uint64		errors;			/* evaluation errors seen in this process */
 } RaMeasure;
 
 /* What windows are kept for: the values of some columns */
