@@ -6,7 +6,7 @@
  * connection of its own.  Statements travel as pipelines: BEGIN, what is to be said about
  * savepoints, the user's statement, and a question for the transaction ID are one message.
  * The extended protocol has one statement per Parse, so the user's can't smuggle in a
- * second one; and it must not be one that ends the transaction (control_statement()).
+ * second one; and it must not be one that ends the transaction (statement.c).
  *
  * Savepoints.  A level of local nesting (a savepoint, a PL/pgSQL block with an EXCEPTION
  * clause) becomes a savepoint there only when a statement is run in it, and one
@@ -21,7 +21,6 @@
  */
 #include "postgres.h"
 
-#include <ctype.h>
 #include <poll.h>
 
 #include "miscadmin.h"
@@ -31,6 +30,7 @@
 #include "cluster/branch.h"
 #include "cluster/locktable.h"
 #include "cluster/nodestat.h"
+#include "cluster/statement.h"
 #include "cluster/waiting.h"
 #include "compat.h"
 #include "guc.h"
@@ -49,11 +49,12 @@
 /* What is known of a connection (ra_conn_notes()) */
 #define NOTE_CHECKED 1
 #define NOTE_PREPARED 2			/* XID_STATEMENT was made */
-#define NOTE_DEALLOCATED 4		/* and the user takes such away */
+#define NOTE_DEALLOCATED 4		/* and the user takes such statements away */
 
 typedef struct Statement
 {
-	bool		prepared;		/* sql is its name */
+	const char *name;			/* prepared by it, if not NULL */
+	bool		make;			/* only that: sql is to be */
 	bool		simple;			/* a command of ours that is all of the message */
 	const char *sql;
 	int			nparams;
@@ -79,8 +80,7 @@ static void judge_prepared(RaBranch *branch);
 static bool spoiled(RaBranch *branch);
 static bool has_others(void);
 static int	add_question(Batch *batch, RaBranch *branch);
-static bool control_statement(const char *sql, bool *writes, bool *notifies, bool *deallocates);
-static const char *skip_blanks(const char *p);
+static int	add_preparing(Batch *batch, RaBranch *branch, const char *sql, RaPrepared **prepared, const char **name);
 static void add_statement(Batch *batch, const char *sql, int nparams, const char *const *params);
 static void add_pending(Batch *batch, RaBranch *branch);
 static void enter_level(Batch *batch, RaBranch *branch, int level);
@@ -89,6 +89,7 @@ static bool send_statement(RaBranch *branch, const Statement *s);
 static bool advance(RaBranch *branch);
 static void take_result(RaBranch *branch, PGresult *res);
 static bool wait_for_all(int64 until, bool statements);
+static void note_failure(RaBranch *branch, const char *sqlstate);
 static bool ready(RaBranch *branch);
 static void ended(RaBranch *branch);
 
@@ -228,9 +229,12 @@ ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *cons
 	char		prepare[sizeof(branch->gid) + 32];
 	int			user;
 	int			asked = -1;
+	int			making = -1;
+	RaPrepared *prepared = NULL;
+	const char *name = NULL;
 
 	Assert(branch->state == RA_BRANCH_ACTIVE && !branch->busy);
-	if (control_statement(sql, &writes, &notifies, &deallocates))
+	if (ra_control_statement(sql, &writes, &notifies, &deallocates))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
 				 errmsg("transaction control statements cannot be run in a branch of a global transaction"),
@@ -250,8 +254,11 @@ ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *cons
 	}
 	add_pending(&batch, branch);
 	enter_level(&batch, branch, level);
+	if (writes)
+		making = add_preparing(&batch, branch, sql, &prepared, &name);
 	user = batch.n;
 	add_statement(&batch, sql, nparams, params);
+	batch.statements[user].name = name;
 
 	/* with others, it will be prepared if it has written: most statements tell that themselves */
 	if (branch->xid[0] == '\0' && !last && !(has_others() && (writes || branch->wrote)))
@@ -277,6 +284,8 @@ ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *cons
 				 errmsg("could not send a statement to node \"%s\"", branch->node),
 				 errdetail_internal("%s", pchomp(PQerrorMessage(branch->pg)))));
 	}
+	branch->making = making;
+	branch->prepared = prepared;
 	branch->opened = true;
 	branch->started = true;
 	branch->writer = writes;
@@ -298,10 +307,29 @@ ra_branch_ask(RaBranch *branch)
 static int
 add_question(Batch *batch, RaBranch *branch)
 {
-	bool		prepared = (*ra_conn_notes(branch->conn) & NOTE_DEALLOCATED) == 0;
+	add_statement(batch, XID_QUERY, 0, NULL);
+	if ((*ra_conn_notes(branch->conn) & NOTE_DEALLOCATED) == 0)
+		batch->statements[batch->n - 1].name = XID_STATEMENT;
+	return batch->n - 1;
+}
 
-	add_statement(batch, prepared ? XID_STATEMENT : XID_QUERY, 0, NULL);
-	batch->statements[batch->n - 1].prepared = prepared;
+/* If the user's statement is one to be prepared: *name; and the place of what makes it so, or -1 */
+static int
+add_preparing(Batch *batch, RaBranch *branch, const char *sql, RaPrepared **prepared, const char **name)
+{
+	bool		use;
+
+	if (*ra_conn_notes(branch->conn) & NOTE_DEALLOCATED)
+		return -1;
+	*prepared = ra_prepared_find(ra_conn_prepared(branch->conn), sql, &use);
+	if (!use)
+		return -1;
+	*name = (*prepared)->name;
+	if ((*prepared)->made)
+		return -1;
+	add_statement(batch, sql, 0, NULL);
+	batch->statements[batch->n - 1].name = *name;
+	batch->statements[batch->n - 1].make = true;
 	return batch->n - 1;
 }
 
@@ -380,81 +408,8 @@ spoiled(RaBranch *branch)
 		return status != PQTRANS_INTRANS;
 
 	/* it has ended with the savepoint made, or nobody knows */
-	return branch->position < branch->counted ||
-		(branch->position == branch->counted && status != PQTRANS_INERROR);
-}
-
-/*
- * Would the statement end the branch's transaction, or disturb its savepoints?  What it begins
- * with is all that matters.  *writes: it writes where it affects rows.  *notifies: it is one that PREPARE TRANSACTION refuses,
- * but takes no transaction ID.  *deallocates: it may take our own prepared statement away.
- */
-static bool
-control_statement(const char *sql, bool *writes, bool *notifies, bool *deallocates)
-{
-	static const char *const words[] = {
-		"begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release"
-	};
-	char		word[16];
-	const char *p = skip_blanks(sql);
-	int			n = 0;
-	int			i;
-
-	while (isalpha((unsigned char) *p) && n < (int) sizeof(word) - 1)
-		word[n++] = pg_ascii_tolower(*p++);
-	word[n] = '\0';
-	if (isalnum((unsigned char) *p) || *p == '_' || *p == '$')
-		return false;
-	for (i = 0; i < lengthof(words); i++)
-	{
-		if (strcmp(word, words[i]) == 0)
-			return true;
-	}
-	if (strcmp(word, "prepare") == 0)
-	{
-		p = skip_blanks(p);
-		return pg_strncasecmp(p, "transaction", 11) == 0 && !isalnum((unsigned char) p[11]) && p[11] != '_';
-	}
-	*writes = strcmp(word, "insert") == 0 || strcmp(word, "update") == 0 || strcmp(word, "delete") == 0 ||
-		strcmp(word, "merge") == 0;
-	*deallocates = strcmp(word, "deallocate") == 0;
-	*notifies = strcmp(word, "notify") == 0 || strcmp(word, "listen") == 0 || strcmp(word, "unlisten") == 0;
-	return false;
-}
-
-/* Blanks, comments (which nest), and empty statements */
-static const char *
-skip_blanks(const char *p)
-{
-	for (;;)
-	{
-		if (isspace((unsigned char) *p) || *p == ';')
-			p++;
-		else if (p[0] == '-' && p[1] == '-')
-			p += strcspn(p, "\r\n");
-		else if (p[0] == '/' && p[1] == '*')
-		{
-			int			depth = 0;
-
-			do
-			{
-				if (p[0] == '/' && p[1] == '*')
-				{
-					depth++;
-					p += 2;
-				}
-				else if (p[0] == '*' && p[1] == '/')
-				{
-					depth--;
-					p += 2;
-				}
-				else
-					p++;
-			} while (depth > 0 && *p);
-		}
-		else
-			return p;
-	}
+	return branch->position < (branch->making >= 0 ? branch->making : branch->counted) ||
+		(branch->position <= branch->counted && status != PQTRANS_INERROR);
 }
 
 static void
@@ -524,6 +479,8 @@ send_batch(RaBranch *branch, const Batch *batch, int counted, int asked)
 	branch->affected = 0;
 	branch->tag[0] = '\0';
 	branch->counted = counted;
+	branch->making = -1;
+	branch->prepared = NULL;
 	branch->asked = asked;
 	branch->pipeline = batch->n > 1;
 
@@ -551,8 +508,10 @@ send_statement(RaBranch *branch, const Statement *s)
 {
 	if (s->simple)
 		return PQsendQuery(branch->pg, s->sql);
-	if (s->prepared)
-		return PQsendQueryPrepared(branch->pg, s->sql, 0, NULL, NULL, NULL, 0);
+	if (s->make)
+		return PQsendPrepare(branch->pg, s->name, s->sql, 0, NULL);
+	if (s->name)
+		return PQsendQueryPrepared(branch->pg, s->name, s->nparams, s->params, NULL, NULL, 0);
 	return PQsendQueryParams(branch->pg, s->sql, s->nparams, NULL, s->params, NULL, NULL, 0);
 }
 
@@ -620,7 +579,14 @@ take_result(RaBranch *branch, PGresult *res)
 
 				branch->affected = n[0] ? strtoll(n, NULL, 10) : 0;
 				branch->wrote = branch->wrote || (branch->writer && branch->affected > 0);
+				if (branch->prepared)
+				{
+					branch->prepared->times++;
+					branch->prepared->never |= PQnfields(res) > 0;
+				}
 			}
+			else if (branch->position == branch->making)
+				branch->prepared->made = true;
 			else if (branch->position == branch->asked && PQntuples(res) == 1)
 			{
 				branch->unsure = false;
@@ -641,11 +607,25 @@ take_result(RaBranch *branch, PGresult *res)
 			if (branch->failure)
 				break;
 			branch->failure = res;
-			if (branch->position == branch->asked)
-				*ra_conn_notes(branch->conn) |= NOTE_DEALLOCATED;
+			note_failure(branch, PQresultErrorField(res, PG_DIAG_SQLSTATE));
 			return;
 	}
 	PQclear(res);
+}
+
+/* What its prepared statements have to do with it */
+static void
+note_failure(RaBranch *branch, const char *sqlstate)
+{
+	if (sqlstate == NULL)
+		return;
+	if (branch->position == branch->asked || strcmp(sqlstate, "26000") == 0)
+		*ra_conn_notes(branch->conn) |= NOTE_DEALLOCATED;
+
+	/* a column has another type now, say: with its parameters' types of then, it may never run again */
+	if (branch->prepared && (branch->position == branch->making ||
+							 (branch->position == branch->counted && strncmp(sqlstate, "42", 2) == 0)))
+		branch->prepared->never = true;
 }
 
 static void

@@ -61,6 +61,8 @@ typedef struct RaBranch
 	int			position;		/* statement whose results come next */
 	int			counted;		/* the user's statement, or -1 */
 	bool		writer;			/* that is one which writes if it has affected any row */
+	int			making;			/* the user's statement is prepared before, or -1 */
+	RaPrepared *prepared;		/* its entry, or NULL */
 	int			asked;			/* for the transaction ID, or -1 */
 	int64		affected;
 	char		tag[64];		/* of the last statement that has ended */

@@ -85,6 +85,7 @@ struct RaConn
 	bool		invalidated;	/* server or mapping has changed */
 	bool		lost;			/* the node has ended it */
 	uint32		notes;			/* of its owner */
+	RaPreparedSet *prepared;	/* statements, by its owner */
 
 	bool		taken;
 	bool		adopted;		/* its owner gives it back */
@@ -479,6 +480,12 @@ ra_conn_notes(RaConn *conn)
 	return &conn->notes;
 }
 
+RaPreparedSet **
+ra_conn_prepared(RaConn *conn)
+{
+	return &conn->prepared;
+}
+
 bool
 ra_conn_lost(RaConn *conn)
 {
@@ -676,6 +683,7 @@ close_connection(RaConn *conn)
 	if (conn->busy)
 		ra_nodestat_end(conn->node);
 	PQclear(conn->result);
+	ra_prepared_free(conn->prepared);
 	if (conn->pg)
 	{
 		PQfinish(conn->pg);

@@ -28,6 +28,8 @@
 #include "access/xact.h"
 #include "libpq-fe.h"
 
+#include "cluster/prepared.h"
+
 typedef struct RaConn RaConn;
 
 /* how values arrive, see connection.c */
@@ -118,6 +120,9 @@ extern void ra_conn_drop(RaConn *conn);
 
 /* For the owner: flags of what it has made sure of while the connection lasts; 0 at first */
 extern uint32 *ra_conn_notes(RaConn *conn);
+
+/* And the statements that it has had prepared there */
+extern RaPreparedSet **ra_conn_prepared(RaConn *conn);
 
 /* Has the node ended it? */
 extern bool ra_conn_lost(RaConn *conn);

@@ -1,0 +1,16 @@
+/*
+ * statement.h
+ *	  What a statement for another node begins with.
+ */
+#ifndef RA_STATEMENT_H
+#define RA_STATEMENT_H
+
+/*
+ * Would the statement end the branch's transaction, or disturb its savepoints?  What it begins
+ * with is all that matters.  *writes: it writes where it affects rows.  *notifies: it is one that
+ * PREPARE TRANSACTION refuses, but takes no transaction ID.  *deallocates: it may take our own
+ * prepared statements away.  They are false before.
+ */
+extern bool ra_control_statement(const char *sql, bool *writes, bool *notifies, bool *deallocates);
+
+#endif							/* RA_STATEMENT_H */
