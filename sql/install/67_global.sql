@@ -2,14 +2,14 @@
 
 -- What this node has decided to commit, with register local: a row is written by the
 -- very transaction whose commit is the decision, and deleted a time after all branches
--- were finished: a participant that is restored from a backup may have one again.
+-- were finished: a participant that is restored from a backup may have one again.  It is not
+-- touched in between: that its branches are finished stands elsewhere, for thousands at a time.
 CREATE TABLE risk_alert.global_commit (
     epoch        bigint NOT NULL,
     number       bigint NOT NULL,
     gid          text NOT NULL,
     participants text NOT NULL,
     decided_at   timestamptz NOT NULL,
-    finished_at  timestamptz,
     CONSTRAINT global_commit_pkey PRIMARY KEY (epoch, number)
 ) WITH (autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_threshold = 1000);
 COMMENT ON TABLE risk_alert.global_commit IS 'global transactions that this node has committed; kept for risk_alert.decision_retention after all branches were finished';
@@ -18,10 +18,57 @@ COMMENT ON COLUMN risk_alert.global_commit.number IS 'of the transaction in that
 COMMENT ON COLUMN risk_alert.global_commit.gid IS 'name of the transaction';
 COMMENT ON COLUMN risk_alert.global_commit.participants IS 'nodes that have prepared a branch, separated by commas';
 COMMENT ON COLUMN risk_alert.global_commit.decided_at IS 'when its commit began';
-COMMENT ON COLUMN risk_alert.global_commit.finished_at IS 'since when all branches are known to be finished';
-CREATE INDEX global_commit_finished ON risk_alert.global_commit (finished_at);
-COMMENT ON INDEX risk_alert.global_commit_finished IS 'for recovery: those that are not finished, and those to remove';
 REVOKE ALL ON risk_alert.global_commit FROM PUBLIC;
+
+CREATE TABLE risk_alert.global_finished (
+    epoch       bigint NOT NULL,
+    numbers     int8multirange NOT NULL,
+    finished_at timestamptz NOT NULL
+);
+COMMENT ON TABLE risk_alert.global_finished IS 'global transactions of which all branches are finished, in the order in which that was found out: their rows of global_commit go after risk_alert.decision_retention';
+COMMENT ON COLUMN risk_alert.global_finished.epoch IS 'run of the server, see global_epoch';
+COMMENT ON COLUMN risk_alert.global_finished.numbers IS 'of the transactions in that run';
+COMMENT ON COLUMN risk_alert.global_finished.finished_at IS 'since when that is known';
+CREATE INDEX global_finished_finished_at ON risk_alert.global_finished (finished_at);
+COMMENT ON INDEX risk_alert.global_finished_finished_at IS 'for recovery: those that are old enough to remove';
+REVOKE ALL ON risk_alert.global_finished FROM PUBLIC;
+
+-- All of them, and what never committed: few ranges, since numbers are given out in order
+CREATE TABLE risk_alert.global_over (
+    epoch   bigint NOT NULL,
+    numbers int8multirange NOT NULL,
+    CONSTRAINT global_over_pkey PRIMARY KEY (epoch)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE risk_alert.global_over IS 'of which global transactions nothing is left to do: all others that have a row of global_commit may have a branch somewhere';
+COMMENT ON COLUMN risk_alert.global_over.epoch IS 'run of the server, see global_epoch';
+COMMENT ON COLUMN risk_alert.global_over.numbers IS 'of transactions in that run: all branches are finished, or it has not committed in this database';
+REVOKE ALL ON risk_alert.global_over FROM PUBLIC;
+
+-- By the primary key, whatever the planner thinks of a table that has just been filled: runs one after
+-- the other, then what is not over, range by range (OFFSET 0 keeps it so)
+CREATE VIEW risk_alert._global_unfinished AS
+    WITH RECURSIVE run AS (
+        (SELECT c.epoch FROM risk_alert.global_commit c ORDER BY c.epoch LIMIT 1)
+        UNION ALL
+        SELECT (SELECT c.epoch FROM risk_alert.global_commit c WHERE c.epoch > r.epoch ORDER BY c.epoch LIMIT 1)
+          FROM run r WHERE r.epoch IS NOT NULL
+    )
+    SELECT c.epoch, c.number, c.gid, c.participants, c.decided_at
+      FROM run r
+      LEFT JOIN risk_alert.global_over o ON o.epoch = r.epoch
+     CROSS JOIN LATERAL pg_catalog.unnest('{(,)}'::int8multirange - COALESCE(o.numbers, '{}')) AS g (numbers)
+     CROSS JOIN LATERAL (
+        SELECT n.epoch, n.number, n.gid, n.participants, n.decided_at FROM risk_alert.global_commit n
+         WHERE n.epoch = r.epoch AND n.number >= COALESCE(pg_catalog.lower(g.numbers), 0)
+           AND n.number < COALESCE(pg_catalog.upper(g.numbers), 9223372036854775807)
+        OFFSET 0) c;
+COMMENT ON VIEW risk_alert._global_unfinished IS 'internal: global transactions that this node has committed and not heard of all branches';
+COMMENT ON COLUMN risk_alert._global_unfinished.epoch IS 'run of the server, see global_epoch';
+COMMENT ON COLUMN risk_alert._global_unfinished.number IS 'of the transaction in that run';
+COMMENT ON COLUMN risk_alert._global_unfinished.gid IS 'name of the transaction';
+COMMENT ON COLUMN risk_alert._global_unfinished.participants IS 'nodes that have prepared a branch, separated by commas';
+COMMENT ON COLUMN risk_alert._global_unfinished.decided_at IS 'when its commit began';
+REVOKE ALL ON risk_alert._global_unfinished FROM PUBLIC;
 
 -- What recovery has committed here, and an entry of another register may be left of
 CREATE TABLE risk_alert.global_recovered (
@@ -90,7 +137,7 @@ COMMENT ON FUNCTION risk_alert.global_outcome(text) IS
 REVOKE ALL ON FUNCTION risk_alert.global_outcome(text) FROM PUBLIC;
 
 CREATE FUNCTION risk_alert._gid(gid text, OUT cluster text, OUT coordinator text, OUT register text,
-        OUT transaction text, OUT epoch bigint, OUT number bigint, OUT branch int)
+        OUT transaction text, OUT database oid, OUT epoch bigint, OUT number bigint, OUT branch int)
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ra_gid_parts';
 COMMENT ON FUNCTION risk_alert._gid(text) IS 'internal: parts of the name of a branch or a global transaction; NULL: it is none';
 REVOKE ALL ON FUNCTION risk_alert._gid(text) FROM PUBLIC;
@@ -125,33 +172,40 @@ REVOKE ALL ON risk_alert.stat_recovery FROM PUBLIC;
 
 -- Branches prepared in this database come first; then transactions that this node coordinates
 CREATE VIEW risk_alert.global_transactions AS
-    WITH alive AS (
-        SELECT (l.classid::bigint << 32) | l.objid::bigint AS number
-          FROM pg_catalog.pg_locks l
+    WITH here AS (
+        SELECT d.oid AS database,
+               (SELECT e.epoch FROM risk_alert.global_epoch e WHERE e.database = d.oid ORDER BY e.began_at_lsn DESC LIMIT 1) AS epoch
+          FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
+    ), alive AS (
+        SELECT h.database, h.epoch, (l.classid::bigint << 32) | l.objid::bigint AS number
+          FROM pg_catalog.pg_locks l JOIN here h ON h.database = l.database
          WHERE l.locktype = 'advisory' AND l.objsubid = 21058 AND l.mode = 'ExclusiveLock'
-           AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
     ), prepared AS (
-        SELECT g.transaction, g.coordinator, g.register, g.number,
+        SELECT g.transaction, g.coordinator, g.register, g.database, g.epoch, g.number,
                pg_catalog.array_agg(x.gid ORDER BY g.branch) AS branches, pg_catalog.min(x.prepared) AS since
           FROM pg_catalog.pg_prepared_xacts x CROSS JOIN LATERAL risk_alert._gid(x.gid) g
          WHERE x.database = pg_catalog.current_database() AND g.branch IS NOT NULL
            AND g.cluster = pg_catalog.current_setting('risk_alert.cluster_name', true)
-         GROUP BY 1, 2, 3, 4
+         GROUP BY 1, 2, 3, 4, 5, 6
+    ), committed AS (
+        SELECT u.gid, u.participants, u.decided_at FROM risk_alert._global_unfinished u
+         UNION
+        SELECT n.gid, n.participants, n.decided_at
+          FROM prepared p JOIN risk_alert.global_commit n ON n.epoch = p.epoch AND n.number = p.number AND n.gid = p.transaction
     )
     SELECT COALESCE(p.transaction, c.gid) AS gid,
            COALESCE(p.coordinator, pg_catalog.current_setting('risk_alert.node_name', true)) AS coordinator,
            COALESCE(p.register, 'local') AS register,
            CASE WHEN c.gid IS NOT NULL THEN 'committed'
                 WHEN p.coordinator = pg_catalog.current_setting('risk_alert.node_name', true)
-                     AND p.number IN (SELECT a.number FROM alive a) THEN 'in progress'
+                     AND (p.database, p.epoch, p.number) IN (SELECT a.database, a.epoch, a.number FROM alive a) THEN 'in progress'
                 ELSE 'in doubt' END AS state,
            pg_catalog.string_to_array(c.participants, ',') AS participants,
            COALESCE(p.branches, '{}') AS branches,
            COALESCE(p.since, c.decided_at) AS since,
            pg_catalog.clock_timestamp() - COALESCE(p.since, c.decided_at) AS age
       FROM prepared p
-      FULL JOIN (SELECT n.gid, n.participants, n.decided_at FROM risk_alert.global_commit n
-                  WHERE n.finished_at IS NULL OR n.gid IN (SELECT p.transaction FROM prepared p)) c ON c.gid = p.transaction
+      FULL JOIN committed c ON c.gid = p.transaction
      ORDER BY p.transaction IS NULL, COALESCE(p.since, c.decided_at);
 COMMENT ON VIEW risk_alert.global_transactions IS
     'global transactions with branches that are prepared in this database, and those that this node has committed and not heard of all branches; in-doubt ones first';

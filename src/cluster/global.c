@@ -87,13 +87,14 @@ static char name[RA_GID_SIZE];
 static int64 prepare_by;		/* ra_branch_now() by which it must be decided, once it has its name */
 static const RaRegister *decider = NULL;	/* NULL: there is nothing to decide */
 static bool holding = false;	/* interrupts */
+static bool unfinished = false; /* not all branches have answered that they have committed */
 
 PG_FUNCTION_INFO_V1(ra_global_execute);
 PG_FUNCTION_INFO_V1(ra_global_execute_all);
 
 static void require_cluster(void);
 pg_noreturn static void refuse_null(const char *what);
-static int	strings_of(FunctionCallInfo fcinfo, int arg, const char *what, char ***strings);
+static int	strings_of(FunctionCallInfo fcinfo, int arg, const char *what, int rows, char ***strings);
 static void pre_commit(void);
 static void commit_readers(int64 deadline);
 static void check_readers(void);
@@ -136,7 +137,7 @@ ra_global_execute(PG_FUNCTION_ARGS)
 	require_cluster();
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		refuse_null(PG_ARGISNULL(0) ? "node" : "sql");
-	nparams = strings_of(fcinfo, 2, NULL, &params);
+	nparams = strings_of(fcinfo, 2, NULL, 0, &params);
 	branch = ra_branch_get(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	ra_branch_start(branch, text_to_cstring(PG_GETARG_TEXT_PP(1)), nparams, (const char *const *) params, false);
 	ra_branch_wait_started();
@@ -145,8 +146,9 @@ ra_global_execute(PG_FUNCTION_ARGS)
 
 /*
  * risk_alert.global_execute_all(nodes, sql, params, prepare): the same on several nodes at the
- * same time, one statement for each node or one for all; the rows of each.  prepare: these are the
- * last ones there, so step 2 goes with them, if it will be needed, and can be undone as a whole.
+ * same time, one statement for each node or one for all, and so are params, of which those for each are a row
+ * of an array with two dimensions; the rows of each.  prepare: these are the last ones there, so
+ * step 2 goes with them, if it will be needed, and can be undone as a whole.
  */
 Datum
 ra_global_execute_all(PG_FUNCTION_ARGS)
@@ -157,6 +159,7 @@ ra_global_execute_all(PG_FUNCTION_ARGS)
 	int			nnodes;
 	int			nsql;
 	int			nparams;
+	bool		own_params;		/* a row of them for each node */
 	RaBranch  **branches;
 	Datum	   *rows;
 	bool		early;
@@ -164,9 +167,12 @@ ra_global_execute_all(PG_FUNCTION_ARGS)
 	int			j;
 
 	require_cluster();
-	nnodes = strings_of(fcinfo, 0, "nodes", &nodes);
-	nsql = strings_of(fcinfo, 1, "sql", &sql);
-	nparams = strings_of(fcinfo, 2, NULL, &params);
+	nnodes = strings_of(fcinfo, 0, "nodes", 0, &nodes);
+	nsql = strings_of(fcinfo, 1, "sql", 0, &sql);
+	nparams = strings_of(fcinfo, 2, NULL, nnodes, &params);
+	own_params = !PG_ARGISNULL(2) && ARR_NDIM(PG_GETARG_ARRAYTYPE_P(2)) == 2;
+	if (own_params)
+		nparams /= nnodes;
 	if (nsql != nnodes && nsql != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
@@ -200,7 +206,8 @@ ra_global_execute_all(PG_FUNCTION_ARGS)
 	{
 		if (early)
 			name_branch(branches[i]);
-		ra_branch_start(branches[i], sql[nsql == 1 ? 0 : i], nparams, (const char *const *) params, early);
+		ra_branch_start(branches[i], sql[nsql == 1 ? 0 : i], nparams,
+						(const char *const *) params + (own_params ? i * nparams : 0), early);
 	}
 	ra_branch_wait_started();
 	rows = palloc(nnodes * sizeof(Datum));
@@ -232,9 +239,12 @@ refuse_null(const char *what)
 			 errmsg("%s must not be null", what)));
 }
 
-/* An argument that is text[], and how many there are.  what: its name, if neither it nor they may be null. */
+/*
+ * An argument that is text[], and how many there are.  what: its name, if neither it nor they may be null.
+ * rows: if it has two dimensions, it has so many rows (0: it must not).
+ */
 static int
-strings_of(FunctionCallInfo fcinfo, int arg, const char *what, char ***strings)
+strings_of(FunctionCallInfo fcinfo, int arg, const char *what, int rows, char ***strings)
 {
 	Datum	   *values;
 	bool	   *nulls;
@@ -244,7 +254,20 @@ strings_of(FunctionCallInfo fcinfo, int arg, const char *what, char ***strings)
 	*strings = NULL;
 	if (!PG_ARGISNULL(arg))
 	{
-		deconstruct_array(PG_GETARG_ARRAYTYPE_P(arg), TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &n);
+		ArrayType  *array = PG_GETARG_ARRAYTYPE_P(arg);
+
+		if (ARR_NDIM(array) > (rows > 0 ? 2 : 1))
+			ereport(ERROR,
+					(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+					 errmsg("the array has %d dimensions", ARR_NDIM(array)),
+					 rows > 0 ? errhint("Parameters are an array of one dimension for all nodes, or of two with a row for each.") :
+					 errhint("Give an array of one dimension.")));
+		if (ARR_NDIM(array) == 2 && ARR_DIMS(array)[0] != rows)
+			ereport(ERROR,
+					(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+					 errmsg("there are %d rows of parameters for %d nodes", ARR_DIMS(array)[0], rows),
+					 errhint("Give one row for each node, or an array of one dimension for all.")));
+		deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &n);
 		*strings = palloc(n * sizeof(char *));
 	}
 	else if (what)
@@ -321,6 +344,11 @@ static void
 end(void)
 {
 	ra_branch_forget_all();
+
+	/* it has no row in this database, or one that nobody asks for any more */
+	if (name[0] && decider->with_caller && !unfinished)
+		ra_global_done(gid.number);
+	unfinished = false;
 	stage = STAGE_NONE;
 	decider = NULL;
 	name[0] = '\0';
@@ -838,11 +866,12 @@ let_go(void)
 static void
 finish(void)
 {
-	if (phase_two() && decider)
-	{
-		stop_at("forget", 0);
+	unfinished = !phase_two();
+	if (unfinished || decider == NULL)
+		return;
+	stop_at("forget", 0);
+	if (decider->forget)
 		forget();
-	}
 }
 
 /*

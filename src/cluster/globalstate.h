@@ -14,7 +14,7 @@
 
 #include "shmem.h"
 
-/* Finished transactions whose decision rows are to be deleted; more are found otherwise */
+/* Transactions that recovery has not heard of yet to be over; more are found otherwise */
 #define RA_DONE_MAX 16384
 
 typedef struct RaDone
@@ -61,7 +61,10 @@ extern RaRecovery *ra_recovery_slot(Oid dboid, bool make);
 /* A recovery worker's next round begins at once, if it has that process id */
 extern void ra_recovery_wake(pid_t pid);
 
-/* The decision row of a transaction of this database is of no use any more.  Never throws. */
+/*
+ * Of a transaction of this database nothing is left to do: all its branches are finished, or it has no
+ * decision row.  Never throws.
+ */
 extern void ra_global_done(uint64 number);
 
 /*
@@ -71,6 +74,6 @@ extern void ra_global_done(uint64 number);
 extern void ra_global_lock_tag(LOCKTAG *tag, uint64 number);
 
 /* In pg_locks as objsubid */
-#define RA_GLOBAL_LOCK_CLASS 0x5242
+#define RA_GLOBAL_LOCK_CLASS 21058
 
 #endif							/* RA_GLOBALSTATE_H */

@@ -23,7 +23,7 @@
 #include "shmem.h"
 
 #define ASK_TIMEOUT 10000		/* ms */
-#define GID_COLUMNS 7
+#define GID_COLUMNS 8
 #define STATUS_COLUMNS 8
 
 PG_FUNCTION_INFO_V1(ra_global_outcome);
@@ -168,10 +168,11 @@ ra_gid_parts(PG_FUNCTION_ARGS)
 	else
 		nulls[2] = true;
 	values[3] = CStringGetTextDatum(name);
-	values[4] = Int64GetDatum((int64) gid.epoch);
-	values[5] = Int64GetDatum((int64) gid.number);
-	values[6] = Int32GetDatum((int32) gid.branch);
-	nulls[6] = gid.branch == 0;
+	values[4] = ObjectIdGetDatum(gid.database);
+	values[5] = Int64GetDatum((int64) gid.epoch);
+	values[6] = Int64GetDatum((int64) gid.number);
+	values[7] = Int32GetDatum((int32) gid.branch);
+	nulls[7] = gid.branch == 0;
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 

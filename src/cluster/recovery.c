@@ -70,8 +70,6 @@
 #define GRACE 5000				/* ms after commit_timeout */
 #define IDLE_ROUNDS 12			/* then the worker ends */
 #define CATCH_UP_INTERVAL 500	/* ms between attempts */
-#define EXPIRED_AT_ONCE 10000	/* decision rows */
-#define MARKED_AT_ONCE 64		/* decision rows, at least */
 #define PORTION_PAUSE 20		/* ms, see in_portions() */
 #define PORTIONS_MAX_MS 1000
 #define SWEEP_ROUNDS 12			/* between looks at what participants have */
@@ -110,9 +108,10 @@ static bool is_silent(const char *node);
 static bool settle(const Found *found);
 static RaDecision find_decision(const Found *found, char **reason);
 static bool over(const Found *found, int64 age, char **reason);
-static bool mark_done(void);
-static void delete_expired(void);
+static void mark_done(void);
+static bool delete_expired(void);
 static int	sweep(void);
+static void close_gaps(void);
 static void run_safely(void (*work) (void *arg), void *arg);
 static void warn_of(const Found *oldest);
 static void note_error(const char *message);
@@ -199,8 +198,8 @@ something_to_do(void)
 	if (SPI_execute("SELECT FROM pg_catalog.pg_prepared_xacts x"
 					" WHERE x.database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
 					"   AND pg_catalog.starts_with(x.gid, 'ra:')"
-					" UNION ALL (SELECT FROM risk_alert.global_commit c WHERE c.finished_at IS NULL LIMIT 1)"
-					" UNION ALL (SELECT FROM risk_alert.global_commit c WHERE c.finished_at OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.current_setting('risk_alert.decision_retention')::pg_catalog.interval) LIMIT 1)"
+					" UNION ALL (SELECT FROM risk_alert._global_unfinished LIMIT 1)"
+					" UNION ALL (SELECT FROM risk_alert.global_finished f WHERE f.finished_at OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.current_setting('risk_alert.decision_retention')::pg_catalog.interval) LIMIT 1)"
 					" UNION ALL (SELECT FROM risk_alert.global_recovered LIMIT 1)", true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for prepared transactions");
 	result = SPI_processed > 0 || ra_anything_to_forget();
@@ -342,13 +341,19 @@ catch_up_work(void *arg)
 static void
 done_work(void *arg)
 {
-	*(bool *) arg = mark_done();
+	mark_done();
+}
+
+static void
+gaps_work(void *arg)
+{
+	close_gaps();
 }
 
 static void
 delete_work(void *arg)
 {
-	delete_expired();
+	*(bool *) arg = delete_expired();
 }
 
 static void
@@ -437,8 +442,9 @@ run_round(void)
 		run_safely(catch_up_work, &session);
 		ra_catch_up_done(session);
 	}
-	in_portions(done_work);
-	run_safely(delete_work, NULL);
+	run_safely(done_work, NULL);
+	run_safely(gaps_work, NULL);
+	in_portions(delete_work);
 	in_portions(expire_work);
 	/* not in the first: what is merely in progress is over in the next */
 	if (rounds++ % SWEEP_ROUNDS == 1)
@@ -689,6 +695,7 @@ decisions_add(Decisions *d, int64 epoch, int64 number)
 	d->numbers[d->n++] = Int64GetDatum(number);
 }
 
+/* Thousands are a range or two: so their rows need not be written again, nor be looked for */
 static void
 mark_finished(const Decisions *d)
 {
@@ -701,66 +708,79 @@ mark_finished(const Decisions *d)
 	values[1] = PointerGetDatum(construct_array(d->numbers, d->n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (SPI_execute_with_args("UPDATE risk_alert.global_commit c SET finished_at = pg_catalog.now()"
-							  "  FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS d (epoch, number)"
-							  " WHERE c.epoch OPERATOR(pg_catalog.=) d.epoch AND c.number OPERATOR(pg_catalog.=) d.number"
-							  "   AND c.finished_at IS NULL", 2, types, values, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not update risk_alert.global_commit");
+	if (SPI_execute_with_args("WITH told AS ("
+							  "  SELECT d.epoch, pg_catalog.range_agg(pg_catalog.int8range(d.number, d.number, '[]')) AS numbers"
+							  "    FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS d (epoch, number) GROUP BY d.epoch),"
+							  " noted AS ("
+							  "  INSERT INTO risk_alert.global_finished (epoch, numbers, finished_at)"
+							  "  SELECT t.epoch, t.numbers, pg_catalog.now() FROM told t)"
+							  " INSERT INTO risk_alert.global_over AS o (epoch, numbers) SELECT t.epoch, t.numbers FROM told t"
+							  "     ON CONFLICT (epoch) DO UPDATE SET numbers = o.numbers OPERATOR(pg_catalog.+) excluded.numbers",
+							  2, types, values, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not write risk_alert.global_finished");
 	PopActiveSnapshot();
 	SPI_finish();
 }
 
-/* Some of those that coordinators of this server have said are finished.  Are there more? */
-static bool
+/* Those that coordinators of this server have said are over */
+static void
 mark_done(void)
 {
 	RaGlobalState *state = ra_global_state;
 	Decisions	done;
-	bool		more = false;
-	int			most = Max(MARKED_AT_ONCE, RA_DONE_MAX / 16);
 	int			kept = 0;
 	int			i;
 
-	decisions_init(&done, most);
+	decisions_init(&done, RA_DONE_MAX);
 	LWLockAcquire(state->lock, LW_EXCLUSIVE);
-	most = Max(MARKED_AT_ONCE, state->ndone / 16);
 	for (i = 0; i < state->ndone; i++)
 	{
-		bool		ours = state->done[i].dboid == MyDatabaseId;
-
-		if (ours && done.n < most)
+		if (state->done[i].dboid == MyDatabaseId)
 			decisions_add(&done, state->epoch, (int64) state->done[i].number);
 		else
-		{
-			more = more || ours;
 			state->done[kept++] = state->done[i];
-		}
 	}
 	state->ndone = kept;
 	LWLockRelease(state->lock);
 	mark_finished(&done);
-	return more;
 }
 
-/* And it is noted up to which number, before anybody can miss them */
-static void
+#define OLD_FINISHED \
+	" FROM risk_alert.global_finished x WHERE x.finished_at OPERATOR(pg_catalog.<)" \
+	"   (pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.current_setting('risk_alert.decision_retention')::pg_catalog.interval)"
+
+/*
+ * What was found to be finished in one round; and it is noted up to which number, before anybody can
+ * miss them.  Is there more?
+ */
+static bool
 delete_expired(void)
 {
+	bool		more;
+
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (SPI_execute("WITH gone AS ("
+	if (SPI_execute("WITH old AS ("
+					"  DELETE FROM risk_alert.global_finished f WHERE f.ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
+					"    SELECT x.ctid" OLD_FINISHED " ORDER BY x.finished_at LIMIT 1))"
+					"  RETURNING f.epoch, f.numbers),"
+					" gone AS ("
 					"  DELETE FROM risk_alert.global_commit c WHERE c.ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
-					"    SELECT x.ctid FROM risk_alert.global_commit x"
-					"     WHERE x.finished_at OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.current_setting('risk_alert.decision_retention')::pg_catalog.interval)"
-					"     LIMIT " CppAsString2(EXPIRED_AT_ONCE) "))"
+					"    SELECT n.ctid FROM old o CROSS JOIN LATERAL pg_catalog.unnest(o.numbers) AS g (numbers)"
+					"     CROSS JOIN LATERAL (SELECT n.ctid FROM risk_alert.global_commit n"
+					"       WHERE n.epoch OPERATOR(pg_catalog.=) o.epoch AND n.number OPERATOR(pg_catalog.>=) pg_catalog.lower(g.numbers)"
+					"         AND n.number OPERATOR(pg_catalog.<) pg_catalog.upper(g.numbers) OFFSET 0) n))"
 					"  RETURNING c.epoch, c.number)"
 					" UPDATE risk_alert.global_epoch e SET removed_to = g.number"
 					"   FROM (SELECT epoch, pg_catalog.max(number) AS number FROM gone GROUP BY epoch) g"
 					"  WHERE g.epoch OPERATOR(pg_catalog.=) e.epoch AND g.number OPERATOR(pg_catalog.>) e.removed_to",
-					false, 0) != SPI_OK_UPDATE)
+					false, 0) != SPI_OK_UPDATE ||
+		SPI_execute("SELECT" OLD_FINISHED " LIMIT 1", false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not delete from risk_alert.global_commit");
+	more = SPI_processed > 0;
 	PopActiveSnapshot();
 	SPI_finish();
+	return more;
 }
 
 /*
@@ -788,9 +808,8 @@ sweep(void)
 
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (SPI_execute_with_args("SELECT c.gid, c.participants, c.epoch, c.number FROM risk_alert.global_commit c"
-							  " WHERE c.finished_at IS NULL"
-							  "   AND NOT (pg_catalog.now() OPERATOR(pg_catalog.-) c.decided_at OPERATOR(pg_catalog.>=) interval '0'"
+	if (SPI_execute_with_args("SELECT c.gid, c.participants, c.epoch, c.number FROM risk_alert._global_unfinished c"
+							  " WHERE NOT (pg_catalog.now() OPERATOR(pg_catalog.-) c.decided_at OPERATOR(pg_catalog.>=) interval '0'"
 							  "            AND pg_catalog.now() OPERATOR(pg_catalog.-) c.decided_at OPERATOR(pg_catalog.<) pg_catalog.make_interval(secs => $1))"
 							  " LIMIT " CppAsString2(SWEPT_AT_ONCE), 1, types, values, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read risk_alert.global_commit");
@@ -836,6 +855,48 @@ sweep(void)
 	PopActiveSnapshot();
 	SPI_finish();
 	return (int) left;
+}
+
+/*
+ * Numbers that never had a row here: other databases have them, other registers, or what a crash has undone.
+ * None can come of earlier runs.  Of this one, it could of a transaction that has its
+ * number; but of one that had it when the last round was, it has the lock, too (that two instructions take
+ * longer would but make its row stay).  The locks are looked at before the rows: who lets go of one has committed.
+ */
+static void
+close_gaps(void)
+{
+	static uint64 before = 0;	/* the latest number at the last round */
+	uint64		latest = pg_atomic_read_u64(&ra_global_state->number);
+	Oid			types[2] = {INT8OID, INT8OID};
+	Datum		values[2];
+	bool		isnull;
+
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	values[0] = Int64GetDatum((int64) before);
+	values[1] = Int64GetDatum((int64) MyDatabaseId);
+	if (SPI_execute_with_args("SELECT LEAST($1, pg_catalog.min((l.classid::int8 OPERATOR(pg_catalog.<<) 32) OPERATOR(pg_catalog.|) l.objid::int8) OPERATOR(pg_catalog.-) 1)"
+							  "  FROM pg_catalog.pg_locks l WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.database::int8 OPERATOR(pg_catalog.=) $2"
+							  "   AND l.objsubid OPERATOR(pg_catalog.=) " CppAsString2(RA_GLOBAL_LOCK_CLASS) " AND l.mode OPERATOR(pg_catalog.=) 'ExclusiveLock'",
+							  2, types, values, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read pg_locks");
+	values[0] = Int64GetDatum((int64) ra_global_state->epoch);
+	values[1] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (SPI_execute_with_args("WITH left_over AS MATERIALIZED ("
+							  "  SELECT u.epoch, pg_catalog.range_agg(pg_catalog.int8range(u.number, u.number, '[]')) AS numbers"
+							  "    FROM risk_alert._global_unfinished u GROUP BY u.epoch)"
+							  " UPDATE risk_alert.global_over o SET numbers = x.numbers"
+							  "   FROM (SELECT o.epoch, o.numbers OPERATOR(pg_catalog.+)"
+							  "           (pg_catalog.int8multirange(pg_catalog.int8range(NULL, CASE WHEN o.epoch OPERATOR(pg_catalog.=) $1 THEN $2 END, '(]'))"
+							  "            OPERATOR(pg_catalog.-) COALESCE(l.numbers, '{}')) AS numbers"
+							  "           FROM risk_alert.global_over o LEFT JOIN left_over l ON l.epoch OPERATOR(pg_catalog.=) o.epoch) x"
+							  "  WHERE x.epoch OPERATOR(pg_catalog.=) o.epoch AND x.numbers OPERATOR(pg_catalog.<>) o.numbers",
+							  2, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not write risk_alert.global_over");
+	PopActiveSnapshot();
+	SPI_finish();
+	before = latest;
 }
 
 /* To the log, once for each that comes to be the oldest: not everybody looks at views */

@@ -55,7 +55,7 @@
 #include "risk_alert.h"
 #include "shmem.h"
 
-#define COMMIT_COLUMNS 6
+#define COMMIT_COLUMNS 5
 
 bool		ra_coordinator_silent = false;
 
@@ -65,7 +65,6 @@ PG_FUNCTION_INFO_V1(ra_run_age);
 
 static RaDecision local_propose(const char *gid, RaDecision decision, int timeout, char **reason);
 static RaDecision local_read(const char *gid, int timeout, char **reason);
-static void local_forget(const char *gid);
 static void insert_row(const RaGid *gid, const char *name);
 static bool row_there(const RaGid *gid);
 static bool forgotten(const RaGid *gid, char **reason);
@@ -77,8 +76,7 @@ const RaRegister ra_register_local = {
 	.name = "local",
 	.with_caller = true,
 	.propose = local_propose,
-	.read = local_read,
-	.forget = local_forget
+	.read = local_read
 };
 
 void
@@ -130,15 +128,6 @@ local_read(const char *name, int timeout, char **reason)
 	return RA_DECISION_UNKNOWN;
 }
 
-static void
-local_forget(const char *name)
-{
-	RaGid		gid;
-
-	if (ra_gid_parse(name, strlen(name), &gid))
-		ra_global_done(gid.number);
-}
-
 /*
  * As the catalogs are written: the caller needs no right to the table, and it may
  * be READ ONLY what he has begun.
@@ -162,7 +151,6 @@ insert_row(const RaGid *gid, const char *name)
 	values[2] = CStringGetTextDatum(name);
 	values[3] = CStringGetTextDatum(participants);
 	values[4] = TimestampTzGetDatum(GetCurrentTimestamp());
-	nulls[5] = true;
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
 	CatalogTupleInsert(rel, tuple);
 	table_close(rel, NoLock);

@@ -41,7 +41,7 @@ my $id = 0;
 	is(balances($id), '980 1000 1020', 'and all is rolled back');
 	$session->quit;
 	is(settled() < 10, 1, 'nothing stays prepared');
-	ok(wait_until($node_a, 'SELECT count(*) FROM risk_alert.global_commit WHERE finished_at IS NULL', 0), 'decisions that are carried out are known to be');
+	ok(wait_until($node_a, 'SELECT count(*) FROM risk_alert._global_unfinished', 0), 'decisions that are carried out are known to be');
 }
 
 # Someone dies at a step of the commit
@@ -409,7 +409,7 @@ CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRE
 }
 
 # Rows of the register that crashes have left
-ok(wait_until($node_a, 'SELECT count(*) FROM risk_alert.global_commit WHERE finished_at IS NULL', 0), 'what is left of the register after crashes is swept away');
+ok(wait_until($node_a, 'SELECT count(*) FROM risk_alert._global_unfinished', 0), 'what is left of the register after crashes is swept away');
 is($node_a->safe_psql('postgres', q{SELECT count(*) FROM risk_alert.global_transactions}), 0, 'no transaction is left');
 
 # A branch that waits for long is a finding

@@ -36,7 +36,7 @@ $node_b->start;
 go();
 outcome($session);
 ok(defined settled(), 'the transaction is finished');
-ok(wait_until($node_a, 'SELECT count(*) FROM risk_alert.global_commit WHERE finished_at IS NOT NULL', 1), 'its coordinator knows');
+ok(wait_until($node_a, 'SELECT count(*) FROM risk_alert.global_finished', 1), 'its coordinator knows');
 is($node_a->safe_psql('postgres', 'SELECT count(*) FROM risk_alert.global_transactions'), 0, 'and does not show it any more');
 is(balances(1), '1000 990 1010', 'it has committed');
 restore();

@@ -33,11 +33,11 @@ is($standby->safe_psql('postgres', 'SELECT count(*) FROM pg_prepared_xacts'), 0,
 # two looks at what participants have
 $rounds = $node_a->safe_psql('postgres', 'SELECT rounds FROM risk_alert.stat_recovery');
 ok(wait_until($node_a, "SELECT rounds > $rounds + 26 FROM risk_alert.stat_recovery"), 'recovery asks it');
-is($node_a->safe_psql('postgres', 'SELECT count(*) FROM risk_alert.global_commit WHERE finished_at IS NULL'), 1, 'and does not take it for finished');
+is($node_a->safe_psql('postgres', 'SELECT count(*) FROM risk_alert._global_unfinished'), 1, 'and does not take it for finished');
 $standby->promote;
 ok(wait_until($standby, 'SELECT count(*) FROM pg_prepared_xacts', 0), 'it is promoted, and finishes its branch');
 is($standby->safe_psql('postgres', 'SELECT balance FROM account WHERE id = 1'), 990, 'as the others have');
-ok(wait_until($node_a, 'SELECT count(*) FROM risk_alert.global_commit WHERE finished_at IS NULL', 0), 'then it is finished');
+ok(wait_until($node_a, 'SELECT count(*) FROM risk_alert._global_unfinished', 0), 'then it is finished');
 
 $_->stop foreach $standby, $node_a, $node_c;
 done_testing();

@@ -1,0 +1,115 @@
+# Decisions of register local: which of them may still be asked for is known as ranges of numbers, that rows are
+# removed after their time depends on it, and no row is taken for over too early.
+
+use strict;
+use warnings FATAL => 'all';
+
+use GlobalCluster;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use RiskAlert;
+use Session;
+use Test::More;
+
+my @nodes = accounts_cluster();
+my ($node_a, $node_b, $node_c) = @nodes;
+my $unfinished = 'SELECT count(*) FROM risk_alert._global_unfinished';
+my $ranges = 'SELECT max(n) FROM (SELECT count(*) AS n FROM risk_alert.global_over o, unnest(o.numbers) GROUP BY o.epoch) x';
+my $rows = 'SELECT count(*) FROM risk_alert.global_commit';
+# what should be in which table, by plain comparison
+my $missed = 'SELECT count(*) FROM risk_alert.global_commit c WHERE NOT EXISTS (SELECT FROM risk_alert.global_finished f WHERE f.epoch = c.epoch AND f.numbers @> c.number)'
+  . ' OR NOT EXISTS (SELECT FROM risk_alert.global_over o WHERE o.epoch = c.epoch AND o.numbers @> c.number)';
+
+# so that recovery never rests
+$node_a->safe_psql('postgres', q{BEGIN; SELECT pg_advisory_xact_lock(7); PREPARE TRANSACTION 'ra:other:node_a:l:5:1:1:1:1'});
+
+# At least one look at what participants have begins and ends after this
+sub sweeps
+{
+	my $rounds = $node_a->safe_psql('postgres', 'SELECT rounds FROM risk_alert.stat_recovery');
+	return wait_until($node_a, "SELECT rounds > $rounds + 26 FROM risk_alert.stat_recovery");
+}
+
+# Two databases of one server take their numbers in turn; some abort, some are decided elsewhere
+$node_a->safe_psql('postgres', 'CREATE DATABASE ledger');
+$node_a->safe_psql('ledger', 'CREATE EXTENSION risk_alert');
+foreach my $node ($node_b, $node_c)
+{
+	my ($name, $host, $port) = ($node->name, $node->host, $node->port);
+	$node_a->safe_psql('ledger', qq{CREATE SERVER $name FOREIGN DATA WRAPPER risk_alert_node OPTIONS (host '$host', port '$port', dbname 'postgres');
+CREATE USER MAPPING FOR CURRENT_USER SERVER $name});
+}
+$_->safe_psql('postgres', 'SELECT risk_alert.paxos_admit(force => true)') foreach @nodes;
+{
+	my %session = map { $_ => $node_a->background_psql($_) } 'postgres', 'ledger';
+	my $transfer = 'BEGIN;' . on('node_b', take(1)) . ';' . on('node_c', give(1)) . ';COMMIT';
+
+	foreach my $i (1 .. 20)
+	{
+		$_->query_safe($transfer) foreach values %session;
+		$session{postgres}->query_safe("SET risk_alert.commit_register = paxos; $transfer; RESET risk_alert.commit_register") if $i % 5 == 0;
+		$session{ledger}->query_safe('BEGIN; SELECT risk_alert.global_execute_all($${node_b,node_c}$$, $${UPDATE account SET balance = balance WHERE id = 2}$$, prepare => true); ROLLBACK') if $i % 4 == 0;
+	}
+	$_->quit foreach values %session;
+}
+foreach my $database ('postgres', 'ledger')
+{
+	ok(wait_until($node_a, $unfinished, 0, $database), "$database: all are finished");
+	is($node_a->safe_psql($database, $rows), 20, "$database: each has its row");
+	is($node_a->safe_psql($database, $missed), 0, "$database: and is known to be finished");
+}
+ok(wait_until($node_a, "$ranges", 1), 'the numbers of others are closed');
+
+# A transaction takes longer than several looks, and then can't finish all branches
+{
+	my $session = session($node_a);
+
+	commit_until($session, 'decide', on('node_b', take(1)), on('node_c', give(1)));
+	ok(sweeps(), 'a transaction is about to commit, while recovery looks');
+	$node_a->safe_psql('ledger', 'BEGIN;' . on('node_b', take(3)) . ';' . on('node_c', give(3)) . ';COMMIT');
+	ok(wait_until($node_a, $unfinished, 0, 'ledger'), 'a later one, of another database, is over');
+	ok(sweeps(), 'and recovery looks');
+	$node_c->stop('immediate');
+	go();
+	like(outcome($session), qr/WARNING:  01000: .*its branch on node "node_c" is not finished yet/, 'a participant is gone when it commits');
+	is($node_a->safe_psql('postgres', $unfinished), 1, 'it is not over');
+	ok(sweeps(), 'whatever recovery looks at:');
+	is($node_a->safe_psql('postgres', 'SELECT state, participants FROM risk_alert.global_transactions'), 'committed|{node_b,node_c}', 'it is shown');
+	$node_c->start;
+	ok(wait_until($node_a, $unfinished, 0), 'until the participant is back');
+	is($node_a->safe_psql('postgres', $missed), 0, 'then it is finished');
+	$session->quit;
+}
+
+# The coordinator crashes before it says so
+{
+	my $session = session($node_a);
+
+	commit_until($session, 'forget', on('node_b', take(1)), on('node_c', give(1)));
+	$node_a->stop('immediate');
+	eval { $session->quit };
+	go();
+	$node_a->start;
+	ok(wait_until($node_a, $unfinished, 0), 'the coordinator crashes before it says that it is finished: recovery finds out');
+	is($node_a->safe_psql('postgres', $missed), 0, 'and notes that');
+	is($node_a->safe_psql('postgres', $rows), 22, 'no row is gone');
+}
+
+# A crash between the step's own commit and the branches: the same number, another run
+$node_a->safe_psql('postgres', 'BEGIN;' . on('node_b', take(4)) . ';' . on('node_c', give(4)) . ';COMMIT');
+ok(wait_until($node_a, $unfinished, 0), 'the next run has numbers of its own');
+is($node_a->safe_psql('postgres', 'SELECT count(DISTINCT epoch) FROM risk_alert.global_commit'), 2, 'which are the same');
+is($node_a->safe_psql('postgres', $missed), 0, 'and finished ones, too');
+
+# Their time is over
+$node_a->append_conf('postgresql.conf', "risk_alert.decision_retention = '1s'\n");
+$node_a->reload;
+ok(wait_until($node_a, $rows, 0), 'rows are removed after their time');
+is($node_a->safe_psql('postgres', 'SELECT count(*) FROM risk_alert.global_finished'), 0, 'and what tells of them');
+is($node_a->safe_psql('postgres', 'SELECT count(*) FROM risk_alert.global_epoch WHERE removed_to = 0'), 0, 'up to which number, is kept of each run');
+is($node_a->safe_psql('postgres', 'SELECT count(*) FROM risk_alert.global_transactions'), 0, 'no transaction is shown');
+is(balances(1), '1000 540 1460', 'all have committed');
+
+$node_a->safe_psql('postgres', q{ROLLBACK PREPARED 'ra:other:node_a:l:5:1:1:1:1'});
+$_->stop foreach @nodes;
+done_testing();
