@@ -5,11 +5,11 @@
  *
  *	global_floor local SECONDS CLIENTS A B
  *		an UPDATE of one server, committed there
- *	global_floor one|two none|row|zookeeper|paxos SECONDS CLIENTS A B C HOSTS
+ *	global_floor one|two|prepared none|row|zookeeper|paxos SECONDS CLIENTS A B C HOSTS
  *		both servers are talked to at the same time, always.
  *		one: BEGIN, UPDATE and PREPARE TRANSACTION are one message, which takes
  *		somebody who does not look at what UPDATE says before;  two: BEGIN and UPDATE,
- *		then PREPARE TRANSACTION.  When both are prepared, the decision:
+ *		then PREPARE TRANSACTION;  prepared: as two, and each connection has its UPDATE prepared.  When both are prepared, the decision:
  *		none: is kept nowhere;  row: inserted into a table of A;  zookeeper: an entry
  *		made in HOSTS;  paxos: accepted by two of A, B and C, by the connections that there
  *		are, the first phase skipped.  Then COMMIT PREPARED.
@@ -31,6 +31,7 @@ typedef enum Register
 } Register;
 
 static bool one_message;
+static bool prepared;
 static Register decider;
 static const char *servers[3];
 static const char *zk_hosts;
@@ -167,7 +168,7 @@ transfer(Client *client, const char *gid, const int *accounts)
 	{
 		if (client->late == i)
 			late_answer(client);
-		snprintf(update, sizeof(update), formats[i], accounts[i]);
+		snprintf(update, sizeof(update), prepared ? "EXECUTE change (%d)" : formats[i], accounts[i]);
 		if (one_message)
 			snprintf(sql, sizeof(sql), "BEGIN; %s; PREPARE TRANSACTION '%s:%d'", update, gid, i);
 		else
@@ -208,7 +209,14 @@ transfers(void *arg)
 	int			n = decider == PAXOS ? 3 : 2;
 
 	for (int i = 0; i < n; i++)
+	{
 		client.conns[i] = connect_to(servers[i]);
+		if (prepared && i < 2)
+		{
+			send_message(client.conns[i], i == 0 ? "PREPARE change AS " TAKE_PARAM : "PREPARE change AS " GIVE_PARAM);
+			answer(client.conns[i], "PREPARE");
+		}
+	}
 	if (decider == ZOOKEEPER)
 		client.zk = connect_zookeeper();
 	pairs_begin();
@@ -268,6 +276,7 @@ main(int argc, char **argv)
 	if (argc == 9)
 	{
 		one_message = strcmp(argv[1], "one") == 0;
+		prepared = strcmp(argv[1], "prepared") == 0;
 		for (int i = 0; i < 4; i++)
 		{
 			if (strcmp(argv[2], registers[i]) == 0)

@@ -5,8 +5,9 @@
  *
  *	global_sessions last|all|one own|branches REGISTER SECONDS CLIENTS A
  *		all: one statement, global_execute_all(), and hence one transaction, with both at
- *		the same time (branches only);  one: BEGIN, both statements and COMMIT are one
- *		message.  last: as all, and PREPARE goes with the statements.
+ *		the same time (branches only), which the client has prepared, with the accounts as parameters;
+ *		one: BEGIN, both statements and COMMIT are one message, put together with the accounts.
+ *		last: as all, and PREPARE goes with the statements.
  *		own: the account on node_0 is updated by the session itself;  branches: by
  *		global_execute('node_0', ...), which is a connection more, but all that
  *		registers zookeeper and paxos allow.
@@ -21,17 +22,33 @@ static bool own;
 static const char *decider;
 static const char *server;
 
-static void *
-transfers(void *arg)
+static PGconn *
+connect_and_prepare(void)
 {
-	Pairs	   *pairs = arg;
 	PGconn	   *conn = connect_to(server);
-	unsigned int seed = pairs->number;
+	PGresult   *res;
 	char		sql[1024];
 
 	snprintf(sql, sizeof(sql), "SET risk_alert.commit_register = %s", decider);
 	send_message(conn, sql);
 	answer(conn, sql);
+	snprintf(sql, sizeof(sql), "SELECT risk_alert.global_execute_all('{node_0,node_1}', '{" TAKE_PARAM "," GIVE_PARAM "}', $1, prepare => %s)",
+			 last ? "true" : "false");
+	res = PQprepare(conn, "transfer", sql, 0, NULL);
+	if (PQresultStatus(res) != PGRES_COMMAND_OK)
+		die(conn, sql);
+	PQclear(res);
+	return conn;
+}
+
+static void *
+transfers(void *arg)
+{
+	Pairs	   *pairs = arg;
+	PGconn	   *conn = connect_and_prepare();
+	unsigned int seed = pairs->number;
+	char		sql[1024];
+
 	/* the first one, not counted, connects */
 	for (int i = 0; i == 0 || pairs_go_on(); i++)
 	{
@@ -40,21 +57,21 @@ transfers(void *arg)
 		char		give[256];
 		int			rows;
 
-		snprintf(take, sizeof(take), own ? TAKE : "SELECT risk_alert.global_execute('node_0', '" TAKE "')",
-				 random_account(pairs, &seed));
-		snprintf(give, sizeof(give), "SELECT risk_alert.global_execute('node_1', '" GIVE "')",
-				 random_account(pairs, &seed));
 		if (at_once)
 		{
-			snprintf(take, sizeof(take), TAKE, random_account(pairs, &seed));
-			snprintf(give, sizeof(give), GIVE, random_account(pairs, &seed));
-			snprintf(sql, sizeof(sql), "SELECT risk_alert.global_execute_all('{node_0,node_1}', '{%s,%s}', prepare => %s)",
-					 take, give, last ? "true" : "false");
-			send_message(conn, sql);
-			rows = answer(conn, sql);
+			const char *params[1] = {take};
+
+			snprintf(take, sizeof(take), "{{%d},{%d}}", random_account(pairs, &seed), random_account(pairs, &seed));
+			if (!PQsendQueryPrepared(conn, "transfer", 1, params, NULL, NULL, 0))
+				die(conn, "transfer");
+			rows = answer(conn, "transfer");
 		}
 		else
 		{
+			snprintf(take, sizeof(take), own ? TAKE : "SELECT risk_alert.global_execute('node_0', '" TAKE "')",
+					 random_account(pairs, &seed));
+			snprintf(give, sizeof(give), "SELECT risk_alert.global_execute('node_1', '" GIVE "')",
+					 random_account(pairs, &seed));
 			snprintf(sql, sizeof(sql), "BEGIN; %s; %s; COMMIT", take, give);
 			send_message(conn, sql);
 			rows = answer(conn, sql);
