@@ -107,7 +107,7 @@ REVOKE ALL ON FUNCTION risk_alert.global_execute(text, text, text[]) FROM PUBLIC
 CREATE FUNCTION risk_alert.global_execute_all(nodes text[], sql text[], params text[] DEFAULT '{}', prepare bool DEFAULT false) RETURNS bigint[]
     LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ra_global_execute_all';
 COMMENT ON FUNCTION risk_alert.global_execute_all(text[], text[], text[], bool) IS
-    'the same as global_execute() on several nodes at the same time: one statement for each node, or one for all; params are for each of them; prepare: they are the last ones there, so PREPARE goes with them';
+    'the same as global_execute() on several nodes at the same time: one statement for each node, or one for all; params are for all of them, or, with two dimensions, a row for each; prepare: they are the last ones there, so PREPARE goes with them';
 REVOKE ALL ON FUNCTION risk_alert.global_execute_all(text[], text[], text[], bool) FROM PUBLIC;
 
 CREATE FUNCTION risk_alert._global_outcome(gid text, OUT outcome text, OUT reason text)

@@ -2,7 +2,7 @@
  * prepared.c
  *	  Statements that come again and again are prepared on their connection.
  *
- * Parsing and planning an UPDATE of one row takes a node longer than running it.  So a text that has come to
+ * Parsing and planning an UPDATE of one row takes a node about as long as running it.  So a text that has come to
  * a connection some times, with parameters or without, is prepared there from then on, as drivers do
  * for statements of their clients.  Texts that are put together with their values never come
  * again; they only pass through the table of what has come lately.

@@ -255,6 +255,7 @@ take_slot(SlotKind kind, const char *gid, RaDecision decision, int64 deadline, i
 {
 	static uint32 wait_event = 0;
 	Slot	   *slot = NULL;
+	int			asked = 0;
 	int64		left;
 	int			i;
 
@@ -275,7 +276,7 @@ take_slot(SlotKind kind, const char *gid, RaDecision decision, int64 deadline, i
 			slot->decision = decision;
 			slot->deadline = deadline;
 			slot->error[0] = '\0';
-			decisions->asked++;
+			asked = ++decisions->asked;
 		}
 		LWLockRelease(decisions->lock);
 		left = (until - (int64) ra_boottime()) / NS_PER_MS;
@@ -284,7 +285,9 @@ take_slot(SlotKind kind, const char *gid, RaDecision decision, int64 deadline, i
 		ConditionVariableTimedSleep(&decisions->freed, nap(left), ra_wait_event(&wait_event, "RiskAlertDecision"));
 	}
 	ConditionVariableCancelSleep();
-	if (slot)
+
+	/* what nobody waits for is seen with the next request, or within a second */
+	if (slot && (kind != SLOT_FORGET || asked > SLOTS / 4))
 		ra_broker_wake(false);
 	return slot;
 }

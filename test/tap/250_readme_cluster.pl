@@ -63,7 +63,7 @@ foreach my $node (@nodes)
 		drain($node) if $node->safe_psql('postgres', q{SELECT to_regclass('payments') IS NOT NULL}) eq 't';
 	}
 	$session->quit;
-	$node->safe_psql('postgres', 'CREATE TABLE accounts (id int PRIMARY KEY, frozen bool NOT NULL DEFAULT false); INSERT INTO accounts VALUES (42), (43)');
+	$node->safe_psql('postgres', 'CREATE TABLE accounts (id int PRIMARY KEY, frozen bool NOT NULL DEFAULT false, balance numeric NOT NULL DEFAULT 1000); INSERT INTO accounts VALUES (42), (43), (7)');
 }
 wait_until($_, q{SELECT string_agg(name, ' ' ORDER BY name) FROM risk_alert.nodes WHERE live}, 'node_a node_b') foreach @nodes;
 
@@ -74,8 +74,9 @@ is(join(' ', sort map { join '|', (split /\|/)[ 0, 1, 5 ] } split /\n/, $alerts)
 	$node_a->safe_psql('postgres', q{SELECT string_agg(node || '|' || alert_id || '|{}', ' ' ORDER BY node, alert_id) FROM (VALUES ('node_a'), ('node_b')) n (node), risk_alert.open_alerts}),
 	'cluster_alerts: the alerts of both nodes');
 
-is(run_block($session, $here{'Global transactions'}[0]), "1\n1\n{1,1}", 'global_execute, global_execute_all: a row on each node');
+is(run_block($session, $here{'Global transactions'}[0]), "1\n1\n{1,1}\n{1,1}", 'global_execute, global_execute_all: a row on each node');
 is($_->safe_psql('postgres', 'SELECT count(*) FROM accounts WHERE frozen'), 2, 'which is changed: ' . $_->name) foreach @nodes;
+is(join(' ', map { $_->safe_psql('postgres', q{SELECT string_agg(id || '=' || balance, ',' ORDER BY id) FROM accounts WHERE balance <> 1000}) } @nodes), '42=900 7=1100', 'each with its own parameters');
 
 my ($publish, $pull) = @{ $here{Publishing} };
 my $epoch = q{SELECT epoch FROM risk_alert.streams WHERE stream = 'payments'};
