@@ -68,6 +68,7 @@
 #include "worker.h"
 
 #define GRACE 5000				/* ms after commit_timeout */
+#define MUTE_MS 1000			/* a register that takes so long to say nothing is not asked again in the round */
 #define IDLE_ROUNDS 12			/* then the worker ends */
 #define CATCH_UP_INTERVAL 500	/* ms between attempts */
 #define PORTION_PAUSE 20		/* ms, see in_portions() */
@@ -80,7 +81,7 @@ typedef struct Found
 	char	   *text;
 	RaGid		gid;
 	TimestampTz prepared;
-	bool		last;			/* its coordinator didn't answer last time */
+	int			rank;			/* > 0: somebody didn't answer last time; the branch that found out comes last */
 } Found;
 
 /* of the worker that starts us */
@@ -95,6 +96,8 @@ static Oid	my_dboid = InvalidOid;
 static MemoryContext round_cxt = NULL;
 static bool unfinished = false; /* this round has left work of which there was much */
 static List *silent = NIL;		/* coordinators that didn't answer last time (char *) */
+static uint32 mute = 0;			/* registers that didn't, by kind */
+static char mute_for[RA_GID_SIZE] = ""; /* which has cost one branch its time */
 
 static void recovery_sigterm(SIGNAL_ARGS);
 static bool something_to_do(void);
@@ -105,6 +108,7 @@ static void in_portions(void (*work) (void *arg));
 static int	run_round(void);
 static int	list_branches(Found **found);
 static bool is_silent(const char *node);
+static bool is_mute(const RaGid *gid);
 static bool settle(const Found *found);
 static RaDecision find_decision(const Found *found, char **reason);
 static bool over(const Found *found, int64 age, char **reason);
@@ -421,6 +425,8 @@ run_round(void)
 	run_safely(list_work, &round);
 	list_free_deep(silent);
 	silent = NIL;
+	mute = 0;
+	mute_for[0] = '\0';
 	for (round.current = 0; round.current < round.n; round.current++)
 	{
 		const Found *found = &round.found[round.current];
@@ -514,8 +520,8 @@ compare_found(const void *a, const void *b)
 	const Found *x = a;
 	const Found *y = b;
 
-	if (x->last != y->last)
-		return x->last ? 1 : -1;
+	if (x->rank != y->rank)
+		return x->rank - y->rank;
 	return x->prepared < y->prepared ? -1 : x->prepared > y->prepared;
 }
 
@@ -543,7 +549,7 @@ list_branches(Found **found)
 			continue;
 		f->text = MemoryContextStrdup(round_cxt, text);
 		f->prepared = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &isnull));
-		f->last = is_silent(f->gid.coordinator);
+		f->rank = strcmp(f->text, mute_for) == 0 ? 2 : is_silent(f->gid.coordinator) || is_mute(&f->gid) ? 1 : 0;
 		n++;
 	}
 	PopActiveSnapshot();
@@ -563,6 +569,14 @@ is_silent(const char *node)
 			return true;
 	}
 	return false;
+}
+
+static bool
+is_mute(const RaGid *gid)
+{
+	RaRegisterKind kind;
+
+	return ra_register_by_letter(gid->register_letter, &kind) && (mute & (1u << kind)) != 0;
 }
 
 /* It didn't answer: not to be asked again in this round */
@@ -623,6 +637,7 @@ find_decision(const Found *found, char **reason)
 	RaRegisterKind kind;
 	RaDecision	decision;
 	char		name[RA_GID_SIZE];
+	uint64		began;
 
 	/* (a clock that was set back must not make it young for ever: then we ask) */
 	if (own ? ra_coordinator_alive(&found->gid) : age >= 0 && age < Min(ra_recovery_interval, 1000))
@@ -636,10 +651,21 @@ find_decision(const Found *found, char **reason)
 		*reason = psprintf("unknown register \"%c\"", found->gid.register_letter);
 		return RA_DECISION_UNKNOWN;
 	}
+	if (is_mute(&found->gid))
+		return RA_DECISION_UNKNOWN;
 	decider = ra_register(kind);
+	began = ra_boottime();
 	decision = decider->read(name, RA_RECOVERY_ASK_MS, reason);
-	if (decision == RA_DECISION_UNKNOWN && kind == RA_REGISTER_LOCAL && !own && ra_coordinator_silent)
-		note_silent(found->gid.coordinator);
+	if (decision == RA_DECISION_UNKNOWN && kind == RA_REGISTER_LOCAL)
+	{
+		if (!own && ra_coordinator_silent)
+			note_silent(found->gid.coordinator);
+	}
+	else if (decision == RA_DECISION_UNKNOWN && ra_boottime() - began >= MUTE_MS * UINT64CONST(1000000))
+	{
+		mute |= 1u << kind;
+		strlcpy(mute_for, found->text, sizeof(mute_for));
+	}
 	if (decision == RA_DECISION_NONE && ra_may_be_forgotten(kind, found->prepared))
 	{
 		*reason = psprintf("register %s knows nothing of the transaction, but may have known: the branch is older than decisions are kept; decide with risk_alert.resolve()", decider->name);

@@ -68,5 +68,34 @@ my ($node_a, $node_b, $node_c) = @nodes;
 	is($node_b->safe_psql('postgres', sprintf($left, 'a')), 9, 'and nobody guesses');
 }
 
+# Nine whose register is not there, while a majority of its acceptors hangs, and a younger one of register local
+{
+	my $postmaster;
+	my $left = q{SELECT count(*) FROM pg_prepared_xacts WHERE gid LIKE 'ra:risk\_alert:node\__:%s:%%'};
+	my ($known, $began);
+
+	$node_b->safe_psql('postgres', "ROLLBACK PREPARED 'ra:risk_alert:node_a:l:5:1:$_:1:1'") foreach 1 .. 9;
+	$_->append_conf('postgresql.conf', "risk_alert.paxos_acceptors = 'node_a, node_b'\n") foreach @nodes;
+	$_->reload foreach @nodes;
+	foreach my $node ($node_a, $node_b)
+	{
+		wait_until($node, 'SHOW risk_alert.paxos_acceptors', 'node_a, node_b');
+		$node->safe_psql('postgres', 'SELECT risk_alert.paxos_admit(force => true)');
+	}
+	$known = $node_c->safe_psql('postgres', q{SELECT format('ra:risk_alert:node_c:l:%s:%s:7fffffff:%s:1', to_hex(d.oid::bigint), to_hex(e.epoch), to_hex((pg_current_wal_flush_lsn() - '0/0')::bigint))
+		FROM pg_database d, risk_alert.global_epoch e WHERE d.datname = 'postgres' ORDER BY e.began_at DESC LIMIT 1});
+	($postmaster) = slurp_file($node_a->data_dir . '/postmaster.pid') =~ /^(\d+)/;
+	kill('STOP', $postmaster);
+	$node_b->safe_psql('postgres', "BEGIN; SELECT pg_advisory_xact_lock($_); PREPARE TRANSACTION 'ra:risk_alert:node_c:p:5:1:$_:1:1'") foreach 1 .. 9;
+	ok(wait_until($node_b, q{SELECT last_error LIKE '%no majority of the 2 acceptors%' FROM risk_alert.stat_recovery}), 'a register can not be asked: recovery waits for it');
+	$node_b->safe_psql('postgres', "BEGIN; SELECT pg_advisory_xact_lock(10); PREPARE TRANSACTION '$known'");
+	$began = Time::HiRes::time;
+	ok(wait_until($node_b, sprintf($left, 'l'), 0), 'a register can not be asked: a branch of another one is finished');
+	cmp_ok(Time::HiRes::time - $began, '<', 15, 'a register can not be asked: without waiting for each of its own');
+	is($node_b->safe_psql('postgres', sprintf($left, 'p')), 9, 'a register can not be asked: its branches wait');
+	kill('CONT', $postmaster);
+	ok(wait_until($node_b, sprintf($left, 'p'), 0), 'it can be asked again: all are finished');
+}
+
 $_->stop foreach @nodes;
 done_testing();
