@@ -20,8 +20,9 @@ my $rows = 'SELECT count(*) FROM risk_alert.global_commit';
 my $missed = 'SELECT count(*) FROM risk_alert.global_commit c WHERE NOT EXISTS (SELECT FROM risk_alert.global_finished f WHERE f.epoch = c.epoch AND f.numbers @> c.number)'
   . ' OR NOT EXISTS (SELECT FROM risk_alert.global_over o WHERE o.epoch = c.epoch AND o.numbers @> c.number)';
 
-# so that recovery never rests
-$node_a->safe_psql('postgres', q{BEGIN; SELECT pg_advisory_xact_lock(7); PREPARE TRANSACTION 'ra:other:node_a:l:5:1:1:1:1'});
+# so that recovery never rests: a branch of which nobody can tell
+my $forever = 'ra:risk_alert:nobody:z:5:1:1:1:1';
+$node_a->safe_psql('postgres', "BEGIN; SELECT pg_advisory_xact_lock(7); PREPARE TRANSACTION '$forever'");
 
 # At least one look at what participants have begins and ends after this
 sub sweeps
@@ -74,7 +75,7 @@ ok(wait_until($node_a, "$ranges", 1), 'the numbers of others are closed');
 	like(outcome($session), qr/WARNING:  01000: .*its branch on node "node_c" is not finished yet/, 'a participant is gone when it commits');
 	is($node_a->safe_psql('postgres', $unfinished), 1, 'it is not over');
 	ok(sweeps(), 'whatever recovery looks at:');
-	is($node_a->safe_psql('postgres', 'SELECT state, participants FROM risk_alert.global_transactions'), 'committed|{node_b,node_c}', 'it is shown');
+	is($node_a->safe_psql('postgres', q{SELECT state, participants FROM risk_alert.global_transactions WHERE coordinator <> 'nobody'}), 'committed|{node_b,node_c}', 'it is shown');
 	$node_c->start;
 	ok(wait_until($node_a, $unfinished, 0), 'until the participant is back');
 	is($node_a->safe_psql('postgres', $missed), 0, 'then it is finished');
@@ -107,9 +108,35 @@ $node_a->reload;
 ok(wait_until($node_a, $rows, 0), 'rows are removed after their time');
 is($node_a->safe_psql('postgres', 'SELECT count(*) FROM risk_alert.global_finished'), 0, 'and what tells of them');
 is($node_a->safe_psql('postgres', 'SELECT count(*) FROM risk_alert.global_epoch WHERE removed_to = 0'), 0, 'up to which number, is kept of each run');
-is($node_a->safe_psql('postgres', 'SELECT count(*) FROM risk_alert.global_transactions'), 0, 'no transaction is shown');
+is($node_a->safe_psql('postgres', q{SELECT count(*) FROM risk_alert.global_transactions WHERE coordinator <> 'nobody'}), 0, 'no transaction is shown');
 is(balances(1), '1000 540 1460', 'all have committed');
 
-$node_a->safe_psql('postgres', q{ROLLBACK PREPARED 'ra:other:node_a:l:5:1:1:1:1'});
+# More than are kept in memory, and it is long until the next round
+{
+	my $many = 8500;		# twice that is more than RA_DONE_MAX
+
+	$node_a->append_conf('postgresql.conf', "risk_alert.recovery_interval = '1h'\nrisk_alert.decision_retention = '1h'\n");
+	$node_a->reload;
+	wait_until($node_a, 'SHOW risk_alert.recovery_interval', '1h');
+	# the round that the change has begun is over
+	ok(wait_until($node_a, q{SELECT bool_and(state = 'idle') FROM pg_stat_activity WHERE backend_type = 'risk_alert recovery'}), 'recovery rests');
+	$node_a->safe_psql('postgres', qq{CREATE PROCEDURE transfers() LANGUAGE plpgsql AS \$\$
+BEGIN
+	FOR i IN 1..$many LOOP
+		PERFORM risk_alert.global_execute_all('{node_b,node_c}', '{UPDATE account SET balance = balance + \$1 WHERE id = 5}', '{{-1},{1}}');
+		COMMIT;
+		PERFORM risk_alert.global_execute_all('{node_b,node_c}', '{UPDATE account SET balance = balance + \$1 WHERE id = 5}', '{{1},{-1}}');
+		ROLLBACK;
+		PERFORM risk_alert.global_execute_all('{node_b,node_c}', '{UPDATE account SET balance = balance + \$1 WHERE id = 5}', '{{1},{-1}}');
+		COMMIT;
+	END LOOP;
+END \$\$;
+CALL transfers()});
+	is($node_a->safe_psql('postgres', $rows), 2 * $many, "$many transfers there and back commit");
+	cmp_ok($node_a->safe_psql('postgres', $unfinished), '<', 16384, 'recovery is woken before there are too many to remember');
+	is(balances(5), '1000 1000 1000', 'no money is made or lost');
+}
+
+$node_a->safe_psql('postgres', "ROLLBACK PREPARED '$forever'");
 $_->stop foreach @nodes;
 done_testing();
