@@ -80,7 +80,6 @@ static void judge_prepared(RaBranch *branch);
 static bool spoiled(RaBranch *branch);
 static bool has_others(void);
 static int	add_question(Batch *batch, RaBranch *branch);
-static int	add_preparing(Batch *batch, RaBranch *branch, const char *sql, RaPrepared **prepared, const char **name);
 static void add_statement(Batch *batch, const char *sql, int nparams, const char *const *params);
 static void add_pending(Batch *batch, RaBranch *branch);
 static void enter_level(Batch *batch, RaBranch *branch, int level);
@@ -231,7 +230,7 @@ ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *cons
 	int			asked = -1;
 	int			making = -1;
 	RaPrepared *prepared = NULL;
-	const char *name = NULL;
+	bool		by_name = false;
 
 	Assert(branch->state == RA_BRANCH_ACTIVE && !branch->busy);
 	if (ra_control_statement(sql, &writes, &notifies, &deallocates))
@@ -242,6 +241,8 @@ ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *cons
 
 	if (deallocates)
 		*ra_conn_notes(branch->conn) |= NOTE_DEALLOCATED;
+	if (writes && (*ra_conn_notes(branch->conn) & NOTE_DEALLOCATED) == 0)
+		prepared = ra_prepared_find(ra_conn_prepared(branch->conn), sql, &by_name);
 
 	/* all modes: what plain BEGIN means there may change at any time, by a reload for instance */
 	if (!branch->opened)
@@ -254,11 +255,16 @@ ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *cons
 	}
 	add_pending(&batch, branch);
 	enter_level(&batch, branch, level);
-	if (writes)
-		making = add_preparing(&batch, branch, sql, &prepared, &name);
+	if (by_name && !prepared->made)
+	{
+		making = batch.n;
+		add_statement(&batch, sql, 0, NULL);
+		batch.statements[making].name = prepared->name;
+		batch.statements[making].make = true;
+	}
 	user = batch.n;
 	add_statement(&batch, sql, nparams, params);
-	batch.statements[user].name = name;
+	batch.statements[user].name = by_name ? prepared->name : NULL;
 
 	/* with others, it will be prepared if it has written: most statements tell that themselves */
 	if (branch->xid[0] == '\0' && !last && !(has_others() && (writes || branch->wrote)))
@@ -310,26 +316,6 @@ add_question(Batch *batch, RaBranch *branch)
 	add_statement(batch, XID_QUERY, 0, NULL);
 	if ((*ra_conn_notes(branch->conn) & NOTE_DEALLOCATED) == 0)
 		batch->statements[batch->n - 1].name = XID_STATEMENT;
-	return batch->n - 1;
-}
-
-/* If the user's statement is one to be prepared: *name; and the place of what makes it so, or -1 */
-static int
-add_preparing(Batch *batch, RaBranch *branch, const char *sql, RaPrepared **prepared, const char **name)
-{
-	bool		use;
-
-	if (*ra_conn_notes(branch->conn) & NOTE_DEALLOCATED)
-		return -1;
-	*prepared = ra_prepared_find(ra_conn_prepared(branch->conn), sql, &use);
-	if (!use)
-		return -1;
-	*name = (*prepared)->name;
-	if ((*prepared)->made)
-		return -1;
-	add_statement(batch, sql, 0, NULL);
-	batch->statements[batch->n - 1].name = *name;
-	batch->statements[batch->n - 1].make = true;
 	return batch->n - 1;
 }
 

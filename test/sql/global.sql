@@ -409,6 +409,18 @@ SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 56 WHER
 SELECT risk_alert.global_execute('node_b', 'UPDATE account SET balance = 66 WHERE id = 6');
 SELECT risk_alert.global_execute('node_b', 'LISTEN everybody');
 COMMIT;
+CREATE EXTENSION postgres_fdw;
+SELECT format($$CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host %L, port %L, dbname %L)$$,
+              split_part(current_setting('unix_socket_directories'), ',', 1), current_setting('port'), current_database()) AS make \gset
+:make;
+CREATE USER MAPPING FOR CURRENT_USER SERVER far;
+CREATE FOREIGN TABLE far_account (id int, balance int) SERVER far OPTIONS (table_name 'account');
+BEGIN;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 56 WHERE id = 5');
+SELECT risk_alert.global_execute('node_b', 'UPDATE far_account SET balance = 66 WHERE id = 6');
+COMMIT;
+\echo :SQLSTATE
+DROP EXTENSION postgres_fdw CASCADE;
 SELECT * FROM account WHERE id IN (5, 6) ORDER BY id;
 SELECT count(*) FROM pg_prepared_xacts;
 
