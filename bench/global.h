@@ -19,8 +19,8 @@
 #define TAKE "UPDATE account SET balance = balance - 1 WHERE id = %d"
 #define TAKE_NOTHING "UPDATE account SET balance = balance - 0 WHERE id = %d"
 #define GIVE "UPDATE account SET balance = balance + 1 WHERE id = %d"
-#define TAKE_PARAM "UPDATE account SET balance = balance - 1 WHERE id = $1"
-#define GIVE_PARAM "UPDATE account SET balance = balance + 1 WHERE id = $1"
+#define TAKE_PARAM "UPDATE account SET balance = balance - 1 WHERE id = $1::int"
+#define GIVE_PARAM "UPDATE account SET balance = balance + 1 WHERE id = $1::int"
 
 static inline void
 die(PGconn *conn, const char *what)

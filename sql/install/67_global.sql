@@ -44,32 +44,6 @@ COMMENT ON COLUMN risk_alert.global_over.epoch IS 'run of the server, see global
 COMMENT ON COLUMN risk_alert.global_over.numbers IS 'of transactions in that run: all branches are finished, or it has not committed in this database';
 REVOKE ALL ON risk_alert.global_over FROM PUBLIC;
 
--- By the primary key, whatever the planner thinks of a table that has just been filled: runs one after
--- the other, then what is not over, range by range (OFFSET 0 keeps it so)
-CREATE VIEW risk_alert._global_unfinished AS
-    WITH RECURSIVE run AS (
-        (SELECT c.epoch FROM risk_alert.global_commit c ORDER BY c.epoch LIMIT 1)
-        UNION ALL
-        SELECT (SELECT c.epoch FROM risk_alert.global_commit c WHERE c.epoch > r.epoch ORDER BY c.epoch LIMIT 1)
-          FROM run r WHERE r.epoch IS NOT NULL
-    )
-    SELECT c.epoch, c.number, c.gid, c.participants, c.decided_at
-      FROM run r
-      LEFT JOIN risk_alert.global_over o ON o.epoch = r.epoch
-     CROSS JOIN LATERAL pg_catalog.unnest('{(,)}'::int8multirange - COALESCE(o.numbers, '{}')) AS g (numbers)
-     CROSS JOIN LATERAL (
-        SELECT n.epoch, n.number, n.gid, n.participants, n.decided_at FROM risk_alert.global_commit n
-         WHERE n.epoch = r.epoch AND n.number >= COALESCE(pg_catalog.lower(g.numbers), 0)
-           AND n.number < COALESCE(pg_catalog.upper(g.numbers), 9223372036854775807)
-        OFFSET 0) c;
-COMMENT ON VIEW risk_alert._global_unfinished IS 'internal: global transactions that this node has committed and not heard of all branches';
-COMMENT ON COLUMN risk_alert._global_unfinished.epoch IS 'run of the server, see global_epoch';
-COMMENT ON COLUMN risk_alert._global_unfinished.number IS 'of the transaction in that run';
-COMMENT ON COLUMN risk_alert._global_unfinished.gid IS 'name of the transaction';
-COMMENT ON COLUMN risk_alert._global_unfinished.participants IS 'nodes that have prepared a branch, separated by commas';
-COMMENT ON COLUMN risk_alert._global_unfinished.decided_at IS 'when its commit began';
-REVOKE ALL ON risk_alert._global_unfinished FROM PUBLIC;
-
 -- What recovery has committed here, and an entry of another register may be left of
 CREATE TABLE risk_alert.global_recovered (
     gid          text NOT NULL,
@@ -97,6 +71,34 @@ COMMENT ON COLUMN risk_alert.global_epoch.began_at_lsn IS 'end of the write-ahea
 COMMENT ON COLUMN risk_alert.global_epoch.began_at IS 'when the run began in this database';
 COMMENT ON COLUMN risk_alert.global_epoch.removed_to IS 'highest number of a transaction whose row of global_commit was removed: of earlier ones without a row nothing is known';
 REVOKE ALL ON risk_alert.global_epoch FROM PUBLIC;
+
+-- By the primary key, whatever the planner thinks of a table that has just been filled: run after run, and
+-- of each what is not over, range after range (OFFSET 0 keeps it so)
+CREATE VIEW risk_alert._global_unfinished AS
+    SELECT c.epoch, c.number, c.gid, c.participants, c.decided_at
+      FROM (SELECT DISTINCT e.epoch FROM risk_alert.global_epoch e) r
+      LEFT JOIN risk_alert.global_over o ON o.epoch = r.epoch
+     CROSS JOIN LATERAL pg_catalog.unnest('{(,)}'::int8multirange - COALESCE(o.numbers, '{}')) AS g (numbers)
+     CROSS JOIN LATERAL (
+        SELECT n.epoch, n.number, n.gid, n.participants, n.decided_at FROM risk_alert.global_commit n
+         WHERE n.epoch = r.epoch AND n.number >= COALESCE(pg_catalog.lower(g.numbers), 0)
+           AND n.number < COALESCE(pg_catalog.upper(g.numbers), 9223372036854775807)
+        OFFSET 0) c;
+COMMENT ON VIEW risk_alert._global_unfinished IS 'internal: global transactions that this node has committed and not heard of all branches';
+COMMENT ON COLUMN risk_alert._global_unfinished.epoch IS 'run of the server, see global_epoch';
+COMMENT ON COLUMN risk_alert._global_unfinished.number IS 'of the transaction in that run';
+COMMENT ON COLUMN risk_alert._global_unfinished.gid IS 'name of the transaction';
+COMMENT ON COLUMN risk_alert._global_unfinished.participants IS 'nodes that have prepared a branch, separated by commas';
+COMMENT ON COLUMN risk_alert._global_unfinished.decided_at IS 'when its commit began';
+REVOKE ALL ON risk_alert._global_unfinished FROM PUBLIC;
+
+-- For view global_transactions: the planner would take the probes for many, and compile the query
+CREATE FUNCTION risk_alert._global_unfinished(OUT gid text, OUT participants text, OUT decided_at timestamptz) RETURNS SETOF record
+    LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER ROWS 10
+    SET search_path = pg_catalog, pg_temp SET jit = off
+    AS 'SELECT u.gid, u.participants, u.decided_at FROM risk_alert._global_unfinished u';
+COMMENT ON FUNCTION risk_alert._global_unfinished() IS 'internal: see the view of the same name';
+REVOKE ALL ON FUNCTION risk_alert._global_unfinished() FROM PUBLIC;
 
 CREATE FUNCTION risk_alert.global_execute(node text, sql text, params text[] DEFAULT '{}') RETURNS bigint
     LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ra_global_execute';
@@ -188,7 +190,7 @@ CREATE VIEW risk_alert.global_transactions AS
            AND g.cluster = pg_catalog.current_setting('risk_alert.cluster_name', true)
          GROUP BY 1, 2, 3, 4, 5, 6
     ), committed AS (
-        SELECT u.gid, u.participants, u.decided_at FROM risk_alert._global_unfinished u
+        SELECT u.gid, u.participants, u.decided_at FROM risk_alert._global_unfinished() u
          UNION
         SELECT n.gid, n.participants, n.decided_at
           FROM prepared p JOIN risk_alert.global_commit n ON n.epoch = p.epoch AND n.number = p.number AND n.gid = p.transaction

@@ -162,6 +162,7 @@ GRANT EXECUTE ON FUNCTION
     risk_alert.global_outcome(text),
     risk_alert._global_outcome(text),
     risk_alert._gid(text),
+    risk_alert._global_unfinished(),
     risk_alert._recovery_status()
     TO risk_alert_admin, risk_alert_analyst, risk_alert_monitor;
 

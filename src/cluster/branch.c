@@ -81,9 +81,10 @@ static bool spoiled(RaBranch *branch);
 static bool has_others(void);
 static int	add_question(Batch *batch, RaBranch *branch);
 static void add_statement(Batch *batch, const char *sql, int nparams, const char *const *params);
+static void make_room(RaBranch *branch);
 static void add_pending(Batch *batch, RaBranch *branch);
 static void enter_level(Batch *batch, RaBranch *branch, int level);
-static bool send_batch(RaBranch *branch, const Batch *batch, int counted, int asked);
+static bool send_batch(RaBranch *branch, const Batch *batch, int first, int counted, int asked, RaPrepared *prepared);
 static bool send_statement(RaBranch *branch, const Statement *s);
 static bool advance(RaBranch *branch);
 static void take_result(RaBranch *branch, PGresult *res);
@@ -227,10 +228,9 @@ ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *cons
 	Batch		batch = {0};
 	char		prepare[sizeof(branch->gid) + 32];
 	int			user;
+	int			first;
 	int			asked = -1;
-	int			making = -1;
 	RaPrepared *prepared = NULL;
-	bool		by_name = false;
 
 	Assert(branch->state == RA_BRANCH_ACTIVE && !branch->busy);
 	if (ra_control_statement(sql, &writes, &notifies, &deallocates))
@@ -242,7 +242,8 @@ ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *cons
 	if (deallocates)
 		*ra_conn_notes(branch->conn) |= NOTE_DEALLOCATED;
 	if (writes && (*ra_conn_notes(branch->conn) & NOTE_DEALLOCATED) == 0)
-		prepared = ra_prepared_find(ra_conn_prepared(branch->conn), sql, &by_name);
+		prepared = ra_prepared_find(ra_conn_prepared(branch->conn), sql);
+	make_room(branch);
 
 	/* all modes: what plain BEGIN means there may change at any time, by a reload for instance */
 	if (!branch->opened)
@@ -255,16 +256,17 @@ ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *cons
 	}
 	add_pending(&batch, branch);
 	enter_level(&batch, branch, level);
-	if (by_name && !prepared->made)
+	first = batch.n;
+	if (prepared && prepared->state == RA_PREPARED_LATER)
 	{
-		making = batch.n;
 		add_statement(&batch, sql, 0, NULL);
-		batch.statements[making].name = prepared->name;
-		batch.statements[making].make = true;
+		batch.statements[first].name = prepared->name;
+		batch.statements[first].make = true;
 	}
 	user = batch.n;
 	add_statement(&batch, sql, nparams, params);
-	batch.statements[user].name = by_name ? prepared->name : NULL;
+	if (prepared && (prepared->state == RA_PREPARED_LATER || prepared->state == RA_PREPARED_DONE))
+		batch.statements[user].name = prepared->name;
 
 	/* with others, it will be prepared if it has written: most statements tell that themselves */
 	if (branch->xid[0] == '\0' && !last && !(has_others() && (writes || branch->wrote)))
@@ -282,7 +284,7 @@ ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *cons
 		branch->base_work = true;
 	if (notifies)
 		branch->wrote = true;	/* what PREPARE has to say about it shall be heard */
-	if (!send_batch(branch, &batch, user, asked))
+	if (!send_batch(branch, &batch, first, user, asked, prepared))
 	{
 		branch->state = RA_BRANCH_BROKEN;
 		ereport(ERROR,
@@ -290,8 +292,6 @@ ra_branch_start(RaBranch *branch, const char *sql, int nparams, const char *cons
 				 errmsg("could not send a statement to node \"%s\"", branch->node),
 				 errdetail_internal("%s", pchomp(PQerrorMessage(branch->pg)))));
 	}
-	branch->making = making;
-	branch->prepared = prepared;
 	branch->opened = true;
 	branch->started = true;
 	branch->writer = writes;
@@ -306,7 +306,7 @@ ra_branch_ask(RaBranch *branch)
 
 	add_pending(&batch, branch);
 	asked = add_question(&batch, branch);
-	if (!send_batch(branch, &batch, -1, asked))
+	if (!send_batch(branch, &batch, -1, -1, asked, NULL))
 		ra_branch_check(branch);
 }
 
@@ -394,7 +394,7 @@ spoiled(RaBranch *branch)
 		return status != PQTRANS_INTRANS;
 
 	/* it has ended with the savepoint made, or nobody knows */
-	return branch->position < (branch->making >= 0 ? branch->making : branch->counted) ||
+	return branch->position < branch->first ||
 		(branch->position <= branch->counted && status != PQTRANS_INERROR);
 }
 
@@ -403,6 +403,18 @@ add_statement(Batch *batch, const char *sql, int nparams, const char *const *par
 {
 	Assert(batch->n < MAX_BATCH);
 	batch->statements[batch->n++] = (Statement) {.sql = sql,.nparams = nparams,.params = params};
+}
+
+/* For one more savepoint; before what is pending is taken, which must not be lost with an error */
+static void
+make_room(RaBranch *branch)
+{
+	if (branch->nsavepoints == branch->max_savepoints)
+	{
+		branch->savepoints = repalloc(branch->savepoints,
+									  2 * branch->max_savepoints * sizeof(struct RaSavepoint));
+		branch->max_savepoints *= 2;
+	}
 }
 
 static void
@@ -431,12 +443,6 @@ enter_level(Batch *batch, RaBranch *branch, int level)
 
 	if (top >= level)
 		return;
-	if (branch->nsavepoints == branch->max_savepoints)
-	{
-		branch->savepoints = repalloc(branch->savepoints,
-									  2 * branch->max_savepoints * sizeof(struct RaSavepoint));
-		branch->max_savepoints *= 2;
-	}
 	snprintf(batch->texts[batch->n], sizeof(batch->texts[0]), "SAVEPOINT risk_alert_%d", branch->nsavepoints);
 	add_statement(batch, batch->texts[batch->n], 0, NULL);
 	branch->savepoints[branch->nsavepoints++] = (struct RaSavepoint) {top + 1, level};
@@ -450,11 +456,11 @@ ra_branch_send(RaBranch *branch, const char *command)
 	add_pending(&batch, branch);
 	add_statement(&batch, command, 0, NULL);
 	batch.statements[0].simple = batch.n == 1;
-	return send_batch(branch, &batch, -1, -1);
+	return send_batch(branch, &batch, -1, -1, -1, NULL);
 }
 
 static bool
-send_batch(RaBranch *branch, const Batch *batch, int counted, int asked)
+send_batch(RaBranch *branch, const Batch *batch, int first, int counted, int asked, RaPrepared *prepared)
 {
 	int			i;
 
@@ -464,9 +470,9 @@ send_batch(RaBranch *branch, const Batch *batch, int counted, int asked)
 	branch->position = 0;
 	branch->affected = 0;
 	branch->tag[0] = '\0';
+	branch->first = first;
 	branch->counted = counted;
-	branch->making = -1;
-	branch->prepared = NULL;
+	branch->prepared = prepared;
 	branch->asked = asked;
 	branch->pipeline = batch->n > 1;
 
@@ -565,14 +571,11 @@ take_result(RaBranch *branch, PGresult *res)
 
 				branch->affected = n[0] ? strtoll(n, NULL, 10) : 0;
 				branch->wrote = branch->wrote || (branch->writer && branch->affected > 0);
-				if (branch->prepared)
-				{
-					branch->prepared->times++;
-					branch->prepared->never |= PQnfields(res) > 0;
-				}
+				if (branch->prepared && PQnfields(res) == 0)
+					ra_prepared_ran(branch->prepared);
 			}
-			else if (branch->position == branch->making)
-				branch->prepared->made = true;
+			else if (branch->position == branch->first)
+				branch->prepared->state = RA_PREPARED_DONE;
 			else if (branch->position == branch->asked && PQntuples(res) == 1)
 			{
 				branch->unsure = false;
@@ -603,15 +606,19 @@ take_result(RaBranch *branch, PGresult *res)
 static void
 note_failure(RaBranch *branch, const char *sqlstate)
 {
+	bool		ours = branch->position >= branch->first && branch->position <= branch->counted &&
+		branch->prepared && branch->prepared->sql;
+
 	if (sqlstate == NULL)
 		return;
-	if (branch->position == branch->asked || strcmp(sqlstate, "26000") == 0)
+
+	/* somebody has taken them away */
+	if (strcmp(sqlstate, "26000") == 0 && (ours || branch->position == branch->asked))
 		*ra_conn_notes(branch->conn) |= NOTE_DEALLOCATED;
 
-	/* a column has another type now, say: with its parameters' types of then, it may never run again */
-	if (branch->prepared && (branch->position == branch->making ||
-							 (branch->position == branch->counted && strncmp(sqlstate, "42", 2) == 0)))
-		branch->prepared->never = true;
+	/* it was prepared for a type, say, that is not there any more */
+	if (ours && (strncmp(sqlstate, "42", 2) == 0 || strncmp(sqlstate, "XX", 2) == 0))
+		ra_prepared_start_over(branch->prepared);
 }
 
 static void

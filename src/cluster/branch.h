@@ -59,9 +59,9 @@ typedef struct RaBranch
 	bool		pipeline;
 	bool		copying;		/* it wants a dialogue, which it won't have */
 	int			position;		/* statement whose results come next */
+	int			first;			/* what begins the user's statement: itself, or that it is prepared; or -1 */
 	int			counted;		/* the user's statement, or -1 */
 	bool		writer;			/* that is one which writes if it has affected any row */
-	int			making;			/* the user's statement is prepared before, or -1 */
 	RaPrepared *prepared;		/* its entry, or NULL */
 	int			asked;			/* for the transaction ID, or -1 */
 	int64		affected;

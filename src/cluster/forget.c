@@ -177,7 +177,7 @@ forget_all(RaRegisterKind kind, List *gids)
 	decider = ra_register(kind);
 	if (decider->forget_all)
 		decider->forget_all(gids, RA_RECOVERY_ASK_MS);
-	else if (decider->forget)
+	else
 		foreach(lc, gids)
 			decider->forget(lfirst(lc));
 }

@@ -87,14 +87,13 @@ static char name[RA_GID_SIZE];
 static int64 prepare_by;		/* ra_branch_now() by which it must be decided, once it has its name */
 static const RaRegister *decider = NULL;	/* NULL: there is nothing to decide */
 static bool holding = false;	/* interrupts */
-static bool unfinished = false; /* not all branches have answered that they have committed */
 
 PG_FUNCTION_INFO_V1(ra_global_execute);
 PG_FUNCTION_INFO_V1(ra_global_execute_all);
 
 static void require_cluster(void);
 pg_noreturn static void refuse_null(const char *what);
-static int	strings_of(FunctionCallInfo fcinfo, int arg, const char *what, int rows, char ***strings);
+static int	strings_of(FunctionCallInfo fcinfo, int arg, const char *what, int rows, int *row, char ***strings);
 static void pre_commit(void);
 static void commit_readers(int64 deadline);
 static void check_readers(void);
@@ -137,7 +136,7 @@ ra_global_execute(PG_FUNCTION_ARGS)
 	require_cluster();
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		refuse_null(PG_ARGISNULL(0) ? "node" : "sql");
-	nparams = strings_of(fcinfo, 2, NULL, 0, &params);
+	nparams = strings_of(fcinfo, 2, NULL, 0, NULL, &params);
 	branch = ra_branch_get(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	ra_branch_start(branch, text_to_cstring(PG_GETARG_TEXT_PP(1)), nparams, (const char *const *) params, false);
 	ra_branch_wait_started();
@@ -159,7 +158,7 @@ ra_global_execute_all(PG_FUNCTION_ARGS)
 	int			nnodes;
 	int			nsql;
 	int			nparams;
-	bool		own_params;		/* a row of them for each node */
+	int			row;			/* so many params are for each node; 0: all are for all */
 	RaBranch  **branches;
 	Datum	   *rows;
 	bool		early;
@@ -167,12 +166,11 @@ ra_global_execute_all(PG_FUNCTION_ARGS)
 	int			j;
 
 	require_cluster();
-	nnodes = strings_of(fcinfo, 0, "nodes", 0, &nodes);
-	nsql = strings_of(fcinfo, 1, "sql", 0, &sql);
-	nparams = strings_of(fcinfo, 2, NULL, nnodes, &params);
-	own_params = !PG_ARGISNULL(2) && ARR_NDIM(PG_GETARG_ARRAYTYPE_P(2)) == 2;
-	if (own_params)
-		nparams /= nnodes;
+	nnodes = strings_of(fcinfo, 0, "nodes", 0, NULL, &nodes);
+	nsql = strings_of(fcinfo, 1, "sql", 0, NULL, &sql);
+	nparams = strings_of(fcinfo, 2, NULL, nnodes, &row, &params);
+	if (row > 0)
+		nparams = row;
 	if (nsql != nnodes && nsql != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
@@ -207,7 +205,7 @@ ra_global_execute_all(PG_FUNCTION_ARGS)
 		if (early)
 			name_branch(branches[i]);
 		ra_branch_start(branches[i], sql[nsql == 1 ? 0 : i], nparams,
-						(const char *const *) params + (own_params ? i * nparams : 0), early);
+						(const char *const *) params + i * row, early);
 	}
 	ra_branch_wait_started();
 	rows = palloc(nnodes * sizeof(Datum));
@@ -241,10 +239,10 @@ refuse_null(const char *what)
 
 /*
  * An argument that is text[], and how many there are.  what: its name, if neither it nor they may be null.
- * rows: if it has two dimensions, it has so many rows (0: it must not).
+ * rows: if it has two dimensions, it has so many rows (0: it must not), each of *row, which else is 0.
  */
 static int
-strings_of(FunctionCallInfo fcinfo, int arg, const char *what, int rows, char ***strings)
+strings_of(FunctionCallInfo fcinfo, int arg, const char *what, int rows, int *row, char ***strings)
 {
 	Datum	   *values;
 	bool	   *nulls;
@@ -252,6 +250,8 @@ strings_of(FunctionCallInfo fcinfo, int arg, const char *what, int rows, char **
 	int			i;
 
 	*strings = NULL;
+	if (row)
+		*row = 0;
 	if (!PG_ARGISNULL(arg))
 	{
 		ArrayType  *array = PG_GETARG_ARRAYTYPE_P(arg);
@@ -267,6 +267,8 @@ strings_of(FunctionCallInfo fcinfo, int arg, const char *what, int rows, char **
 					(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
 					 errmsg("there are %d rows of parameters for %d nodes", ARR_DIMS(array)[0], rows),
 					 errhint("Give one row for each node, or an array of one dimension for all.")));
+		if (ARR_NDIM(array) == 2)
+			*row = ARR_DIMS(array)[1];
 		deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &n);
 		*strings = palloc(n * sizeof(char *));
 	}
@@ -344,11 +346,6 @@ static void
 end(void)
 {
 	ra_branch_forget_all();
-
-	/* it has no row in this database, or one that nobody asks for any more */
-	if (name[0] && decider->with_caller && !unfinished)
-		ra_global_done(gid.number);
-	unfinished = false;
 	stage = STAGE_NONE;
 	decider = NULL;
 	name[0] = '\0';
@@ -866,12 +863,11 @@ let_go(void)
 static void
 finish(void)
 {
-	unfinished = !phase_two();
-	if (unfinished || decider == NULL)
-		return;
-	stop_at("forget", 0);
-	if (decider->forget)
+	if (phase_two() && decider)
+	{
+		stop_at("forget", 0);
 		forget();
+	}
 }
 
 /*

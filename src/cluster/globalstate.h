@@ -14,7 +14,7 @@
 
 #include "shmem.h"
 
-/* Transactions that recovery has not heard of yet to be over; more are found otherwise */
+/* Committed transactions whose branches are finished, for recovery to note; what does not fit, it finds itself */
 #define RA_DONE_MAX 16384
 
 typedef struct RaDone
@@ -61,10 +61,7 @@ extern RaRecovery *ra_recovery_slot(Oid dboid, bool make);
 /* A recovery worker's next round begins at once, if it has that process id */
 extern void ra_recovery_wake(pid_t pid);
 
-/*
- * Of a transaction of this database nothing is left to do: all its branches are finished, or it has no
- * decision row.  Never throws.
- */
+/* All branches of a transaction of this database, which has committed, are finished.  Never throws. */
 extern void ra_global_done(uint64 number);
 
 /*

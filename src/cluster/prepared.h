@@ -7,25 +7,37 @@
 
 #include "postgres.h"
 
+typedef enum RaPreparedState
+{
+	RA_PREPARED_NOT,			/* not come often enough yet -> LATER */
+	RA_PREPARED_NEVER,			/* it must not be */
+	RA_PREPARED_LATER,			/* to be prepared with the message that has it next -> DONE, NOT */
+	RA_PREPARED_DONE			/* the node knows it by its name -> NOT */
+} RaPreparedState;
+
 typedef struct RaPrepared
 {
 	uint64		hash;			/* of the text; 0: unused */
-	uint32		times;			/* it has come and done what is counted */
-	uint64		last;			/* time, in order */
-	bool		made;			/* the node knows it by its name */
-	bool		never;			/* it must not be prepared */
-	char	   *sql;			/* once it is to be made */
-	char		name[24];
+	uint32		times;			/* it has come, and has run */
+	RaPreparedState state;
+	char	   *sql;			/* NULL if NOT or NEVER */
+	char		name[32];
 } RaPrepared;
 
-/* Those of a connection.  All zero: none yet. */
+/* Those of a connection.  NULL: none yet. */
 typedef struct RaPreparedSet RaPreparedSet;
 
 /*
- * The statement's entry, or NULL if it has none and gets none.  *use: it is prepared by its name, or, unless
- * made, shall be made with this message.  Never throws once *set is there, but for want of memory.
+ * The entry of a statement that is about to be sent, or NULL if it gets none.  It stays in its place until the
+ * next call for the connection.  ERROR for want of memory.
  */
-extern RaPrepared *ra_prepared_find(RaPreparedSet **set, const char *sql, bool *use);
+extern RaPrepared *ra_prepared_find(RaPreparedSet **set, const char *sql);
+
+/* It has run */
+extern void ra_prepared_ran(RaPrepared *entry);
+
+/* What it was prepared as is not used any more; it may be prepared anew */
+extern void ra_prepared_start_over(RaPrepared *entry);
 
 /* With the connection */
 extern void ra_prepared_free(RaPreparedSet *set);

@@ -4,13 +4,13 @@
  *
  * A worker of its own in each database where there is something to do: it may have to wait
  * for other nodes, which the worker that handles events can't afford.  That one looks,
- * every recovery_interval, whether branches of this cluster are prepared in the database or rows of
- * global_commit are left, and starts this one, which ends when nothing has been left to do
- * for a while.
+ * every recovery_interval, whether branches of this cluster are prepared in the database or transactions of
+ * its own are not known to be finished, or may be forgotten, and starts this one, which ends when nothing
+ * has been left to do for a while.
  *
  * A round:
  *	 1. List the branches that are prepared in this database, by their gids; nothing else is
- *	    ever touched.  Those whose coordinator didn't answer last time come last, so
+ *	    ever touched.  Those whose coordinator or register didn't answer last time come last, so
  *	    that they hold up nobody but themselves.
  *	 2. Finish each, in a transaction of its own, as its register says (settle()).
  *	 3. Catch up with what was published while this node was no member (catchup.c).
@@ -68,6 +68,7 @@
 #include "worker.h"
 
 #define GRACE 5000				/* ms after commit_timeout */
+#define GAPS_AFTER 5000			/* ms, see close_gaps() */
 #define MUTE_MS 1000			/* a register that takes so long to say nothing is not asked again in the round */
 #define IDLE_ROUNDS 12			/* then the worker ends */
 #define CATCH_UP_INTERVAL 500	/* ms between attempts */
@@ -739,7 +740,7 @@ mark_finished(const Decisions *d)
 							  "    FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS d (epoch, number) GROUP BY d.epoch),"
 							  " noted AS ("
 							  "  INSERT INTO risk_alert.global_finished (epoch, numbers, finished_at)"
-							  "  SELECT t.epoch, t.numbers, pg_catalog.now() FROM told t)"
+							  "  SELECT t.epoch, t.numbers, pg_catalog.clock_timestamp() FROM told t)"
 							  " INSERT INTO risk_alert.global_over AS o (epoch, numbers) SELECT t.epoch, t.numbers FROM told t"
 							  "     ON CONFLICT (epoch) DO UPDATE SET numbers = o.numbers OPERATOR(pg_catalog.+) excluded.numbers",
 							  2, types, values, NULL, false, 0) != SPI_OK_INSERT)
@@ -748,7 +749,7 @@ mark_finished(const Decisions *d)
 	SPI_finish();
 }
 
-/* Those that coordinators of this server have said are over */
+/* Those that coordinators of this server have told of */
 static void
 mark_done(void)
 {
@@ -884,45 +885,60 @@ sweep(void)
 }
 
 /*
- * Numbers that never had a row here: other databases have them, other registers, or what a crash has undone.
- * None can come of earlier runs.  Of this one, it could of a transaction that has its
- * number; but of one that had it when the last round was, it has the lock, too (that two instructions take
- * longer would but make its row stay).  The locks are looked at before the rows: who lets go of one has committed.
+ * Numbers that never had a row here: transactions of other databases, other registers, and aborted ones have them.
+ * None can come of earlier runs.  Of this one, a transaction may have its number and not yet its row; but
+ * then it has its lock, too, a moment after the number: GAPS_AFTER later, for sure.  (If not, all that
+ * happens is that its row is not looked after.)  The locks are looked at before the rows: who lets go of one has
+ * committed, or never will.
  */
 static void
 close_gaps(void)
 {
-	static uint64 before = 0;	/* the latest number at the last round */
-	uint64		latest = pg_atomic_read_u64(&ra_global_state->number);
-	Oid			types[2] = {INT8OID, INT8OID};
-	Datum		values[2];
+	static uint64 given_then = 0;	/* the latest number, at least GAPS_AFTER ago */
+	static uint64 given = 0;	/* at that time: */
+	static uint64 given_at = 0;
+	uint64		now = ra_boottime();
+	Oid			types[3] = {INT8OID, INT8OID, INT8MULTIRANGEOID};
+	Datum		values[3];
 	bool		isnull;
 
+	if (now - given_at >= GAPS_AFTER * UINT64CONST(1000000))
+	{
+		given_then = given;
+		given = pg_atomic_read_u64(&ra_global_state->number);
+		given_at = now;
+	}
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	values[0] = Int64GetDatum((int64) before);
-	values[1] = Int64GetDatum((int64) MyDatabaseId);
-	if (SPI_execute_with_args("SELECT LEAST($1, pg_catalog.min((l.classid::int8 OPERATOR(pg_catalog.<<) 32) OPERATOR(pg_catalog.|) l.objid::int8) OPERATOR(pg_catalog.-) 1)"
-							  "  FROM pg_catalog.pg_locks l WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.database::int8 OPERATOR(pg_catalog.=) $2"
-							  "   AND l.objsubid OPERATOR(pg_catalog.=) " CppAsString2(RA_GLOBAL_LOCK_CLASS) " AND l.mode OPERATOR(pg_catalog.=) 'ExclusiveLock'",
-							  2, types, values, NULL, false, 0) != SPI_OK_SELECT)
+	values[0] = Int64GetDatum((int64) MyDatabaseId);
+	if (SPI_execute_with_args("SELECT COALESCE(pg_catalog.range_agg(pg_catalog.int8range(l.number, l.number, '[]')), '{}')"
+							  "  FROM (SELECT (l.classid::int8 OPERATOR(pg_catalog.<<) 32) OPERATOR(pg_catalog.|) l.objid::int8 AS number"
+							  "          FROM pg_catalog.pg_locks l WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.database::int8 OPERATOR(pg_catalog.=) $1"
+							  "           AND l.objsubid OPERATOR(pg_catalog.=) " CppAsString2(RA_GLOBAL_LOCK_CLASS) " AND l.mode OPERATOR(pg_catalog.=) 'ExclusiveLock') l",
+							  1, types, values, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read pg_locks");
 	values[0] = Int64GetDatum((int64) ra_global_state->epoch);
-	values[1] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	values[1] = Int64GetDatum((int64) given_then);
+	values[2] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (SPI_execute_with_args("WITH left_over AS MATERIALIZED ("
 							  "  SELECT u.epoch, pg_catalog.range_agg(pg_catalog.int8range(u.number, u.number, '[]')) AS numbers"
 							  "    FROM risk_alert._global_unfinished u GROUP BY u.epoch)"
 							  " UPDATE risk_alert.global_over o SET numbers = x.numbers"
 							  "   FROM (SELECT o.epoch, o.numbers OPERATOR(pg_catalog.+)"
-							  "           (pg_catalog.int8multirange(pg_catalog.int8range(NULL, CASE WHEN o.epoch OPERATOR(pg_catalog.=) $1 THEN $2 END, '(]'))"
-							  "            OPERATOR(pg_catalog.-) COALESCE(l.numbers, '{}')) AS numbers"
+							  "           (CASE WHEN o.epoch OPERATOR(pg_catalog.=) $1 THEN pg_catalog.int8multirange(pg_catalog.int8range(NULL, $2, '(]')) OPERATOR(pg_catalog.-) $3"
+							  "                 ELSE '{(,)}' END OPERATOR(pg_catalog.-) COALESCE(l.numbers, '{}')) AS numbers"
 							  "           FROM risk_alert.global_over o LEFT JOIN left_over l ON l.epoch OPERATOR(pg_catalog.=) o.epoch) x"
 							  "  WHERE x.epoch OPERATOR(pg_catalog.=) o.epoch AND x.numbers OPERATOR(pg_catalog.<>) o.numbers",
-							  2, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+							  3, types, values, NULL, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not write risk_alert.global_over");
+
+	/* earlier runs of which no row is left */
+	if (SPI_execute_with_args("DELETE FROM risk_alert.global_over o WHERE o.epoch OPERATOR(pg_catalog.<>) $1"
+							  "   AND NOT EXISTS (SELECT FROM risk_alert.global_commit c WHERE c.epoch OPERATOR(pg_catalog.=) o.epoch)",
+							  1, types, values, NULL, false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not delete from risk_alert.global_over");
 	PopActiveSnapshot();
 	SPI_finish();
-	before = latest;
 }
 
 /* To the log, once for each that comes to be the oldest: not everybody looks at views */

@@ -67,14 +67,14 @@ typedef struct RaRegister
 	 * decision_retention.  Best effort: called when the transaction has
 	 * committed, so it reads no catalog, hardly waits, and raises no error but for want of memory,
 	 * which its caller must catch.  Told are only those that this session has
-	 * asked since it began.  NULL: there is nothing to tell.
+	 * asked since it began.
 	 */
 	void		(*forget) (const char *gid);
 
 	/*
 	 * The same for several, by whoever may have nothing to tell again for a long time: everybody is
 	 * told, and waited for up to so many milliseconds.  Interruptible, in a transaction; NULL if
-	 * forget() does all of that, or there is nothing to tell.
+	 * forget() does all of that.
 	 */
 	void		(*forget_all) (List *gids, int timeout);
 } RaRegister;

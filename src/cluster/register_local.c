@@ -65,6 +65,7 @@ PG_FUNCTION_INFO_V1(ra_run_age);
 
 static RaDecision local_propose(const char *gid, RaDecision decision, int timeout, char **reason);
 static RaDecision local_read(const char *gid, int timeout, char **reason);
+static void local_forget(const char *gid);
 static void insert_row(const RaGid *gid, const char *name);
 static bool row_there(const RaGid *gid);
 static bool forgotten(const RaGid *gid, char **reason);
@@ -76,7 +77,8 @@ const RaRegister ra_register_local = {
 	.name = "local",
 	.with_caller = true,
 	.propose = local_propose,
-	.read = local_read
+	.read = local_read,
+	.forget = local_forget
 };
 
 void
@@ -126,6 +128,15 @@ local_read(const char *name, int timeout, char **reason)
 			break;
 	}
 	return RA_DECISION_UNKNOWN;
+}
+
+static void
+local_forget(const char *name)
+{
+	RaGid		gid;
+
+	if (ra_gid_parse(name, strlen(name), &gid))
+		ra_global_done(gid.number);
 }
 
 /*

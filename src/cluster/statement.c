@@ -77,3 +77,28 @@ ra_control_statement(const char *sql, bool *writes, bool *notifies, bool *deallo
 	*notifies = strcmp(word, "notify") == 0 || strcmp(word, "listen") == 0 || strcmp(word, "unlisten") == 0;
 	return false;
 }
+
+/* (quotes and dollars in comments and names count, too: it only means that the answer is no) */
+bool
+ra_fixed_types(const char *sql)
+{
+	const char *p;
+
+	if (strchr(sql, '\'') != NULL)
+		return false;
+	for (p = strchr(sql, '$'); p != NULL; p = strchr(p, '$'))
+	{
+		bool		in_name = p > sql && (isalnum((unsigned char) p[-1]) || p[-1] == '_' || (unsigned char) p[-1] > 127);
+
+		p++;
+		if (in_name || !isdigit((unsigned char) *p))
+			return false;
+		while (isdigit((unsigned char) *p))
+			p++;
+		while (isspace((unsigned char) *p))
+			p++;
+		if (p[0] != ':' || p[1] != ':')
+			return false;
+	}
+	return true;
+}

@@ -13,4 +13,10 @@
  */
 extern bool ra_control_statement(const char *sql, bool *writes, bool *notifies, bool *deallocates);
 
+/*
+ * Does the text alone say of which types its constants and parameters are?  That is, it has no string constant, and
+ * each parameter is followed by its type: $1::int.
+ */
+extern bool ra_fixed_types(const char *sql);
+
 #endif							/* RA_STATEMENT_H */

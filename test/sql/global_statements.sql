@@ -28,7 +28,7 @@ SELECT risk_alert.global_execute('node_a', 'SELECT $1::int', '{{1},{2}}');
 \echo :SQLSTATE
 
 -- claim: what comes again and again is prepared on its connection; results don't depend on it
-CREATE VIEW ours AS SELECT statement, generic_plans + custom_plans AS runs FROM pg_prepared_statements WHERE name ~ '^risk_alert_\d+$';
+CREATE VIEW ours AS SELECT statement, generic_plans + custom_plans AS runs FROM pg_prepared_statements WHERE name ~ '^risk_alert statement \d+$';
 CREATE TABLE seen (statement text, runs bigint);
 CREATE PROCEDURE see() LANGUAGE plpgsql AS $$
 BEGIN
@@ -40,10 +40,10 @@ CREATE FUNCTION look() RETURNS void LANGUAGE sql AS 'INSERT INTO seen SELECT * F
 DO $$
 BEGIN
     FOR i IN 1..10 LOOP
-        ASSERT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance + $1 WHERE id <= $2', ARRAY[i, i]::text[]) = least(i, 9);
+        ASSERT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance + $1::int WHERE id <= $2::int', ARRAY[i, i]::text[]) = least(i, 9);
         PERFORM risk_alert.global_execute('node_a', format('UPDATE account SET balance = balance + %s WHERE id = 1', i));
-        PERFORM risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance WHERE id = $1 RETURNING id', '{1}');
-        PERFORM risk_alert.global_execute('node_a', 'SELECT * FROM account WHERE id = $1', '{1}');
+        PERFORM risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance WHERE id = $1::int RETURNING id', '{1}');
+        PERFORM risk_alert.global_execute('node_a', 'SELECT * FROM account WHERE id = $1::int', '{1}');
     END LOOP;
 END
 $$;
@@ -54,10 +54,10 @@ SELECT * FROM seen;
 BEGIN;
 SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 1 WHERE id = 9');
 SAVEPOINT a;
-SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance + $1 WHERE id <= $2', '{-100000,9}');
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance + $1::int WHERE id <= $2::int', '{-100000,9}');
 \echo :SQLSTATE
 ROLLBACK TO a;
-SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance + $1 WHERE id <= $2', '{1,9}');
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance + $1::int WHERE id <= $2::int', '{1,9}');
 COMMIT;
 SELECT balance FROM account WHERE id = 9;
 CALL see();
@@ -65,44 +65,79 @@ SELECT * FROM seen;
 
 -- claim: where it can't be prepared any more, its savepoint is as good as with any other failure
 CREATE TABLE other (x int);
-DO $$ BEGIN FOR i IN 1..3 LOOP PERFORM risk_alert.global_execute('node_a', 'INSERT INTO other VALUES ($1)', '{1}'); END LOOP; END $$;
+DO $$ BEGIN FOR i IN 1..3 LOOP PERFORM risk_alert.global_execute('node_a', 'INSERT INTO other VALUES ($1::int)', '{1}'); END LOOP; END $$;
 ALTER TABLE other RENAME TO another;
 BEGIN;
 SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = 2 WHERE id = 9');
 SAVEPOINT a;
-SELECT risk_alert.global_execute('node_a', 'INSERT INTO other VALUES ($1)', '{1}');
+SELECT risk_alert.global_execute('node_a', 'INSERT INTO other VALUES ($1::int)', '{1}');
 \echo :SQLSTATE
 ROLLBACK TO a;
 SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance + 1 WHERE id = 9');
 COMMIT;
 SELECT balance FROM account WHERE id = 9;
 ALTER TABLE another RENAME TO other;
-SELECT risk_alert.global_execute('node_a', 'INSERT INTO other VALUES ($1)', '{1}');
+SELECT risk_alert.global_execute('node_a', 'INSERT INTO other VALUES ($1::int)', '{1}');
 
 -- claim: another table of the same name, another column: no matter
 DROP TABLE account;
 CREATE TABLE account (more text, id int, balance bigint);
 INSERT INTO account VALUES ('x', 1, 5000000000);
-SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance + $1 WHERE id <= $2', '{1,1}');
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance + $1::int WHERE id <= $2::int', '{1,1}');
 SELECT * FROM account;
--- claim: another type of a parameter is a failure of one transaction, at most
+-- claim: what has another type now is a failure that any statement would have, or none
 ALTER TABLE account ALTER id TYPE text;
-SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance + $1 WHERE id <= $2', '{1,1}');
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance + $1::int WHERE id <= $2::int', '{1,1}');
 \echo :SQLSTATE
-SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance + $1 WHERE id <= $2', '{1,1}');
+ALTER TABLE account ALTER id TYPE bigint USING id::bigint;
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = balance + $1::int WHERE id <= $2::int', '{1,1}');
 SELECT * FROM account;
 
+-- claim: a type of the same name is another one, which one transaction finds out
+CREATE DOMAIN amount AS int;
+DO $$ BEGIN FOR i IN 1..4 LOOP PERFORM risk_alert.global_execute('node_a', 'UPDATE account SET balance = $1::amount', '{1}'); END LOOP; END $$;
+DROP DOMAIN amount;
+CREATE DOMAIN amount AS bigint;
+\set VERBOSITY sqlstate
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = $1::amount', '{6000000000}');
+\set VERBOSITY default
+SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = $1::amount', '{6000000000}');
+SELECT * FROM account;
+DROP DOMAIN amount;
+
+-- claim: what would be taken for the type, or the value, of another time is not prepared
+CREATE TABLE times (id int, at timestamptz, x int);
+INSERT INTO times VALUES (1);
+DO $$
+BEGIN
+    FOR i IN 1..5 LOOP
+        PERFORM risk_alert.global_execute('node_a', 'UPDATE times SET at = ''now'' WHERE id = $1::int', '{1}');
+        PERFORM risk_alert.global_execute('node_a', 'UPDATE times SET x = $2 WHERE id = $1', '{1,5}');
+        PERFORM risk_alert.global_execute('node_a', 'UPDATE times SET x = $2 :: int WHERE id = $1  ::int', '{1,5}');
+    END LOOP;
+END
+$$;
+SELECT now() AS before \gset
+SELECT risk_alert.global_execute('node_a', 'UPDATE times SET at = ''now'' WHERE id = $1::int', '{1}');
+SELECT at > :'before' AS later FROM times;
+ALTER TABLE times ALTER x TYPE bigint;
+SELECT risk_alert.global_execute('node_a', 'UPDATE times SET x = $2 WHERE id = $1', '{1,5000000000}');
+SELECT x FROM times;
+CALL see();
+SELECT * FROM seen WHERE statement ~ 'times';
+DROP TABLE times;
+
 -- claim: users may take prepared statements away
-DO $$ BEGIN FOR i IN 1..4 LOOP PERFORM risk_alert.global_execute('node_b', 'INSERT INTO other VALUES ($1)', '{2}'); END LOOP; END $$;
+DO $$ BEGIN FOR i IN 1..4 LOOP PERFORM risk_alert.global_execute('node_b', 'INSERT INTO other VALUES ($1::int)', '{2}'); END LOOP; END $$;
 SELECT risk_alert.global_execute('node_b', 'DEALLOCATE ALL');
-SELECT risk_alert.global_execute('node_b', 'INSERT INTO other VALUES ($1)', '{2}');
-DO $$ BEGIN FOR i IN 1..4 LOOP PERFORM risk_alert.global_execute('node_a', 'DELETE FROM other WHERE x = $1', '{7}'); END LOOP; END $$;
+SELECT risk_alert.global_execute('node_b', 'INSERT INTO other VALUES ($1::int)', '{2}');
+DO $$ BEGIN FOR i IN 1..4 LOOP PERFORM risk_alert.global_execute('node_a', 'DELETE FROM other WHERE x = $1::int', '{7}'); END LOOP; END $$;
 BEGIN;
 SELECT risk_alert.global_execute('node_a', $$DO 'BEGIN EXECUTE ''DEALLOCATE ALL''; END'$$);
-SELECT risk_alert.global_execute('node_a', 'DELETE FROM other WHERE x = $1', '{1}');
+SELECT risk_alert.global_execute('node_a', 'DELETE FROM other WHERE x = $1::int', '{1}');
 \echo :SQLSTATE
 ROLLBACK;
-SELECT risk_alert.global_execute('node_a', 'DELETE FROM other WHERE x = $1', '{1}');
+SELECT risk_alert.global_execute('node_a', 'DELETE FROM other WHERE x = $1::int', '{1}');
 SELECT count(*) FROM other;
 
 -- claim: they do not become too many, nor is a long one kept
@@ -111,8 +146,8 @@ DO $$
 BEGIN
     FOR i IN 1..60 LOOP
         FOR j IN 1..5 LOOP
-            ASSERT risk_alert.global_execute('node_a', format('INSERT INTO other VALUES ($1 + %s)', i), '{1000}') = 1;
-            PERFORM risk_alert.global_execute('node_a', 'INSERT INTO other VALUES ($1' || repeat(' + 0', 3000) || ')', '{2000}');
+            ASSERT risk_alert.global_execute('node_a', format('INSERT INTO other VALUES ($1::int + %s)', i), '{1000}') = 1;
+            PERFORM risk_alert.global_execute('node_a', 'INSERT INTO other VALUES ($1::int' || repeat(' + 0', 3000) || ')', '{2000}');
         END LOOP;
     END LOOP;
 END
@@ -120,6 +155,19 @@ $$;
 SELECT count(*), sum(x) FROM other WHERE x BETWEEN 1001 AND 1060;
 CALL see();
 SELECT count(*), min(runs), max(length(statement)) FROM seen;
+-- more texts in turn than are remembered
+ALTER SERVER node_a OPTIONS (SET application_name 'newer');
+DO $$
+BEGIN
+    FOR j IN 1..8 LOOP
+        FOR i IN 1..65 LOOP
+            PERFORM risk_alert.global_execute('node_a', format('INSERT INTO other VALUES ($1::int + %s)', i), '{3000}');
+        END LOOP;
+    END LOOP;
+END
+$$;
+CALL see();
+SELECT count(*) FROM seen;
 
 DROP SERVER node_a CASCADE;
 DROP SERVER node_b CASCADE;
