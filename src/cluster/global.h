@@ -9,6 +9,15 @@
 
 #include "access/xact.h"
 
+#include "cluster/branch.h"
+
+/*
+ * The statements that are about to be sent to these branches are their last ones: do PREPARE's go with them?  If so,
+ * the branches have their names.  And then: an ERROR if that has taken too long.
+ */
+extern bool ra_global_prepare_early(RaBranch **branches, int n);
+extern void ra_global_check_early(void);
+
 /* Called by xact.c */
 extern void ra_global_xact(XactEvent event);
 extern void ra_global_subxact(SubXactEvent event);
