@@ -40,7 +40,7 @@ is(scalar(keys %latency), 2, '  latency of both');
 my @windows = $out =~ /^  (?:10 minutes|365 days).* (\d+)$/mg;
 is(scalar(grep { $_ > 0 } @windows), 4, '  rates with four kinds of windows');
 my @global = $out =~ /^  (?:risk_alert|by hand): .* (\d+) +[\d.]+ +[\d.]+ +\d+ +[\d.]+$/mg;
-is(scalar(grep { $_ > 0 } @global), 2 * 18, '  rates of global transactions, with 1 client and with 8');
+is(scalar(grep { $_ > 0 } @global), 2 * 19, '  rates of global transactions, with 1 client and with 8');
 
 is(join(' ', grep { !/^pg_config$/ } map { s{.*/}{}r } glob("$home/*")), '', 'it leaves nothing behind');
 
