@@ -9,7 +9,8 @@
  *		both servers are talked to at the same time, always.
  *		one: BEGIN, UPDATE and PREPARE TRANSACTION are one message, which takes
  *		somebody who does not look at what UPDATE says before;  two: BEGIN and UPDATE,
- *		then PREPARE TRANSACTION;  prepared: as two, and each connection has its UPDATE prepared.  When both are prepared, the decision:
+ *		then PREPARE TRANSACTION;  prepared: as two, and each connection has its UPDATE
+ *		prepared.  When both servers are, the decision:
  *		none: is kept nowhere;  row: inserted into a table of A;  zookeeper: an entry
  *		made in HOSTS;  paxos: accepted by two of A, B and C, by the connections that there
  *		are, the first phase skipped.  Then COMMIT PREPARED.

@@ -616,8 +616,8 @@ note_failure(RaBranch *branch, const char *sqlstate)
 	if (strcmp(sqlstate, "26000") == 0 && (ours || branch->position == branch->asked))
 		*ra_conn_notes(branch->conn) |= NOTE_DEALLOCATED;
 
-	/* it was prepared for a type, say, that is not there any more */
-	if (ours && (strncmp(sqlstate, "42", 2) == 0 || strncmp(sqlstate, "XX", 2) == 0))
+	/* it was prepared for a type, say, that is not there any more; a right that is missing is no such case */
+	if (ours && strcmp(sqlstate, "42501") != 0 && (strncmp(sqlstate, "42", 2) == 0 || strncmp(sqlstate, "XX", 2) == 0))
 		ra_prepared_start_over(branch->prepared);
 }
 

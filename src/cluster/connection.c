@@ -100,7 +100,6 @@ static dlist_head connections = DLIST_STATIC_INIT(connections);
 static uint64 taken_counter = 0;
 static uint32 wait_event = 0;
 
-static int	pass_on(const PGresult *res, int field);
 static void initialize(void);
 static RaConn *take(const char *node, RaConnPurpose purpose, bool *again);
 static UserMapping *find_mapping(ForeignServer *server, Oid userid);
@@ -119,7 +118,6 @@ static bool result_ready(RaConn *conn);
 static void wait_for_any(RaConn **conns, int n, long timeout);
 static void statement_ended(RaConn *conn);
 static void keep_result(RaConn *conn, PGresult *res);
-static bool is_failure(const PGresult *res);
 static void clean_up(int nestlevel);
 static void give_back(RaConn *conn, bool good);
 static void start_cancelling(RaConn *conn);
@@ -297,7 +295,7 @@ ra_conn_next(RaConn *conn)
 			return NULL;
 		}
 		keep_result(conn, res);
-		if (!is_failure(conn->result))
+		if (!ra_conn_is_failure(conn->result))
 			return conn->result;
 	}
 }
@@ -362,85 +360,6 @@ PGresult *
 ra_conn_result(RaConn *conn)
 {
 	return conn->result;
-}
-
-/*
- * A node's error is passed on whole.  Where it came from is context.  The end
- * of the connection is not: to the local client, SQLSTATE 57P01, say, would mean the end
- * of its own.
- */
-void
-ra_conn_check(RaConn *conn)
-{
-	ra_conn_report(conn, conn->result);
-}
-
-bool
-ra_conn_failed(RaConn *conn, RaConnFailure *failure)
-{
-	const PGresult *res = conn->result;
-	const char *message = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
-	const char *detail = PQresultErrorField(res, PG_DIAG_MESSAGE_DETAIL);
-	const char *hint = PQresultErrorField(res, PG_DIAG_MESSAGE_HINT);
-
-	if (!is_failure(res))
-		return false;
-	failure->message = pstrdup(message ? message : "the connection was lost");
-	failure->detail = detail ? pstrdup(detail) : NULL;
-	failure->hint = hint ? pstrdup(hint) : NULL;
-	if (message == NULL || PQstatus(conn->pg) != CONNECTION_OK)
-	{
-		failure->message = pstrdup("the connection was lost");
-		failure->detail = message ? pstrdup(message) : pchomp(PQerrorMessage(conn->pg));
-		failure->hint = NULL;
-	}
-	return true;
-}
-
-void
-ra_conn_report(RaConn *conn, const PGresult *res)
-{
-	const char *state;
-	const char *message;
-	const char *detail;
-	const char *hint;
-	const char *context;
-
-	if (!is_failure(res))
-		return;
-
-	state = PQresultErrorField(res, PG_DIAG_SQLSTATE);
-	message = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
-	detail = PQresultErrorField(res, PG_DIAG_MESSAGE_DETAIL);
-	hint = PQresultErrorField(res, PG_DIAG_MESSAGE_HINT);
-	context = PQresultErrorField(res, PG_DIAG_CONTEXT);
-	if (PQstatus(conn->pg) != CONNECTION_OK || state == NULL || strlen(state) != 5 || message == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONNECTION_FAILURE),
-				 errmsg("the connection to node \"%s\" was lost", conn->node),
-				 errdetail_internal("%s", message ? message :
-									pchomp(res ? PQresultErrorMessage(res) : PQerrorMessage(conn->pg))),
-				 errhint("Whether the statement took effect there is not known.")));
-	ereport(ERROR,
-			(errcode(MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4])),
-			 errmsg_internal("%s", message),
-			 detail ? errdetail_internal("%s", detail) : 0,
-			 hint ? errhint("%s", hint) : 0,
-			 context ? errcontext("%s", context) : 0,
-			 pass_on(res, PG_DIAG_SCHEMA_NAME),
-			 pass_on(res, PG_DIAG_TABLE_NAME),
-			 pass_on(res, PG_DIAG_COLUMN_NAME),
-			 pass_on(res, PG_DIAG_DATATYPE_NAME),
-			 pass_on(res, PG_DIAG_CONSTRAINT_NAME),
-			 errcontext("statement on node \"%s\"", conn->node)));
-}
-
-static int
-pass_on(const PGresult *res, int field)
-{
-	const char *value = PQresultErrorField(res, field);
-
-	return value ? err_generic_string(field, value) : 0;
 }
 
 const char *
@@ -764,7 +683,7 @@ keep_result(RaConn *conn, PGresult *res)
 {
 	ExecStatusType status = PQresultStatus(res);
 
-	if (conn->result && is_failure(conn->result))
+	if (conn->result && ra_conn_is_failure(conn->result))
 	{
 		PQclear(res);
 		return;
@@ -776,21 +695,6 @@ keep_result(RaConn *conn, PGresult *res)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("COPY from or to the client cannot be run on a node"),
 				 errcontext("statement on node \"%s\"", conn->node)));
-}
-
-static bool
-is_failure(const PGresult *res)
-{
-	switch (PQresultStatus(res))
-	{
-		case PGRES_COMMAND_OK:
-		case PGRES_TUPLES_OK:
-		case PGRES_SINGLE_TUPLE:
-		case PGRES_EMPTY_QUERY:
-			return false;
-		default:				/* NULL is a failure, too */
-			return true;
-	}
 }
 
 /*

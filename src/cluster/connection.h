@@ -89,6 +89,9 @@ extern PGresult *ra_conn_result(RaConn *conn);
 /* Has the statement not ended yet? */
 extern bool ra_conn_busy(RaConn *conn);
 
+/* Is a result one?  NULL is */
+extern bool ra_conn_is_failure(const PGresult *res);
+
 /* The failure that ra_conn_result() tells of, as an ERROR; else nothing */
 extern void ra_conn_check(RaConn *conn);
 

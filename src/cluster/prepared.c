@@ -60,8 +60,6 @@ ra_prepared_find(RaPreparedSet **set, const char *sql)
 	if (e == NULL)
 	{
 		e = replaceable(*set, hash);
-		if (e->sql)
-			pfree(e->sql);
 		memset(e, 0, sizeof(RaPrepared));
 		e->hash = hash;
 		e->state = ra_fixed_types(sql) ? RA_PREPARED_NOT : RA_PREPARED_NEVER;

@@ -105,6 +105,19 @@ SELECT risk_alert.global_execute('node_a', 'UPDATE account SET balance = $1::amo
 SELECT * FROM account;
 DROP DOMAIN amount;
 
+-- claim: a right that is missing is no reason to prepare it anew
+CREATE TABLE guarded (x int);
+CREATE FUNCTION guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.x = 9 THEN RAISE insufficient_privilege; END IF; RETURN NEW; END $$;
+CREATE TRIGGER guard BEFORE INSERT ON guarded FOR EACH ROW EXECUTE FUNCTION guard();
+DO $$ BEGIN FOR i IN 1..5 LOOP PERFORM risk_alert.global_execute('node_a', 'INSERT INTO guarded VALUES ($1::int)', '{1}'); END LOOP; END $$;
+SELECT risk_alert.global_execute('node_a', 'INSERT INTO guarded VALUES ($1::int)', '{9}');
+\echo :SQLSTATE
+SELECT risk_alert.global_execute('node_a', 'INSERT INTO guarded VALUES ($1::int)', '{1}');
+CALL see();
+SELECT * FROM seen WHERE statement ~ 'guarded';
+DROP TABLE guarded;
+DROP FUNCTION guard;
+
 -- claim: what would be taken for the type, or the value, of another time is not prepared
 CREATE TABLE times (id int, at timestamptz, x int);
 INSERT INTO times VALUES (1);

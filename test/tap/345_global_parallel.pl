@@ -15,6 +15,13 @@ use Time::HiRes;
 my @nodes = accounts_cluster(init => { allows_streaming => 1 }, conf => "synchronous_commit = on\n");
 my ($node_a, $node_b, $node_c) = @nodes;
 
+# A branch of a transaction of which node_c, its coordinator, knows that it has aborted
+sub known
+{
+	return $node_c->safe_psql('postgres', q{SELECT format('ra:risk_alert:node_c:l:%s:%s:7fffffff:%s:1', to_hex(d.oid::bigint), to_hex(e.epoch), to_hex((pg_current_wal_flush_lsn() - '0/0')::bigint))
+		FROM pg_database d, risk_alert.global_epoch e WHERE d.datname = 'postgres' ORDER BY e.began_at DESC LIMIT 1});
+}
+
 # Each of the two commands waits for a standby that is not there, until it is cancelled, which is a warning
 {
 	my $session = session($node_a);
@@ -50,8 +57,7 @@ my ($node_a, $node_b, $node_c) = @nodes;
 {
 	my ($postmaster) = slurp_file($node_a->data_dir . '/postmaster.pid') =~ /^(\d+)/;
 	my $left = q{SELECT count(*) FROM pg_prepared_xacts WHERE starts_with(gid, 'ra:risk_alert:node_%s:')};
-	my $known = $node_c->safe_psql('postgres', q{SELECT format('ra:risk_alert:node_c:l:%s:%s:7fffffff:%s:1', to_hex(d.oid::bigint), to_hex(e.epoch), to_hex((pg_current_wal_flush_lsn() - '0/0')::bigint))
-		FROM pg_database d, risk_alert.global_epoch e WHERE d.datname = 'postgres' ORDER BY e.began_at DESC LIMIT 1});
+	my $known = known();
 	my $began;
 
 	$node_b->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'risk_alert recovery'});
@@ -82,8 +88,7 @@ my ($node_a, $node_b, $node_c) = @nodes;
 		wait_until($node, 'SHOW risk_alert.paxos_acceptors', 'node_a, node_b');
 		$node->safe_psql('postgres', 'SELECT risk_alert.paxos_admit(force => true)');
 	}
-	$known = $node_c->safe_psql('postgres', q{SELECT format('ra:risk_alert:node_c:l:%s:%s:7fffffff:%s:1', to_hex(d.oid::bigint), to_hex(e.epoch), to_hex((pg_current_wal_flush_lsn() - '0/0')::bigint))
-		FROM pg_database d, risk_alert.global_epoch e WHERE d.datname = 'postgres' ORDER BY e.began_at DESC LIMIT 1});
+	$known = known();
 	($postmaster) = slurp_file($node_a->data_dir . '/postmaster.pid') =~ /^(\d+)/;
 	kill('STOP', $postmaster);
 	$node_b->safe_psql('postgres', "BEGIN; SELECT pg_advisory_xact_lock($_); PREPARE TRANSACTION 'ra:risk_alert:node_c:p:5:1:$_:1:1'") foreach 1 .. 9;

@@ -100,10 +100,10 @@ ok(wait_until($node_a, "$ranges", 1), 'the numbers of others are closed');
 	is($node_a->safe_psql('postgres', $rows), 27, 'no row is gone');
 }
 
-# A crash between the step's own commit and the branches: the same number, another run
+# The next run of the server gives the same numbers again
 $node_a->safe_psql('postgres', 'BEGIN;' . on('node_b', take(4)) . ';' . on('node_c', give(4)) . ';COMMIT');
-ok(wait_until($node_a, $unfinished, 0), 'the next run has numbers of its own');
-is($node_a->safe_psql('postgres', 'SELECT count(DISTINCT epoch) FROM risk_alert.global_commit'), 2, 'which are the same');
+ok(wait_until($node_a, $unfinished, 0), 'a transaction of the next run is finished');
+is($node_a->safe_psql('postgres', 'SELECT count(DISTINCT epoch) FROM risk_alert.global_commit'), 2, 'beside those of the one before');
 is($node_a->safe_psql('postgres', $missed), 0, 'and finished ones, too');
 
 # Their time is over
@@ -127,11 +127,11 @@ is(balances(1), '1000 540 1460', 'all have committed');
 	$node_a->safe_psql('postgres', qq{CREATE PROCEDURE transfers() LANGUAGE plpgsql AS \$\$
 BEGIN
 	FOR i IN 1..$many LOOP
-		PERFORM risk_alert.global_execute_all('{node_b,node_c}', '{UPDATE account SET balance = balance + \$1 WHERE id = 5}', '{{-1},{1}}');
+		PERFORM risk_alert.global_execute_all('{node_b,node_c}', '{UPDATE account SET balance = balance + \$1::int WHERE id = 5}', '{{-1},{1}}');
 		COMMIT;
-		PERFORM risk_alert.global_execute_all('{node_b,node_c}', '{UPDATE account SET balance = balance + \$1 WHERE id = 5}', '{{1},{-1}}');
+		PERFORM risk_alert.global_execute_all('{node_b,node_c}', '{UPDATE account SET balance = balance + \$1::int WHERE id = 5}', '{{1},{-1}}');
 		ROLLBACK;
-		PERFORM risk_alert.global_execute_all('{node_b,node_c}', '{UPDATE account SET balance = balance + \$1 WHERE id = 5}', '{{1},{-1}}');
+		PERFORM risk_alert.global_execute_all('{node_b,node_c}', '{UPDATE account SET balance = balance + \$1::int WHERE id = 5}', '{{1},{-1}}');
 		COMMIT;
 	END LOOP;
 END \$\$;
