@@ -1,15 +1,15 @@
 /*
  * global_sessions.c
  *	  The same transfer as global_floor.c's, as a global transaction of risk_alert:
- *	  sessions of server A, whose node is node_0; the other account is on node_1.
+ *	  sessions of server A, whose node is NODE_A; the other account is on NODE_B.
  *
- *	global_sessions last|all|one own|branches REGISTER SECONDS CLIENTS A
+ *	global_sessions last|all|one own|branches REGISTER SECONDS CLIENTS A NODE_A NODE_B
  *		all: one statement, global_execute_all(), and hence one transaction, with both at
  *		the same time (branches only), which the client has prepared, with the accounts as parameters;
  *		one: BEGIN, both statements and COMMIT are one message, put together with the accounts.
  *		last: as all, and PREPARE goes with the statements.
- *		own: the account on node_0 is updated by the session itself;  branches: by
- *		global_execute('node_0', ...), which is a connection more, but all that
+ *		own: the account on NODE_A is updated by the session itself;  branches: by
+ *		global_execute(NODE_A, ...), which is a connection more, but all that
  *		registers zookeeper and paxos allow.
  *
  * Prints transactions per second, p50 and p99 in ms.
@@ -21,6 +21,7 @@ static bool last;
 static bool own;
 static const char *decider;
 static const char *server;
+static const char *nodes[2];
 
 static PGconn *
 connect_and_prepare(void)
@@ -32,8 +33,8 @@ connect_and_prepare(void)
 	snprintf(sql, sizeof(sql), "SET risk_alert.commit_register = %s", decider);
 	send_message(conn, sql);
 	answer(conn, sql);
-	snprintf(sql, sizeof(sql), "SELECT risk_alert.global_execute_all('{node_0,node_1}', '{" TAKE_PARAM "," GIVE_PARAM "}', $1, prepare => %s)",
-			 last ? "true" : "false");
+	snprintf(sql, sizeof(sql), "SELECT risk_alert.global_execute_all('{%s,%s}', '{" TAKE_PARAM "," GIVE_PARAM "}', $1, prepare => %s)",
+			 nodes[0], nodes[1], last ? "true" : "false");
 	res = PQprepare(conn, "transfer", sql, 0, NULL);
 	if (PQresultStatus(res) != PGRES_COMMAND_OK)
 		die(conn, sql);
@@ -68,9 +69,12 @@ transfers(void *arg)
 		}
 		else
 		{
-			snprintf(take, sizeof(take), own ? TAKE : "SELECT risk_alert.global_execute('node_0', '" TAKE "')",
-					 random_account(pairs, &seed));
-			snprintf(give, sizeof(give), "SELECT risk_alert.global_execute('node_1', '" GIVE "')",
+			if (own)
+				snprintf(take, sizeof(take), TAKE, random_account(pairs, &seed));
+			else
+				snprintf(take, sizeof(take), "SELECT risk_alert.global_execute('%s', '" TAKE "')", nodes[0],
+						 random_account(pairs, &seed));
+			snprintf(give, sizeof(give), "SELECT risk_alert.global_execute('%s', '" GIVE "')", nodes[1],
 					 random_account(pairs, &seed));
 			snprintf(sql, sizeof(sql), "BEGIN; %s; %s; COMMIT", take, give);
 			send_message(conn, sql);
@@ -96,7 +100,7 @@ transfers(void *arg)
 int
 main(int argc, char **argv)
 {
-	if (argc != 7)
+	if (argc != 9)
 	{
 		fprintf(stderr, "usage: see global_sessions.c\n");
 		return 2;
@@ -106,6 +110,8 @@ main(int argc, char **argv)
 	own = strcmp(argv[2], "own") == 0;
 	decider = argv[3];
 	server = argv[6];
+	nodes[0] = argv[7];
+	nodes[1] = argv[8];
 	pairs_run(atoi(argv[5]), false, atof(argv[4]), transfers);
 	return 0;
 }

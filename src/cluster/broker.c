@@ -10,8 +10,8 @@
  *
  * The service's client library is loaded here and nowhere else, through a
  * provider (src/provider/provider.h); its callbacks run in this process's main
- * thread.  They must not throw through the library's frames, so they only copy
- * and note; what they log goes through report().
+ * thread, but for ra_decisions_stands() and _wake().  They must not throw through the library's
+ * frames, so they only copy and note; what they log goes through report().
  *
  * When this process ends, so does its session: locks are lost and their
  * holders find out by the epoch.  When it had no chance to say goodbye (the
@@ -122,6 +122,8 @@ static const RaProviderCallbacks callbacks = {
 	.members = on_members,
 	.listed = on_listed,
 	.decided = ra_decisions_answer,
+	.stands = ra_decisions_stands,
+	.wake = ra_decisions_wake,
 	.left = ra_decisions_left,
 	.log = on_log,
 };

@@ -20,11 +20,13 @@ extern void ra_decisions_shmem_startup(LWLock *lock);
 
 /*
  * For the broker: what an earlier one has left is ended; what sessions ask for is
- * passed on; an answer has come (RaProviderCallbacks).
+ * passed on; and the callbacks decided(), stands() and wake(), the last two on any thread.
  */
 extern void ra_decisions_begin(void);
 extern void ra_decisions_serve(const RaProviderOps *ops, RaProvider *provider);
 extern void ra_decisions_answer(void *arg, void *owner, const char *value, const char *error);
+extern void *ra_decisions_stands(void *arg, void *owner);
+extern void ra_decisions_wake(void *arg, void *whom);
 
 /*
  * For the leader's broker: once in a while removes old aborts, and commits that were finished.  Commits

@@ -14,13 +14,18 @@
  * that goes after a time; until then, a participant that is restored to an earlier moment still
  * finds it.
  *
- * All of a slot is protected by the one lock, but for its condition variable.
+ * A proposal that succeeds is told to its session by the client library's thread
+ * (ra_decisions_stands()), so that the session need not wait until the broker's main thread has been woken.
+ * Its slot is not free before that thread knows, too: no later request can get an answer meant for this one.
+ *
+ * All of a slot is protected by the one lock, but for what the library's thread touches.
  */
 #include "postgres.h"
 
 #include "miscadmin.h"
 #include "storage/condition_variable.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
@@ -82,13 +87,17 @@ typedef struct Slot
 	RaDecision	decision;		/* proposed, then what stands */
 	int64		deadline;		/* nanoseconds of CLOCK_BOOTTIME */
 	char		error[128];
-	ConditionVariable answered;
+
+	/* without the lock, the library's thread reads the one and writes the other */
+	Latch	   *latch;			/* of the session */
+	pg_atomic_uint32 stands;	/* 1: what was proposed stands */
 } Slot;
 
 typedef struct Decisions
 {
 	LWLock	   *lock;
 	int			asked;			/* slots in that state */
+	int			busy;			/* slots that are not free */
 	ConditionVariable freed;
 	Slot		slots[SLOTS];
 	int			nleft;
@@ -139,7 +148,7 @@ ra_decisions_shmem_startup(LWLock *lock)
 	decisions->lock = lock;
 	ConditionVariableInit(&decisions->freed);
 	for (i = 0; i < SLOTS; i++)
-		ConditionVariableInit(&decisions->slots[i].answered);
+		pg_atomic_init_u32(&decisions->slots[i].stands, 0);
 }
 
 /* ---- sessions ---- */
@@ -201,11 +210,12 @@ ask(SlotKind kind, const char *gid, RaDecision decision, int timeout, char **rea
 
 	PG_ENSURE_ERROR_CLEANUP(leave_slot, PointerGetDatum(slot));
 	{
-		/* once it is answered, it is ours alone again */
 		answered = wait_for_answer(slot);
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(leave_slot, PointerGetDatum(slot));
-	if (answered)
+	if (pg_atomic_read_u32(&slot->stands) != 0)
+		found = decision;
+	else if (answered)
 	{
 		found = slot->decision;
 		strlcpy(error, slot->error, sizeof(error));
@@ -276,7 +286,10 @@ take_slot(SlotKind kind, const char *gid, RaDecision decision, int64 deadline, i
 			slot->decision = decision;
 			slot->deadline = deadline;
 			slot->error[0] = '\0';
+			slot->latch = MyLatch;
+			pg_atomic_write_u32(&slot->stands, 0);
 			asked = ++decisions->asked;
+			decisions->busy++;
 		}
 		LWLockRelease(decisions->lock);
 		left = (until - (int64) ra_boottime()) / NS_PER_MS;
@@ -299,24 +312,27 @@ wait_for_answer(Slot *slot)
 	int64		until = slot->deadline + GRACE_MS * NS_PER_MS;
 	bool		done;
 
-	ConditionVariablePrepareToSleep(&slot->answered);
 	for (;;)
 	{
-		int64		left = (until - (int64) ra_boottime()) / NS_PER_MS;
+		int64		left;
 		bool		waits;
 
+		ResetLatch(MyLatch);
+		if (pg_atomic_read_u32(&slot->stands) != 0)
+			return true;
+		left = (until - (int64) ra_boottime()) / NS_PER_MS;
 		LWLockAcquire(decisions->lock, LW_SHARED);
 		done = slot->state == SLOT_ANSWERED;
 		waits = slot->state == SLOT_ASKED;
 		LWLockRelease(decisions->lock);
 		/* what no broker has taken by its deadline, none will send */
 		if (done || left <= 0 || (waits && left <= GRACE_MS) || ra_register_given_up())
-			break;
-		ConditionVariableTimedSleep(&slot->answered, nap(waits ? Max(left - GRACE_MS, 1) : left),
-									ra_wait_event(&wait_event, "RiskAlertDecision"));
+			return done;
+		CHECK_FOR_INTERRUPTS();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 waits ? Max(left - GRACE_MS, 1) : left,
+						 ra_wait_event(&wait_event, "RiskAlertDecision"));
 	}
-	ConditionVariableCancelSleep();
-	return done;
 }
 
 /* The session has its answer, or goes away without */
@@ -324,13 +340,20 @@ static void
 leave_slot(int code, Datum arg)
 {
 	Slot	   *slot = (Slot *) DatumGetPointer(arg);
+	bool		scarce = false;
 
 	LWLockAcquire(decisions->lock, LW_EXCLUSIVE);
 	if (slot->state == SLOT_TAKEN)
+	{
+		/* the broker frees it, but it doesn't hurry to look at what was told */
 		slot->state = SLOT_ABANDONED;
+		scarce = decisions->busy > SLOTS / 2;
+	}
 	else
 		free_slot(slot);
 	LWLockRelease(decisions->lock);
+	if (scarce)
+		ra_broker_wake(false);
 }
 
 /* Under the lock */
@@ -340,6 +363,7 @@ free_slot(Slot *slot)
 	if (slot->state == SLOT_ASKED)
 		decisions->asked--;
 	slot->state = SLOT_FREE;
+	decisions->busy--;
 	ConditionVariableSignal(&decisions->freed);
 }
 
@@ -357,7 +381,7 @@ end_request(Slot *slot, RaDecision decision, const char *error)
 	slot->decision = decision;
 	strlcpy(slot->error, error ? error : "", sizeof(slot->error));
 	slot->state = SLOT_ANSWERED;
-	ConditionVariableBroadcast(&slot->answered);
+	SetLatch(slot->latch);
 }
 
 void
@@ -447,6 +471,27 @@ ra_decisions_answer(void *arg, void *owner, const char *value, const char *error
 	LWLockAcquire(decisions->lock, LW_EXCLUSIVE);
 	end_request(slot, decision, error);
 	LWLockRelease(decisions->lock);
+}
+
+/* On a thread of the client library's, where the server's functions must not be called */
+void *
+ra_decisions_stands(void *arg, void *owner)
+{
+	Slot	   *slot = owner;
+
+	pg_atomic_write_u32(&slot->stands, 1);
+	return slot->latch;
+}
+
+/*
+ * Likewise.  SetLatch() is the one exception: for a latch of another process it does no more than set
+ * flags and call kill(), in all versions that compat.h admits.  If that process has another request by now, or
+ * is another one, it is woken in vain.
+ */
+void
+ra_decisions_wake(void *arg, void *whom)
+{
+	SetLatch(whom);
 }
 
 /*

@@ -6,7 +6,7 @@
  *
  * Plain C without PostgreSQL, so that a provider can be tested and sanitised
  * on its own.  One process has one provider, all calls come from one thread, and all
- * callbacks are made on that thread, from within process() or from within the
+ * callbacks but stands() are made on that thread, from within process() or from within the
  * call itself.  A provider never blocks for longer than a few milliseconds,
  * except in open() (not at all on the network) and close() (until its deadline).
  *
@@ -43,7 +43,7 @@
 #include <stdint.h>
 
 /* of this interface; the broker refuses a library of another one */
-#define RA_PROVIDER_API 6
+#define RA_PROVIDER_API 7
 
 /* longest key of a lock and longest name of a node, in bytes */
 #define RA_KEY_MAX 512
@@ -154,6 +154,16 @@ typedef struct RaProviderCallbacks
 	 * (only to a look); or an error, and value means nothing.  Valid during the call
 	 */
 	void		(*decided) (void *arg, void *owner, const char *value, const char *error);
+
+	/*
+	 * The value that a decide() proposed stands, as decided() will tell in a while, unless close() comes
+	 * first; for those who wait to know it sooner.  NULL: nobody wants to.  Made on any thread of the
+	 * provider's, at most once for each decide(), and never after decided(), which waits for its end: it
+	 * must neither block nor call the provider.  What it returns, unless NULL, is then given to wake(),
+	 * on the same thread, but for which nobody waits: decided() may have come by then.
+	 */
+	void	   *(*stands) (void *arg, void *owner);
+	void		(*wake) (void *arg, void *whom);
 
 	/* During sweep(): a name that has its other value for so long.  Valid during the call */
 	void		(*left) (void *arg, const char *name, int namelen);

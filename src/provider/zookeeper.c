@@ -492,7 +492,7 @@ ra_zk_start(RaProvider *p)
 static void
 close_handle(RaProvider *p)
 {
-	p->handle->dead = true;
+	ra_zk_handle_dead(p->handle);
 	p->phase = ZK_CLOSING;
 	p->phase_until = INT64_MAX;
 	if (!ra_zk_helper_start(p->handle, ZK_TASK_CLOSE))
@@ -531,7 +531,7 @@ session_over(RaProvider *p, const char *detail, bool access)
 {
 	bool		announced = p->phase == ZK_UP;
 
-	p->handle->dead = true;
+	ra_zk_handle_dead(p->handle);
 	p->phase = ZK_CLOSING;		/* callbacks may come back to us */
 	set_disconnected(p);
 	if (access)

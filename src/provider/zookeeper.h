@@ -29,7 +29,8 @@
  * Threads.  The library calls completions and watchers on its own threads.
  * There they copy what they were given into the ZkCall (which they then own),
  * or mark the ZkWatch or ZkHandle, append that to the provider's event queue and
- * write to an eventfd: see zookeeper_handle.c.  All else belongs to the main thread.
+ * write to an eventfd: see zookeeper_handle.c.  All else belongs to the main thread, but for what is
+ * told at once (ZkAtOnce).
  */
 #ifndef RA_ZOOKEEPER_H
 #define RA_ZOOKEEPER_H
@@ -117,6 +118,12 @@ typedef struct ZkWatch ZkWatch;
 typedef void (*ZkDone) (RaProvider *p, ZkCall *call);
 
 /*
+ * On the library's thread, under the provider's lock, when a call has succeeded whose handle is not
+ * dead: tells whoever waits, so that the main thread need not hurry, and returns whom to wake.  NULL: nobody.
+ */
+typedef void *(*ZkAtOnce) (RaProvider *p, ZkCall *call);
+
+/*
  * A request on its way.  All stand in their handle's table, since the library
  * may never answer: what is left is freed with the handle.
  */
@@ -128,10 +135,11 @@ struct ZkCall
 	ZkCall	   *next;
 
 	ZkDone		done;
-	void	   *subject;		/* whom done() concerns */
+	ZkAtOnce	at_once;		/* or NULL */
+	void	   *subject;		/* whom both concern */
 	int64_t		sent;			/* when */
 	bool		proves;			/* goes to the leader: an answer renews the lease */
-	bool		quiet;			/* nobody waits for it: ZOK need not wake the main thread */
+	bool		quiet;			/* nobody waits for it, or at_once() tells them: ZOK need not wake the main thread */
 
 	/* The answer; of the library's thread until the event is queued */
 	int			rc;
@@ -182,7 +190,7 @@ struct ZkHandle
 	RaProvider *provider;
 
 	/* Of the main thread */
-	bool		dead;			/* its session is over: answers mean nothing */
+	bool		dead;			/* its session is over: answers mean nothing; changed under the provider's lock */
 	pthread_t	helper;
 	bool		helper_runs;
 	ZkCall	   *calls;
@@ -347,6 +355,7 @@ extern int64_t ra_zk_now(void);
 extern ZkEvent *ra_zk_pop(RaProvider *p);
 extern void ra_zk_log_sink(RaProvider *p, bool add);
 extern bool ra_zk_helper_start(ZkHandle *handle, ZkTask task);
+extern void ra_zk_handle_dead(ZkHandle *handle);
 extern void ra_zk_handle_free(ZkHandle *handle);
 extern void ra_zk_call_end(RaProvider *p, ZkCall *call);
 
@@ -357,6 +366,8 @@ extern void ra_zk_call_end(RaProvider *p, ZkCall *call);
  */
 extern bool ra_zk_create(RaProvider *p, ZkDone done, void *subject, const char *path,
 						 const char *data, int len, int mode, bool quiet);
+extern bool ra_zk_create_at_once(RaProvider *p, ZkDone done, ZkAtOnce at_once, void *subject,
+								 const char *path, const char *data, int len);
 extern bool ra_zk_delete(RaProvider *p, ZkDone done, void *subject, const char *path, int version,
 						 bool quiet);
 extern bool ra_zk_create_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, int n);

@@ -19,6 +19,10 @@
  * What is to be forgotten is deleted several at a time, if much is to be, since each request costs every server of the
  * ensemble a write.
  *
+ * Whoever waits for a create is told that it has succeeded by the library's thread, stands(), and need not
+ * wait until the main thread is awake.  That one learns of it with the next thing it does, or when
+ * QUIET_MAX has passed (zookeeper.c).
+ *
  * Requests that were not sent wait for a connection, those on their way for
  * their answer; whichever comes first, that or the deadline, ends them.  A
  * request that ends while a call of it is on its way stays in the list, without an owner.
@@ -44,14 +48,15 @@ typedef enum ZkBucketState
 } ZkBucketState;
 
 /* what is to be forgotten goes when there is so much, or when that is so long ago */
-#define FORGET_AT_ONCE	256
+#define FORGET_AT_ONCE	32
 #define FORGET_AFTER	(1000 * NS_PER_MS)
 
 struct ZkDecision
 {
 	ZkDecision *next;
 	void	   *owner;
-	bool		over;			/* answered; waits for its call */
+	bool		over;			/* answered; waits for its call.  Changed under the provider's lock */
+	bool		told;			/* stands() was called; under the provider's lock */
 	bool		flies;
 	int			parent_missing; /* how often it was found so */
 	int64_t		deadline;
@@ -114,11 +119,34 @@ unlink_decision(RaProvider *p, ZkDecision *d)
 	free(d);
 }
 
+/* Library's thread, under the lock */
+static void *
+stands(RaProvider *p, ZkCall *call)
+{
+	ZkDecision *d = call->subject;
+
+	if (d->over || p->cb.stands == NULL)
+		return NULL;
+	d->told = true;
+	return p->cb.stands(p->arg, d->owner);
+}
+
 /* Answers; the request is gone then, or will be with its call */
 static void
 answer(RaProvider *p, ZkDecision *d, const char *value, const char *error)
 {
+	bool		told;
+
+	pthread_mutex_lock(&p->lock);
 	d->over = true;
+	told = d->told;
+	pthread_mutex_unlock(&p->lock);
+	if (told)
+	{
+		/* whatever we have learned or missed since */
+		value = d->value;
+		error = NULL;
+	}
 	p->cb.decided(p->arg, d->owner, value, error);
 	if (!d->flies)
 		unlink_decision(p, d);
@@ -276,7 +304,7 @@ send_decision(RaProvider *p, ZkDecision *d)
 		d->flies = ra_zk_get(p, got, d, path, NULL);
 	}
 	else
-		d->flies = ra_zk_create(p, created, d, path, d->value, (int) strlen(d->value), ZOO_PERSISTENT, false);
+		d->flies = ra_zk_create_at_once(p, created, stands, d, path, d->value, (int) strlen(d->value));
 	if (!d->flies)
 		later(d);
 	else if (d->value[0] != '\0' && !p->buckets_sought)
@@ -443,7 +471,10 @@ ra_zk_decide_until(const RaProvider *p)
 	return until;
 }
 
-/* The session has ended: its calls are not answered any more, requests wait for the next one */
+/*
+ * The session has ended: its calls are not answered any more, requests wait for the next one.  Its handle is
+ * dead, so that none is told at once any more; one that was needs nothing else.
+ */
 void
 ra_zk_decide_over(RaProvider *p)
 {
@@ -458,6 +489,11 @@ ra_zk_decide_over(RaProvider *p)
 		{
 			*at = d->next;
 			free(d);
+		}
+		else if (d->told)
+		{
+			answer(p, d, d->value, NULL);	/* which may call back and change the list */
+			at = &p->decisions;
 		}
 		else
 			at = &d->next;

@@ -280,6 +280,15 @@ call_free(ZkCall *call)
 	free(call);
 }
 
+/* From here on nothing is told at once */
+void
+ra_zk_handle_dead(ZkHandle *handle)
+{
+	pthread_mutex_lock(&handle->provider->lock);
+	handle->dead = true;
+	pthread_mutex_unlock(&handle->provider->lock);
+}
+
 /* Of a handle that is closed, or never was open */
 void
 ra_zk_handle_free(ZkHandle *handle)
@@ -321,11 +330,22 @@ static void
 complete(ZkCall *call, int rc)
 {
 	RaProvider *p = call->handle->provider;
+	bool		quiet = call->quiet && rc == ZOK;
+	void	   *whom = NULL;
 
 	call->rc = rc;
 	pthread_mutex_lock(&p->lock);
-	push_locked(p, &call->event, call->quiet && rc == ZOK);
+	if (quiet && call->at_once != NULL)
+	{
+		whom = call->handle->dead ? NULL : call->at_once(p, call);
+		quiet = whom != NULL;
+	}
+	push_locked(p, &call->event, quiet);
 	pthread_mutex_unlock(&p->lock);
+
+	/* whoever wakes up may take this processor: not while others wait for the lock */
+	if (whom != NULL)
+		p->cb.wake(p->arg, whom);
 }
 
 static bool
@@ -515,19 +535,35 @@ ra_zk_call_end(RaProvider *p, ZkCall *call)
 	call_free(call);
 }
 
-bool
-ra_zk_create(RaProvider *p, ZkDone done, void *subject, const char *path,
-			 const char *data, int len, int mode, bool quiet)
+static bool
+create(RaProvider *p, ZkDone done, ZkAtOnce at_once, void *subject, const char *path,
+	   const char *data, int len, int mode, bool quiet)
 {
 	ZkCall	   *call = call_new(p, done, subject);
 
 	if (call == NULL)
 		return false;
 	p->stats.creates++;
+	call->at_once = at_once;
 	call_quiet(call, quiet);
 	call->proves = true;
 	return call_sent(call, zoo_acreate2(p->handle->zh, path, data, len, p->acl, mode,
 										on_string_stat, call));
+}
+
+bool
+ra_zk_create(RaProvider *p, ZkDone done, void *subject, const char *path,
+			 const char *data, int len, int mode, bool quiet)
+{
+	return create(p, done, NULL, subject, path, data, len, mode, quiet);
+}
+
+/* A persistent node whose creation somebody waits for */
+bool
+ra_zk_create_at_once(RaProvider *p, ZkDone done, ZkAtOnce at_once, void *subject,
+					 const char *path, const char *data, int len)
+{
+	return create(p, done, at_once, subject, path, data, len, ZOO_PERSISTENT, true);
 }
 
 bool

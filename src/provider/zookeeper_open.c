@@ -233,6 +233,8 @@ zk_close(RaProvider *p, int64_t deadline)
 	ra_zk_log_sink(p, false);
 	if (handle != NULL)
 	{
+		ra_zk_handle_dead(handle);	/* no callback is made any more */
+
 		/*
 		 * If the helper is not done in time it frees all of it, provided this
 		 * process lives so long: p is not ours any more.

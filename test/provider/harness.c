@@ -415,6 +415,25 @@ on_decided(void *arg, void *owner, const char *value, const char *error)
 	snprintf(decision->error, sizeof(decision->error), "%s", error != NULL ? error : "");
 }
 
+/* On any thread */
+static void *
+on_stands(void *arg, void *owner)
+{
+	Decision   *decision = owner;
+
+	if (decision->answers > 0)
+		decision->told_late++;
+	decision->told++;
+	return arg;
+}
+
+static void
+on_wake(void *arg, void *whom)
+{
+	assert_ptr_equal(whom, arg);
+	((Node *) whom)->woken++;
+}
+
 static void
 on_left(void *arg, const char *name, int namelen)
 {
@@ -472,7 +491,7 @@ node_open_config(const RaProviderConfig *config)
 {
 	static const RaProviderCallbacks callbacks = {
 		on_session, on_connected, on_session_lost, on_lease, on_granted, on_refused, on_released,
-		on_lost, on_contended, on_members, on_listed, on_decided, on_left, on_log
+		on_lost, on_contended, on_members, on_listed, on_decided, on_stands, on_wake, on_left, on_log
 	};
 	Node	   *node = calloc(1, sizeof(*node));
 	char		error[256] = "";

@@ -11,6 +11,7 @@
 
 #include <stdarg.h>
 #include <setjmp.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -57,6 +58,8 @@ typedef struct Decision
 	bool		nothing;
 	char		value[RA_VALUE_MAX];
 	char		error[128];		/* empty: none */
+	atomic_int	told;			/* calls of stands() */
+	atomic_int	told_late;		/* of these, after the answer */
 } Decision;
 
 typedef struct Entry
@@ -99,6 +102,7 @@ typedef struct Node
 	char		log[16384];		/* warnings, a line each, hint in parentheses */
 	int			warnings;
 	char		left[1024];		/* names, each with a blank */
+	atomic_int	woken;			/* calls of wake() */
 } Node;
 
 /* node_open: hosts NULL is the server of the tests; node_config() has the defaults */

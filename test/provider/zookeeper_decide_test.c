@@ -72,6 +72,92 @@ first_one_stands(void **state)
 	assert_int_equal(a->warnings + b->warnings, 0);
 }
 
+/* Whoever waits for a proposal to succeed is told before the main thread has done anything; others aren't */
+static void
+told_at_once(void **state)
+{
+	Node	   *a = node_open(NULL, "a", 8000);
+	Node	   *b = node_open(NULL, "b", 8000);
+	Decision	first;
+	Decision	second;
+	Decision	read;
+
+	(void) state;
+	UNTIL(a->sessions && b->sessions);
+	decide(a, &first, "tx", "commit");
+	a->quiet = true;
+	UNTIL(first.told && a->woken);
+	assert_int_equal(first.answers, 0);
+	decide(b, &second, "tx", "abort");
+	decide(b, &read, "tx", NULL);
+	UNTIL(second.answers && read.answers);
+	assert_string_equal(second.value, "commit");
+	assert_int_equal(second.told + read.told, 0);
+
+	/* the main thread comes by */
+	a->quiet = false;
+	UNTIL(first.answers);
+	assert_string_equal(first.value, "commit");
+	assert_string_equal(first.error, "");
+	assert_int_equal(first.told, 1);
+	assert_int_equal(first.told_late, 0);
+	assert_int_equal(a->woken, 1);
+	assert_int_equal(b->woken, 0);
+
+	/* no sooner than there is a session */
+	a = node_open(NULL, "c", 8000);
+	decide(a, &first, "early", "abort");
+	UNTIL(first.answers);
+	assert_int_equal(first.told, 1);
+	assert_int_equal(first.told_late, 0);
+}
+
+/*
+ * The session ends before the main thread has seen the answer of what was told: it hears of the end
+ * first, as it has not looked since the connection was lost.  What was told remains true.
+ */
+static void
+told_and_session_expires(void **state)
+{
+	Proxy	   *proxy = proxy_start(harness_port());
+	Node	   *a = node_open(proxy_hosts(proxy), "a", 1000);
+	Node	   *b = node_open(NULL, "b", 8000);
+	Decision	decision;
+	Decision	other;
+	zhandle_t  *zh;
+
+	(void) state;
+	a->ops->set_member(a->p, "");
+	b->ops->set_member(b->p, "");
+	UNTIL(strstr(b->members, "a="));
+	zh = a->p->handle->zh;
+	a->quiet = true;
+	proxy_cut(proxy);
+	UNTIL(zoo_state(zh) != ZOO_CONNECTED_STATE);
+	UNTIL(zoo_state(zh) == ZOO_CONNECTED_STATE);
+	decide(a, &decision, "tx", "commit");
+	UNTIL(decision.told);
+	proxy_hold(proxy, true);
+	UNTIL(!strstr(b->members, "a="));
+	proxy_cut(proxy);
+	proxy_hold(proxy, false);
+	UNTIL(zoo_state(zh) == ZOO_EXPIRED_SESSION_STATE);
+
+	/* forgotten by those who were told: must not be made anew */
+	b->ops->forget(b->p, "tx", 2, NULL);
+	UNTIL(look(b, "tx")[0] == '\0');
+	a->quiet = false;
+	UNTIL(decision.answers);
+	assert_string_equal(decision.value, "commit");
+	UNTIL(a->sessions == 2);
+	decide(a, &other, "other", "commit");
+	UNTIL(other.answers);
+	assert_string_equal(look(a, "tx"), "");
+	assert_int_equal(decision.answers, 1);
+	assert_int_equal(decision.told, 1);
+	assert_int_equal(decision.told_late, 0);
+}
+
 static void
 counted(RaProvider *p, ZkCall *call)
 {
@@ -303,6 +389,7 @@ answer_lost(void **state)
 	pump_for(100);
 	assert_int_equal(mine.answers, 1);
 	assert_int_equal(other.answers, 1);
+	assert_int_equal(mine.told, 0);
 }
 
 /* What has no answer in time ends, and is not sent any more */
@@ -333,6 +420,50 @@ deadline(void **state)
 	assert_string_equal(look(a, "waits"), "");
 	assert_int_equal(sent.answers, 1);
 	assert_int_equal(waits.answers, 1);
+}
+
+/* Who has been told that there is no answer is not told of success later */
+static void
+not_told_after_deadline(void **state)
+{
+	Proxy	   *proxy = proxy_start(harness_port());
+	Node	   *a = open_through(proxy, "a");
+	Decision	decision;
+
+	(void) state;
+	decide(a, &decision, "before", "commit");
+	UNTIL(decision.answers);
+	proxy_hold(proxy, true);
+	memset(&decision, 0, sizeof(decision));
+	assert_true(a->ops->decide(a->p, &decision, "tx", 2, "commit", harness_now() + SECONDS / 4));
+	UNTIL(decision.answers);
+	assert_string_equal(decision.error, "no answer in time");
+	proxy_hold(proxy, false);
+	assert_string_equal(look(a, "tx"), "commit");
+	assert_int_equal(decision.told, 0);
+	assert_int_equal(decision.answers, 1);
+}
+
+/* Nor is anybody once the session is over, whatever the service still says */
+static void
+not_told_by_dead_handle(void **state)
+{
+	Proxy	   *proxy = proxy_start(harness_port());
+	Node	   *a = open_through(proxy, "a");
+	Node	   *b = node_open(NULL, "b", 8000);
+	Decision	decision;
+
+	(void) state;
+	decide(a, &decision, "before", "commit");
+	UNTIL(decision.answers);
+	UNTIL(a->p->handle->nquiet == 0);
+	decide(a, &decision, "tx", "commit");
+	ra_zk_handle_dead(a->p->handle);
+	UNTIL(a->p->handle->nquiet == 0);	/* its call has ended */
+	assert_string_equal(look(b, "tx"), "commit");
+	assert_int_equal(decision.told, 0);
+	assert_int_equal(decision.answers, 0);
+	a->p->handle->dead = false;		/* as if never; the call is lost */
 }
 
 /* The session ends: requests go on with the next one */
@@ -411,6 +542,8 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(first_one_stands),
+		TEST(told_at_once),
+		TEST(told_and_session_expires),
 		TEST(buckets),
 		TEST(forget_many),
 		TEST(forget_at_close),
@@ -418,6 +551,8 @@ main(void)
 		TEST(many_at_once),
 		TEST(answer_lost),
 		TEST(deadline),
+		TEST(not_told_after_deadline),
+		TEST(not_told_by_dead_handle),
 		TEST(session_expires),
 		TEST(server_crashes),
 		TEST(sweep),
