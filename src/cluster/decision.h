@@ -39,4 +39,7 @@ extern void ra_decisions_left(void *arg, const char *name, int namelen);
 extern bool ra_decisions_any_left(void);
 extern List *ra_decisions_take_left(void);
 
+/* The entry goes now; best effort, nobody waits for it */
+extern void ra_decisions_remove(const char *gid);
+
 #endif							/* RA_DECISION_H */

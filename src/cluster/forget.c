@@ -310,7 +310,7 @@ ra_forget_left(void)
 				prepared = NULL;	/* nor will it say more of the others */
 		}
 		if (decision == RA_DECISION_COMMIT)
-			ra_register_zookeeper.forget(name);
+			ra_decisions_remove(name);
 		else if (decision == RA_DECISION_UNKNOWN)
 			ra_decisions_left(NULL, name, strlen(name));	/* for later, or another database */
 	}

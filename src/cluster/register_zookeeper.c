@@ -10,8 +10,8 @@
  * service any more: a proposal must not take effect long after its session
  * has given up.
  *
- * An entry is "commit" or "abort".  forget() makes it "finished", which is a commit
- * that goes after a time; until then, a participant that is restored to an earlier moment still
+ * An entry is "commit" or "abort".  When the transaction is finished on all nodes, its entry is written down
+ * to be removed after a time; until then, a participant that is restored to an earlier moment still
  * finds it.
  *
  * A proposal that succeeds is told to its session by the client library's thread
@@ -56,8 +56,6 @@
 
 #define SWEEP_INTERVAL_MS (60 * 60 * 1000)
 
-#define FINISHED "finished"
-
 /* of the commits that nobody has finished in time, at once; more come with the next sweep */
 #define LEFT_MAX 256
 
@@ -76,7 +74,8 @@ typedef enum SlotKind
 {
 	SLOT_PROPOSE,
 	SLOT_READ,
-	SLOT_FORGET
+	SLOT_FORGET,				/* the entry goes in its time; */
+	SLOT_REMOVE					/* or now.  Nobody waits for either. */
 } SlotKind;
 
 typedef struct Slot
@@ -110,7 +109,9 @@ static char *zk_missing(void);
 static RaDecision zk_propose(const char *gid, RaDecision decision, int timeout, char **reason);
 static RaDecision zk_read(const char *gid, int timeout, char **reason);
 static void zk_forget(const char *gid);
+static void forget(SlotKind kind, const char *gid);
 static RaDecision ask(SlotKind kind, const char *gid, RaDecision decision, int timeout, char **reason);
+static bool unattended(SlotKind kind);
 static long nap(int64 left);
 static Slot *take_slot(SlotKind kind, const char *gid, RaDecision decision, int64 deadline, int64 until);
 static bool wait_for_answer(Slot *slot);
@@ -173,15 +174,26 @@ zk_read(const char *gid, int timeout, char **reason)
 	return ask(SLOT_READ, gid, RA_DECISION_NONE, timeout, reason);
 }
 
-/* Nobody waits for its end */
 static void
 zk_forget(const char *gid)
+{
+	forget(SLOT_FORGET, gid);
+}
+
+void
+ra_decisions_remove(const char *gid)
+{
+	forget(SLOT_REMOVE, gid);
+}
+
+static void
+forget(SlotKind kind, const char *gid)
 {
 	int64		until = (int64) ra_boottime() + FORGET_WAIT_MS * NS_PER_MS;
 	char	   *reason;
 
 	if (!no_service(&reason))
-		(void) take_slot(SLOT_FORGET, gid, RA_DECISION_NONE, until, until);
+		(void) take_slot(kind, gid, RA_DECISION_NONE, until, until);
 }
 
 static RaDecision
@@ -252,6 +264,12 @@ no_service(char **reason)
 	return failed;
 }
 
+static bool
+unattended(SlotKind kind)
+{
+	return kind == SLOT_FORGET || kind == SLOT_REMOVE;
+}
+
 /* A sleep that a request to cancel ends in time */
 static long
 nap(int64 left)
@@ -300,7 +318,7 @@ take_slot(SlotKind kind, const char *gid, RaDecision decision, int64 deadline, i
 	ConditionVariableCancelSleep();
 
 	/* what nobody waits for is seen with the next request, or within a second */
-	if (slot && (kind != SLOT_FORGET || asked > SLOTS / 4))
+	if (slot && (!unattended(kind) || asked > SLOTS / 4))
 		ra_broker_wake(false);
 	return slot;
 }
@@ -373,7 +391,7 @@ free_slot(Slot *slot)
 static void
 end_request(Slot *slot, RaDecision decision, const char *error)
 {
-	if (slot->state == SLOT_ABANDONED || slot->kind == SLOT_FORGET)
+	if (slot->state == SLOT_ABANDONED || unattended(slot->kind))
 	{
 		free_slot(slot);
 		return;
@@ -433,9 +451,9 @@ ra_decisions_serve(const RaProviderOps *ops, RaProvider *provider)
 			sent = false;
 			error = "this coordination service has no registers";
 		}
-		else if (slot->kind == SLOT_FORGET)
+		else if (unattended(slot->kind))
 		{
-			ops->forget(provider, slot->gid, strlen(slot->gid), FINISHED);
+			ops->forget(provider, slot->gid, strlen(slot->gid), slot->kind == SLOT_REMOVE);
 			sent = false;
 		}
 		else
@@ -462,7 +480,7 @@ ra_decisions_answer(void *arg, void *owner, const char *value, const char *error
 		;
 	else if (value == NULL)
 		decision = RA_DECISION_NONE;
-	else if (strcmp(value, "commit") == 0 || strcmp(value, FINISHED) == 0)
+	else if (strcmp(value, "commit") == 0)
 		decision = RA_DECISION_COMMIT;
 	else if (strcmp(value, "abort") == 0)
 		decision = RA_DECISION_ABORT;
@@ -495,8 +513,8 @@ ra_decisions_wake(void *arg, void *whom)
 }
 
 /*
- * Aborts and finished commits go after their times; commits stay until they are finished, if need be by
- * recovery (forget_left()).  Who finds nothing takes it for aborted, unless it may have been a commit
+ * Aborts and finished commits go after their times; commits stay until they are finished, and if that was not
+ * written down, until recovery has found so (ra_forget_left()).  Who finds nothing takes it for aborted, unless it may have been a commit
  * (ra_may_be_forgotten()).
  */
 void
@@ -507,16 +525,19 @@ ra_decisions_sweep(const RaProviderOps *ops, RaProvider *provider)
 	uint64		now = ra_boottime();
 	int64		ms = GetCurrentTimestamp() / 1000 + (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * 1000;
 	int64		kept = (int64) ra_decision_retention * 1000;
+	int64		interval = Max(Min(kept / 4, SWEEP_INTERVAL_MS), 1000);
 
 	if (ops->sweep == NULL)
 		return;
-	if (last_finished == 0 || now - last_finished >= (uint64) Max(Min(kept / 4, SWEEP_INTERVAL_MS), 1000) * 1000000)
+	if (last_finished == 0 || now - last_finished >= (uint64) interval * 1000000)
 	{
 		last_finished = now;
 		LWLockAcquire(decisions->lock, LW_EXCLUSIVE);
 		decisions->nleft = 0;
 		LWLockRelease(decisions->lock);
-		ops->sweep(provider, FINISHED, "commit", ms - kept);
+		ops->clear(provider, ms - kept);
+		/* what was written down has gone by then, as a rule */
+		ops->sweep(provider, NULL, "commit", ms - kept - 2 * interval);
 	}
 	else if (last_aborts == 0 || now - last_aborts >= (uint64) SWEEP_INTERVAL_MS * 1000000)
 	{

@@ -239,15 +239,21 @@ typedef struct RaProviderOps
 						   const char *value, int64_t deadline);
 
 	/*
-	 * The name has another value instead of the one it has, or, with NULL, none any more.
-	 * Best effort, no answer.
+	 * The name is not needed any more: it has no value from now on, or, unless now, once clear() comes by
+	 * after its time.  Best effort, no answer.
 	 */
-	void		(*forget) (RaProvider *provider, const char *name, int namelen, const char *value);
+	void		(*forget) (RaProvider *provider, const char *name, int namelen, bool now);
 
 	/*
-	 * Forgets names that have this value, and have had one since before that time (milliseconds
-	 * since 1970, by the service's clock).  Of names that have another one, left (NULL: none), for so
-	 * long, the callback left() tells, unless they are very long.  Best effort; goes on by itself for a while.
+	 * Whatever forget() was called for, on any node, before that time (milliseconds since 1970, by
+	 * the service's clock) has no value any more.  Best effort; goes on by itself for a while.
+	 */
+	void		(*clear) (RaProvider *provider, int64_t before);
+
+	/*
+	 * Forgets names that have this value (NULL: none), and have had it since before that time.  Of names
+	 * that have another one, left (NULL: none), for so long, the callback left() tells, unless they are
+	 * very long.  Reads all there are.  Best effort; goes on by itself for a while.
 	 */
 	void		(*sweep) (RaProvider *provider, const char *value, const char *left, int64_t before);
 } RaProviderOps;

@@ -186,6 +186,8 @@ ra_zk_create_base(RaProvider *p)
 	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT, false);
 	snprintf(path, sizeof(path), "/%s/decisions", p->cluster);
 	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT, false);
+	snprintf(path, sizeof(path), "/%s/finished", p->cluster);
+	ra_zk_create(p, base_done, NULL, path, "", 0, ZOO_PERSISTENT, false);
 }
 
 static void

@@ -9,6 +9,7 @@
  * zookeeper_members.c	the list of members
  * zookeeper_list.c		list()
  * zookeeper_decide.c	registers
+ * zookeeper_forget.c	and their end
  * zookeeper_names.c	names of entries, who holds a lock: pure functions
  *
  * What lies in ZooKeeper, below /<cluster>:
@@ -21,6 +22,8 @@
  *	decisions/<bucket>	persistent; as for locks
  *	decisions/<bucket>/<name>
  *						persistent; data is the register's value
+ *	finished/<sequence>	persistent; data is names of registers that are not needed
+ *						any more, as in their paths, a line each
  *
  * A queue has no node of its own, so nothing is left of a key nobody uses.
  * The sequence counts in the bucket; it has 32 bits and wraps around, so two
@@ -37,6 +40,7 @@
 
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdio.h>
 
 #include <zookeeper/zookeeper.h>
 
@@ -48,6 +52,7 @@
 #define ZK_KEYNAME_MAX	160		/* key of an entry's name, with the ending zero */
 #define ZK_PATH_MAX		1024	/* with the ending zero; see zookeeper_names.c */
 #define ZK_CLUSTER_MAX	63
+#define ZK_BUCKET_PATH_MAX (ZK_CLUSTER_MAX + 24)
 
 #define ZK_REQUEST_HASH	4096
 #define ZK_WATCH_HASH	1024
@@ -238,6 +243,7 @@ typedef struct ZkMember
 typedef struct ZkListing ZkListing;
 typedef struct ZkDecision ZkDecision;
 typedef struct ZkForgotten ZkForgotten;
+typedef struct ZkClear ZkClear;
 typedef struct ZkSweep ZkSweep;
 
 struct RaProvider
@@ -335,10 +341,11 @@ struct RaProvider
 	ZkDecision *decisions;		/* not answered yet */
 	unsigned char buckets[ZK_BUCKETS];	/* of registers: what is known of them */
 	bool		buckets_sought; /* those that are missing are made, or were */
-	ZkForgotten *forgotten;		/* registers to be deleted, or NULL, */
+	ZkForgotten *forgotten;		/* registers to be written down, or NULL, */
 	ZkForgotten *forgetting;	/* and those on their way */
-	int64_t		forgotten_at;	/* when some were deleted last */
-	ZkSweep    *sweep;			/* under way, or NULL */
+	int64_t		forgotten_at;	/* when some were written down last */
+	ZkClear    *clear;			/* under way, or NULL */
+	ZkSweep    *sweep;			/* likewise */
 
 	/* For tests: what was sent, and watches that fired */
 	struct
@@ -371,8 +378,7 @@ extern bool ra_zk_create_at_once(RaProvider *p, ZkDone done, ZkAtOnce at_once, v
 extern bool ra_zk_delete(RaProvider *p, ZkDone done, void *subject, const char *path, int version,
 						 bool quiet);
 extern bool ra_zk_create_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, int n);
-extern bool ra_zk_change_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, int n,
-							 const char *value);
+extern bool ra_zk_delete_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, int n);
 extern bool ra_zk_set(RaProvider *p, ZkDone done, void *subject, const char *path,
 					  const char *data, int len, int version);
 extern bool ra_zk_get(RaProvider *p, ZkDone done, void *subject, const char *path, ZkWatch *watch);
@@ -406,6 +412,13 @@ extern zhandle_t *ra_zk_tls_init(ZkHandle *handle, watcher_fn watcher, const cli
 extern void ra_zk_start(RaProvider *p);
 extern int	ra_zk_wait_for(RaProvider *p, bool *writable, int64_t *until);
 extern void ra_zk_process(RaProvider *p);
+
+/* Of a bucket of registers */
+static inline void
+ra_zk_decisions_path(const RaProvider *p, unsigned bucket, char *path)
+{
+	snprintf(path, ZK_BUCKET_PATH_MAX, "/%s/decisions/%03x", p->cluster, bucket);
+}
 
 /* Whether the server has said how a request ended; else it may be done or not */
 static inline bool
@@ -459,14 +472,21 @@ extern void ra_zk_list_free(RaProvider *p);
 /* zookeeper_decide.c */
 extern bool ra_zk_decide(RaProvider *p, void *owner, const char *name, int namelen,
 						 const char *value, int64_t deadline);
-extern void ra_zk_forget(RaProvider *p, const char *name, int namelen, const char *value);
-extern void ra_zk_sweep(RaProvider *p, const char *value, const char *left, int64_t before);
-extern void ra_zk_forget_now(RaProvider *p);
 extern void ra_zk_decide_drive(RaProvider *p);
 extern void ra_zk_decide_tick(RaProvider *p, int64_t now);
 extern int64_t ra_zk_decide_until(const RaProvider *p);
 extern void ra_zk_decide_over(RaProvider *p);
 extern void ra_zk_decide_free(RaProvider *p);
+
+/* zookeeper_forget.c */
+extern void ra_zk_forget(RaProvider *p, const char *name, int namelen, bool now);
+extern void ra_zk_forget_now(RaProvider *p);
+extern void ra_zk_clear(RaProvider *p, int64_t before);
+extern void ra_zk_sweep(RaProvider *p, const char *value, const char *left, int64_t before);
+extern void ra_zk_forget_tick(RaProvider *p, int64_t now);
+extern int64_t ra_zk_forget_until(const RaProvider *p);
+extern void ra_zk_forget_over(RaProvider *p);
+extern void ra_zk_forget_free(RaProvider *p);
 
 /* The provider, for zookeeper_module.c and tests */
 extern const RaProviderOps *ra_zookeeper_ops(void);

@@ -16,9 +16,6 @@
  * needed before that is made right before the node, without waiting for it: one client's
  * requests are carried out in their order.
  *
- * What is to be forgotten is deleted several at a time, if much is to be, since each request costs every server of the
- * ensemble a write.
- *
  * Whoever waits for a create is told that it has succeeded by the library's thread, stands(), and need not
  * wait until the main thread is awake.  That one learns of it with the next thing it does, or when
  * QUIET_MAX has passed (zookeeper.c).
@@ -37,7 +34,6 @@
 #define PARENT_TRIES	4
 
 #define BUCKETS_AT_ONCE	256		/* a request of about 30 kB */
-#define BUCKET_PATH_MAX	(ZK_CLUSTER_MAX + 24)
 
 /* What is known of a bucket */
 typedef enum ZkBucketState
@@ -46,10 +42,6 @@ typedef enum ZkBucketState
 	BUCKET_ASKED,				/* for itself, with what is to be in it */
 	BUCKET_THERE
 } ZkBucketState;
-
-/* what is to be forgotten goes when there is so much, or when that is so long ago */
-#define FORGET_AT_ONCE	32
-#define FORGET_AFTER	(1000 * NS_PER_MS)
 
 struct ZkDecision
 {
@@ -66,46 +58,12 @@ struct ZkDecision
 	char		value[RA_VALUE_MAX];	/* empty: look */
 };
 
-struct ZkForgotten
-{
-	ZkForgotten *next;			/* on their way */
-	char		value[RA_VALUE_MAX];	/* what they become; "": deleted */
-	int			n;
-	char	   *paths[FORGET_AT_ONCE];
-};
-
-/* A walk through all registers, one bucket after the other */
-struct ZkSweep
-{
-	char		value[RA_VALUE_MAX];
-	char		left[RA_VALUE_MAX]; /* is told of; "": none */
-	int64_t		before;			/* ms since 1970 */
-	unsigned	bucket;			/* being looked at */
-	int			calls;			/* on their way */
-	struct Candidate *candidates;	/* of this bucket */
-};
-
-typedef struct Candidate
-{
-	struct Candidate *next;
-	ZkSweep    *sweep;
-	char		path[ZK_PATH_MAX];
-} Candidate;
-
 static void send_decision(RaProvider *p, ZkDecision *d);
-static void sweep_bucket(RaProvider *p, ZkSweep *sweep);
-static void free_sweep(RaProvider *p);
 
 static void
 decision_path(RaProvider *p, const ZkDecision *d, char *path)
 {
 	snprintf(path, ZK_PATH_MAX, "/%s/decisions/%03x/%s", p->cluster, d->bucket, d->keyname);
-}
-
-static void
-bucket_path(RaProvider *p, unsigned bucket, char *path)
-{
-	snprintf(path, BUCKET_PATH_MAX, "/%s/decisions/%03x", p->cluster, bucket);
 }
 
 static void
@@ -238,7 +196,7 @@ buckets_made(RaProvider *p, ZkCall *call)
 static void
 make_buckets(RaProvider *p, unsigned first)
 {
-	char		paths[BUCKETS_AT_ONCE][BUCKET_PATH_MAX];
+	char		paths[BUCKETS_AT_ONCE][ZK_BUCKET_PATH_MAX];
 	char	   *missing[BUCKETS_AT_ONCE];
 	int			n = 0;
 
@@ -246,7 +204,7 @@ make_buckets(RaProvider *p, unsigned first)
 	{
 		if (p->buckets[i] != BUCKET_UNKNOWN)
 			continue;
-		bucket_path(p, i, paths[n]);
+		ra_zk_decisions_path(p, i, paths[n]);
 		missing[n] = paths[n];
 		n++;
 	}
@@ -293,7 +251,7 @@ send_decision(RaProvider *p, ZkDecision *d)
 		ra_zk_create_base(p);
 	if (d->value[0] != '\0' && p->buckets[d->bucket] != BUCKET_THERE)
 	{
-		bucket_path(p, d->bucket, path);
+		ra_zk_decisions_path(p, d->bucket, path);
 		p->buckets[d->bucket] = BUCKET_ASKED;
 		ra_zk_create(p, bucket_made, &p->buckets[d->bucket], path, "", 0, ZOO_PERSISTENT, false);
 	}
@@ -331,96 +289,6 @@ ra_zk_decide(RaProvider *p, void *owner, const char *name, int namelen, const ch
 	return true;
 }
 
-void
-ra_zk_forget(RaProvider *p, const char *name, int namelen, const char *value)
-{
-	ZkForgotten *f = p->forgotten;
-	char		keyname[ZK_KEYNAME_MAX];
-	char		path[ZK_PATH_MAX];
-
-	if (!ra_zk_ready(p))
-		return;
-	if (f != NULL && strcmp(f->value, value != NULL ? value : "") != 0)
-	{
-		ra_zk_forget_now(p);
-		f = NULL;
-	}
-	if (f == NULL)
-		f = p->forgotten = calloc(1, sizeof(*f));
-	if (f == NULL)
-		return;
-	snprintf(f->value, sizeof(f->value), "%s", value != NULL ? value : "");
-	ra_zk_keyname(keyname, name, namelen);
-	snprintf(path, sizeof(path), "/%s/decisions/%03x/%s", p->cluster, ra_zk_bucket(keyname), keyname);
-	f->paths[f->n] = strdup(path);
-	if (f->paths[f->n] == NULL)
-		return;
-	if (++f->n == FORGET_AT_ONCE || ra_zk_now() >= p->forgotten_at + FORGET_AFTER)
-		ra_zk_forget_now(p);
-}
-
-static void
-free_forgotten(ZkForgotten *f)
-{
-	while (f != NULL)
-	{
-		ZkForgotten *next = f->next;
-
-		for (int i = 0; i < f->n; i++)
-			free(f->paths[i]);
-		free(f);
-		f = next;
-	}
-}
-
-static void
-forget_one(RaProvider *p, const ZkForgotten *f, int i)
-{
-	if (f->value[0] != '\0')
-		ra_zk_set(p, ra_zk_ignore, NULL, f->paths[i], f->value, (int) strlen(f->value), -1);
-	else
-		ra_zk_delete(p, ra_zk_ignore, NULL, f->paths[i], -1, true);
-}
-
-/* One that is gone already keeps all from being changed: then each for itself */
-static void
-forgot(RaProvider *p, ZkCall *call)
-{
-	ZkForgotten *f = call->subject;
-	ZkForgotten **at = &p->forgetting;
-
-	for (int i = 0; call->rc == ZNONODE && i < f->n; i++)
-		forget_one(p, f, i);
-	while (*at != f)
-		at = &(*at)->next;
-	*at = f->next;
-	f->next = NULL;
-	free_forgotten(f);
-}
-
-void
-ra_zk_forget_now(RaProvider *p)
-{
-	ZkForgotten *f = p->forgotten;
-
-	if (f == NULL || !ra_zk_ready(p))
-		return;
-	p->forgotten = NULL;
-	p->forgotten_at = ra_zk_now();
-	if (f->n == 1)
-	{
-		forget_one(p, f, 0);
-		free_forgotten(f);
-	}
-	else if (ra_zk_change_all(p, forgot, f, f->paths, f->n, f->value[0] ? f->value : NULL))
-	{
-		f->next = p->forgetting;
-		p->forgetting = f;
-	}
-	else
-		free_forgotten(f);
-}
-
 /* ---- time, connections, sessions ---- */
 
 /* There is a connection: all that is not on its way goes now */
@@ -448,17 +316,14 @@ ra_zk_decide_tick(RaProvider *p, int64_t now)
 			send_decision(p, d);
 		d = d->next;
 	}
-	if (p->forgotten != NULL && now >= p->forgotten_at + FORGET_AFTER)
-		ra_zk_forget_now(p);
+	ra_zk_forget_tick(p, now);
 }
 
 int64_t
 ra_zk_decide_until(const RaProvider *p)
 {
-	int64_t		until = INT64_MAX;
+	int64_t		until = ra_zk_forget_until(p);
 
-	if (p->forgotten != NULL && ra_zk_ready(p))
-		until = p->forgotten_at + FORGET_AFTER;
 	for (const ZkDecision *d = p->decisions; d != NULL; d = d->next)
 	{
 		if (d->over)
@@ -499,9 +364,7 @@ ra_zk_decide_over(RaProvider *p)
 			at = &d->next;
 	}
 	p->buckets_sought = false;
-	free_forgotten(p->forgetting);
-	p->forgetting = NULL;
-	free_sweep(p);
+	ra_zk_forget_over(p);
 }
 
 void
@@ -514,118 +377,5 @@ ra_zk_decide_free(RaProvider *p)
 		p->decisions = d->next;
 		free(d);
 	}
-	free_forgotten(p->forgotten);
-	free_forgotten(p->forgetting);
-	p->forgotten = p->forgetting = NULL;
-	free_sweep(p);
-}
-
-/* ---- sweeping ---- */
-
-static void
-free_candidates(ZkSweep *sweep)
-{
-	for (Candidate *candidate; (candidate = sweep->candidates) != NULL;)
-	{
-		sweep->candidates = candidate->next;
-		free(candidate);
-	}
-}
-
-static void
-free_sweep(RaProvider *p)
-{
-	if (p->sweep != NULL)
-		free_candidates(p->sweep);
-	free(p->sweep);
-	p->sweep = NULL;
-}
-
-static void
-sweep_call_ends(RaProvider *p, ZkSweep *sweep)
-{
-	if (--sweep->calls > 0)
-		return;
-	free_candidates(sweep);
-	if (++sweep->bucket < ZK_BUCKETS)
-		sweep_bucket(p, sweep);
-	else
-		free_sweep(p);
-}
-
-/* A hash does not tell the name */
-static void
-tell_left(RaProvider *p, const char *keyname)
-{
-	char		name[ZK_KEYNAME_MAX];
-	int			namelen = ra_zk_unescape(name, sizeof(name), keyname, (int) strlen(keyname));
-
-	if (namelen > 0)
-		p->cb.left(p->arg, name, namelen);
-}
-
-static void
-swept_value(RaProvider *p, ZkCall *call)
-{
-	Candidate  *candidate = call->subject;
-	ZkSweep    *sweep = candidate->sweep;
-
-	if (call->rc == ZOK && call->stat.ctime < sweep->before)
-	{
-		if (strcmp(call->value, sweep->value) == 0)
-			ra_zk_delete(p, ra_zk_ignore, NULL, candidate->path, call->stat.version, false);
-		else if (sweep->left[0] != '\0' && strcmp(call->value, sweep->left) == 0)
-			tell_left(p, strrchr(candidate->path, '/') + 1);
-	}
-	sweep_call_ends(p, sweep);
-}
-
-static void
-swept_bucket(RaProvider *p, ZkCall *call)
-{
-	ZkSweep    *sweep = call->subject;
-
-	for (int i = 0; i < call->nnames; i++)
-	{
-		Candidate  *candidate = calloc(1, sizeof(*candidate));
-
-		if (candidate == NULL)
-			break;
-		candidate->sweep = sweep;
-		candidate->next = sweep->candidates;
-		sweep->candidates = candidate;
-		snprintf(candidate->path, sizeof(candidate->path), "/%s/decisions/%03x/%.160s", p->cluster,
-				 sweep->bucket, call->names[i]);
-		if (ra_zk_get(p, swept_value, candidate, candidate->path, NULL))
-			sweep->calls++;
-	}
-	sweep_call_ends(p, sweep);
-}
-
-static void
-sweep_bucket(RaProvider *p, ZkSweep *sweep)
-{
-	char		path[ZK_PATH_MAX];
-
-	bucket_path(p, sweep->bucket, path);
-	sweep->calls = 1;
-	if (!ra_zk_children(p, swept_bucket, sweep, path, NULL))
-		free_sweep(p);
-}
-
-void
-ra_zk_sweep(RaProvider *p, const char *value, const char *left, int64_t before)
-{
-	ZkSweep    *sweep;
-
-	if (p->sweep != NULL || !ra_zk_ready(p))
-		return;
-	sweep = calloc(1, sizeof(*sweep));
-	if (sweep == NULL)
-		return;
-	snprintf(sweep->value, sizeof(sweep->value), "%s", value);
-	snprintf(sweep->left, sizeof(sweep->left), "%s", left != NULL ? left : "");
-	sweep->before = before;
-	p->sweep = sweep;
-	sweep_bucket(p, sweep);
+	ra_zk_forget_free(p);
 }

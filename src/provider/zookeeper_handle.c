@@ -593,25 +593,19 @@ send_multi(RaProvider *p, ZkCall *call, zoo_op_t *ops, int n)
 	return call_sent(call, rc);
 }
 
-/* All of them or none: set to a value, or deleted (NULL) */
+/* All of them or none */
 bool
-ra_zk_change_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, int n, const char *value)
+ra_zk_delete_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, int n)
 {
 	ZkCall	   *call = call_new(p, done, subject);
 	zoo_op_t   *ops;
 
 	if (call == NULL)
 		return false;
-	if (value == NULL)
-		p->stats.deletes++;
+	p->stats.deletes++;
 	ops = calloc(n, sizeof(*ops));
 	for (int i = 0; ops != NULL && i < n; i++)
-	{
-		if (value != NULL)
-			zoo_set_op_init(&ops[i], paths[i], value, (int) strlen(value), -1, &call->stat);
-		else
-			zoo_delete_op_init(&ops[i], paths[i], -1);
-	}
+		zoo_delete_op_init(&ops[i], paths[i], -1);
 	return send_multi(p, call, ops, n);
 }
 

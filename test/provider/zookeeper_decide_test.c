@@ -62,12 +62,8 @@ first_one_stands(void **state)
 	UNTIL(first.answers);
 	assert_string_equal(first.value, "commit");
 
-	/* another value, on request only */
-	a->ops->forget(a->p, "tx", 2, "finished");
-	UNTIL(strcmp(look(b, "tx"), "finished") == 0);
-
 	/* forgotten: as if never there */
-	a->ops->forget(a->p, "tx", 2, NULL);
+	a->ops->forget(a->p, "tx", 2, true);
 	UNTIL(look(b, "tx")[0] == '\0');
 	assert_int_equal(a->warnings + b->warnings, 0);
 }
@@ -144,7 +140,7 @@ told_and_session_expires(void **state)
 	UNTIL(zoo_state(zh) == ZOO_EXPIRED_SESSION_STATE);
 
 	/* forgotten by those who were told: must not be made anew */
-	b->ops->forget(b->p, "tx", 2, NULL);
+	b->ops->forget(b->p, "tx", 2, true);
 	UNTIL(look(b, "tx")[0] == '\0');
 	a->quiet = false;
 	UNTIL(decision.answers);
@@ -209,18 +205,47 @@ buckets(void **state)
 	assert_int_equal(a->warnings + b->warnings, 0);
 }
 
-/* Much that is forgotten takes few requests, also if some of it is gone already; the rest goes in its time */
+/* How many nodes names were written down in */
+static int
+written_down(Node *node)
+{
+	char		path[ZK_PATH_MAX];
+	int			n = -1;
+
+	snprintf(path, sizeof(path), "/%s/finished", harness_cluster);
+	assert_true(ra_zk_children(node->p, counted, &n, path, NULL));
+	UNTIL(n >= 0);
+	return n;
+}
+
+static int64_t
+ms_from_now(int seconds)
+{
+	return ((int64_t) time(NULL) + seconds) * 1000;
+}
+
 static void
-forget_many_as(const char *value)
+clear(Node *node, int64_t before)
+{
+	node->ops->clear(node->p, before);
+	UNTIL(node->p->clear == NULL);
+}
+
+/* Much that is forgotten takes few requests; it goes in its time, with few again, also if some of it is gone already */
+static void
+forget_many(void **state)
 {
 	Node	   *a = node_open(NULL, "a", 8000);
 	Node	   *b = node_open(NULL, "b", 8000);
 	Decision	decisions[70];
 	char		name[32];
-	uint64_t	deletes;
 
+	(void) state;
 	for (int gone = 0; gone < 2; gone++)
 	{
+		uint64_t	creates;
+		uint64_t	deletes;
+
 		for (int i = 0; i < 70; i++)
 		{
 			snprintf(name, sizeof(name), "many %d", i);
@@ -228,62 +253,92 @@ forget_many_as(const char *value)
 		}
 		for (int i = 0; i < 70; i++)
 			UNTIL(decisions[i].answers);
+		creates = a->p->stats.creates;
+		for (int i = 0; i < 70; i++)
+		{
+			snprintf(name, sizeof(name), "many %d", i);
+			a->ops->forget(a->p, name, (int) strlen(name), false);
+		}
+		UNTIL(a->p->forgotten == NULL && a->p->forgetting == NULL);
+		assert_in_range(a->p->stats.creates - creates, 1, 3);
+		assert_int_equal(written_down(b), a->p->stats.creates - creates);
 		if (gone)
 		{
-			b->ops->forget(b->p, "many 20", 7, NULL);
+			b->ops->forget(b->p, "many 20", 7, true);
 			UNTIL(look(a, "many 20")[0] == '\0');
 		}
-		deletes = a->p->stats.deletes;
+		clear(b, ms_from_now(-3600));
+		assert_string_equal(look(a, "many 0"), "commit");
+		assert_string_equal(look(a, "many 69"), "commit");
+
+		deletes = b->p->stats.deletes;
+		clear(b, ms_from_now(3600));
 		for (int i = 0; i < 70; i++)
 		{
 			snprintf(name, sizeof(name), "many %d", i);
-			a->ops->forget(a->p, name, (int) strlen(name), value);
+			assert_string_equal(look(a, name), "");
 		}
-		for (int i = 0; i < 70; i++)
-		{
-			snprintf(name, sizeof(name), "many %d", i);
-			UNTIL(strcmp(look(b, name), value == NULL || (gone && i == 20) ? "" : value) == 0);
-		}
-		if (value == NULL)
-			assert_in_range(a->p->stats.deletes - deletes, 1, gone ? 4 + 70 : 4);	/* one by one, where one of them was gone */
-		else
-			assert_int_equal(a->p->stats.deletes - deletes, 0);
-	}
-	for (int i = 0; i < 70; i++)
-	{
-		snprintf(name, sizeof(name), "many %d", i);
-		if (i != 20)			/* gone, for which a provider that is closed has no second try */
-			a->ops->forget(a->p, name, (int) strlen(name), NULL);
+		assert_int_equal(written_down(a), 0);
+		/* with each other, and the nodes they were written down in; one by one, where one of them was gone */
+		assert_in_range(b->p->stats.deletes - deletes, 1, 8 + (gone ? 32 : 0));
 	}
 	assert_int_equal(a->warnings + b->warnings, 0);
-	node_close(a);
-	UNTIL(look(b, "many 69")[0] == '\0');
 }
 
+/* What names are written down in is missing; what is written down there is not of ours */
 static void
-forget_many(void **state)
+forget_amid_strangers(void **state)
 {
+	Node	   *a = node_open(NULL, "a", 8000);
+	Decision	decision;
+	char		path[ZK_PATH_MAX];
+	const char *strange = "\n../../generation\n\nno such name\n/\nno end";
+
 	(void) state;
-	forget_many_as(NULL);
-	forget_many_as("finished");
+	decide(a, &decision, "tx", "commit");
+	UNTIL(decision.answers);
+	snprintf(path, sizeof(path), "/%s/finished", harness_cluster);
+	assert_true(ra_zk_delete(a->p, ra_zk_ignore, NULL, path, -1, false));
+	a->ops->forget(a->p, "tx", 2, false);
+	UNTIL(a->p->forgotten == NULL && a->p->forgetting == NULL);
+	assert_int_equal(written_down(a), 1);
+
+	snprintf(path, sizeof(path), "/%s/finished/", harness_cluster);
+	assert_true(ra_zk_create(a->p, ra_zk_ignore, NULL, path, strange, (int) strlen(strange), ZOO_SEQUENCE, false));
+	assert_true(ra_zk_create(a->p, ra_zk_ignore, NULL, path, "", 0, ZOO_SEQUENCE, false));
+	assert_int_equal(written_down(a), 3);
+	clear(a, ms_from_now(3600));
+	assert_int_equal(written_down(a), 0);
+	assert_string_equal(look(a, "tx"), "");
+	clear(a, ms_from_now(3600));		/* nothing to do */
+	assert_int_equal(a->warnings, 0);
 }
 
-/* What is to be forgotten when the provider is closed is forgotten */
+/* What is to be forgotten when the provider is closed is written down; and others clear it, one or several */
 static void
 forget_at_close(void **state)
 {
 	Node	   *a = node_open(NULL, "a", 8000);
 	Node	   *b = node_open(NULL, "b", 8000);
+	Node	   *c = node_open(NULL, "c", 8000);
 	Decision	decisions[2];
 
 	(void) state;
+	UNTIL(b->sessions && c->sessions);
 	decide(a, &decisions[0], "close 0", "commit");
 	decide(a, &decisions[1], "close 1", "commit");
 	UNTIL(decisions[0].answers && decisions[1].answers);
-	a->ops->forget(a->p, "close 0", 7, NULL);
-	a->ops->forget(a->p, "close 1", 7, NULL);
+	a->ops->forget(a->p, "close 0", 7, false);
+	a->ops->forget(a->p, "close 1", 7, false);
 	node_close(a);
-	UNTIL(look(b, "close 0")[0] == '\0' && look(b, "close 1")[0] == '\0');
+	UNTIL(written_down(b) == 2);
+	c->ops->clear(c->p, ms_from_now(3600));
+	clear(b, ms_from_now(3600));
+	UNTIL(c->p->clear == NULL);
+	assert_string_equal(look(b, "close 0"), "");
+	assert_string_equal(look(b, "close 1"), "");
+	assert_int_equal(written_down(b), 0);
+	c->ops->clear(c->p, ms_from_now(3600)); /* closed while it is under way */
 }
 
 /* Before there is a session, and names of any length and kind */
@@ -359,7 +414,7 @@ answer_lost(void **state)
 	UNTIL(a->sessions && b->sessions);
 	decide(a, &mine, "tx", "abort");	/* makes what it lies in */
 	UNTIL(mine.answers);
-	a->ops->forget(a->p, "tx", 2, NULL);
+	a->ops->forget(a->p, "tx", 2, true);
 	UNTIL(look(b, "tx")[0] == '\0');
 
 	proxy_swallow(proxy, true);
@@ -523,6 +578,11 @@ sweep(void **state)
 	UNTIL(a->p->sweep == NULL);
 	assert_string_equal(look(a, "old abort"), "abort");
 	assert_string_equal(a->left, "");
+	a->ops->sweep(a->p, NULL, "abort", now + 3600 * 1000);
+	UNTIL(a->p->sweep == NULL);
+	assert_string_equal(look(a, "old abort"), "abort");
+	assert_string_equal(a->left, "old abort ");
+	a->left[0] = '\0';
 	a->ops->sweep(a->p, "abort", NULL, now + 3600 * 1000);
 	UNTIL(a->p->sweep == NULL);
 	assert_string_equal(a->left, "");
@@ -546,6 +606,7 @@ main(void)
 		TEST(told_and_session_expires),
 		TEST(buckets),
 		TEST(forget_many),
+		TEST(forget_amid_strangers),
 		TEST(forget_at_close),
 		TEST(any_name),
 		TEST(many_at_once),

@@ -1,0 +1,453 @@
+/*
+ * zookeeper_forget.c
+ *	  How registers go.
+ *
+ * What is not needed any more, but shall still be found for a time, is written down: the names of
+ * some hundred registers, or of what has come together in a second, make the data of one node below
+ * finished/.  A change of each register itself would cost the servers as much as its creation did.
+ * clear() deletes, of those written down long enough ago, first the registers, then the node: whoever is
+ * interrupted in between leaves the rest to the next one.  It deletes several with each request, since a
+ * request costs every server of the ensemble a write, but not so many that a proposal behind it would have to
+ * wait.
+ *
+ * What has not been written down (whoever should have has crashed) is found by sweep(), which reads all.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "zookeeper.h"
+
+/* names are written down when there are so many, or when that is so long ago */
+#define FORGET_AT_ONCE	256
+#define FORGET_AFTER	(1000 * NS_PER_MS)
+
+#define FORGET_TRIES	4		/* to write them down, when what the node lies in is missing */
+
+#define DELETE_AT_ONCE	32
+
+/* Names to be written down, as the nodes have them, each with a newline */
+struct ZkForgotten
+{
+	ZkForgotten *next;			/* on their way */
+	int			n;
+	int			tries;
+	int			len;
+	char		names[FORGET_AT_ONCE * ZK_KEYNAME_MAX];
+};
+
+/* A walk through what was written down, the oldest first */
+struct ZkClear
+{
+	int64_t		before;			/* ms since 1970 */
+	char	  **nodes;			/* their names, in one piece of memory */
+	int			nnodes;
+	int			node;			/* the one being looked at */
+	char	   *names;			/* its data, or NULL */
+	char	   *rest;			/* of it */
+	int			n;				/* registers being deleted */
+	char		paths[DELETE_AT_ONCE][ZK_PATH_MAX];
+};
+
+/* A walk through all registers, one bucket after the other */
+struct ZkSweep
+{
+	char		value[RA_VALUE_MAX];	/* is deleted; "": none */
+	char		left[RA_VALUE_MAX]; /* is told of; "": none */
+	int64_t		before;			/* ms since 1970 */
+	unsigned	bucket;			/* being looked at */
+	int			calls;			/* on their way */
+	struct Candidate *candidates;	/* of this bucket */
+};
+
+typedef struct Candidate
+{
+	struct Candidate *next;
+	ZkSweep    *sweep;
+	char		path[ZK_PATH_MAX];
+} Candidate;
+
+static void write_down(RaProvider *p, ZkForgotten *f);
+static void clear_node(RaProvider *p, ZkClear *clear);
+static void clear_some(RaProvider *p, ZkClear *clear);
+static void free_clear(RaProvider *p);
+static void sweep_bucket(RaProvider *p, ZkSweep *sweep);
+static void free_sweep(RaProvider *p);
+
+/* ---- writing down ---- */
+
+static void
+register_path(RaProvider *p, const char *keyname, char *path)
+{
+	snprintf(path, ZK_PATH_MAX, "/%s/decisions/%03x/%s", p->cluster, ra_zk_bucket(keyname), keyname);
+}
+
+void
+ra_zk_forget(RaProvider *p, const char *name, int namelen, bool now)
+{
+	char		keyname[ZK_KEYNAME_MAX];
+	char		path[ZK_PATH_MAX];
+	ZkForgotten *f;
+
+	if (!ra_zk_ready(p))
+		return;
+	ra_zk_keyname(keyname, name, namelen);
+	if (now)
+	{
+		register_path(p, keyname, path);
+		ra_zk_delete(p, ra_zk_ignore, NULL, path, -1, true);
+		return;
+	}
+	if (p->forgotten == NULL)
+		p->forgotten = calloc(1, sizeof(*f));
+	f = p->forgotten;
+	if (f == NULL)
+		return;
+	f->len += snprintf(f->names + f->len, sizeof(f->names) - (size_t) f->len, "%s\n", keyname);
+	if (++f->n == FORGET_AT_ONCE || ra_zk_now() >= p->forgotten_at + FORGET_AFTER)
+		ra_zk_forget_now(p);
+}
+
+void
+ra_zk_forget_now(RaProvider *p)
+{
+	ZkForgotten *f = p->forgotten;
+
+	if (f == NULL || !ra_zk_ready(p))
+		return;
+	p->forgotten = NULL;
+	p->forgotten_at = ra_zk_now();
+	f->next = p->forgetting;
+	p->forgetting = f;
+	write_down(p, f);
+}
+
+static void
+unlink_forgotten(RaProvider *p, ZkForgotten *f)
+{
+	ZkForgotten **at = &p->forgetting;
+
+	while (*at != f)
+		at = &(*at)->next;
+	*at = f->next;
+	free(f);
+}
+
+/* What fails otherwise is found by sweep() */
+static void
+written_down(RaProvider *p, ZkCall *call)
+{
+	ZkForgotten *f = call->subject;
+
+	if (call->rc != ZNONODE || f->tries++ >= FORGET_TRIES)
+		unlink_forgotten(p, f);
+	else
+	{
+		ra_zk_create_base(p);
+		write_down(p, f);
+	}
+}
+
+static void
+write_down(RaProvider *p, ZkForgotten *f)
+{
+	char		path[ZK_PATH_MAX];
+
+	snprintf(path, sizeof(path), "/%s/finished/", p->cluster);
+	if (!ra_zk_create(p, written_down, f, path, f->names, f->len, ZOO_SEQUENCE, true))
+		unlink_forgotten(p, f);
+}
+
+/* ---- clearing ---- */
+
+static void
+free_clear(RaProvider *p)
+{
+	if (p->clear != NULL)
+	{
+		free(p->clear->nodes);
+		free(p->clear->names);
+	}
+	free(p->clear);
+	p->clear = NULL;
+}
+
+static void
+node_path(RaProvider *p, const ZkClear *clear, char *path)
+{
+	snprintf(path, ZK_PATH_MAX, "/%s/finished/%.64s", p->cluster, clear->nodes[clear->node]);
+}
+
+static void
+node_got(RaProvider *p, ZkCall *call)
+{
+	ZkClear    *clear = call->subject;
+
+	if (call->rc == ZNONODE)
+	{
+		/* another one clears, too */
+		clear->node++;
+		clear_node(p, clear);
+	}
+	else if (call->rc != ZOK || call->stat.ctime >= clear->before)
+		free_clear(p);
+	else
+	{
+		clear->names = clear->rest = call->value;
+		call->value = NULL;
+		clear_some(p, clear);
+	}
+}
+
+static void
+clear_node(RaProvider *p, ZkClear *clear)
+{
+	char		path[ZK_PATH_MAX];
+
+	if (clear->node < clear->nnodes)
+	{
+		node_path(p, clear, path);
+		if (ra_zk_get(p, node_got, clear, path, NULL))
+			return;
+	}
+	free_clear(p);
+}
+
+/* One that is gone already keeps all from being deleted: then each for itself */
+static void
+some_cleared(RaProvider *p, ZkCall *call)
+{
+	ZkClear    *clear = call->subject;
+
+	if (call->rc == ZNONODE)
+		for (int i = 0; i < clear->n; i++)
+			ra_zk_delete(p, ra_zk_ignore, NULL, clear->paths[i], -1, true);
+	else if (call->rc != ZOK)
+	{
+		free_clear(p);
+		return;
+	}
+	clear_some(p, clear);
+}
+
+static void
+clear_some(RaProvider *p, ZkClear *clear)
+{
+	char	   *paths[DELETE_AT_ONCE];
+	char		path[ZK_PATH_MAX];
+	char	   *name;
+
+	clear->n = 0;
+	while (clear->n < DELETE_AT_ONCE && (name = strsep(&clear->rest, "\n")) != NULL)
+	{
+		if (name[0] == '\0' || strlen(name) >= ZK_KEYNAME_MAX || strchr(name, '/') != NULL)
+			continue;			/* after the last one; else not of ours */
+		register_path(p, name, clear->paths[clear->n]);
+		paths[clear->n] = clear->paths[clear->n];
+		clear->n++;
+	}
+	if (clear->n > 0)
+	{
+		if (!ra_zk_delete_all(p, some_cleared, clear, paths, clear->n))
+			free_clear(p);
+		return;
+	}
+
+	/* one client's requests are carried out in their order */
+	node_path(p, clear, path);
+	ra_zk_delete(p, ra_zk_ignore, NULL, path, -1, true);
+	free(clear->names);
+	clear->names = NULL;
+	clear->node++;
+	clear_node(p, clear);
+}
+
+static int
+compare_names(const void *a, const void *b)
+{
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
+static void
+nodes_listed(RaProvider *p, ZkCall *call)
+{
+	ZkClear    *clear = call->subject;
+
+	clear->nodes = call->names;
+	clear->nnodes = call->nnames;
+	call->names = NULL;
+	if (clear->nodes != NULL)
+		qsort(clear->nodes, (size_t) clear->nnodes, sizeof(*clear->nodes), compare_names);
+	clear_node(p, clear);
+}
+
+void
+ra_zk_clear(RaProvider *p, int64_t before)
+{
+	char		path[ZK_PATH_MAX];
+
+	if (p->clear != NULL || !ra_zk_ready(p))
+		return;
+	p->clear = calloc(1, sizeof(*p->clear));
+	if (p->clear == NULL)
+		return;
+	p->clear->before = before;
+	snprintf(path, sizeof(path), "/%s/finished", p->cluster);
+	if (!ra_zk_children(p, nodes_listed, p->clear, path, NULL))
+		free_clear(p);
+}
+
+/* ---- sweeping ---- */
+
+static void
+free_candidates(ZkSweep *sweep)
+{
+	for (Candidate *candidate; (candidate = sweep->candidates) != NULL;)
+	{
+		sweep->candidates = candidate->next;
+		free(candidate);
+	}
+}
+
+static void
+free_sweep(RaProvider *p)
+{
+	if (p->sweep != NULL)
+		free_candidates(p->sweep);
+	free(p->sweep);
+	p->sweep = NULL;
+}
+
+static void
+sweep_call_ends(RaProvider *p, ZkSweep *sweep)
+{
+	if (--sweep->calls > 0)
+		return;
+	free_candidates(sweep);
+	if (++sweep->bucket < ZK_BUCKETS)
+		sweep_bucket(p, sweep);
+	else
+		free_sweep(p);
+}
+
+/* A hash does not tell the name */
+static void
+tell_left(RaProvider *p, const char *keyname)
+{
+	char		name[ZK_KEYNAME_MAX];
+	int			namelen = ra_zk_unescape(name, sizeof(name), keyname, (int) strlen(keyname));
+
+	if (namelen > 0)
+		p->cb.left(p->arg, name, namelen);
+}
+
+static void
+swept_value(RaProvider *p, ZkCall *call)
+{
+	Candidate  *candidate = call->subject;
+	ZkSweep    *sweep = candidate->sweep;
+
+	if (call->rc == ZOK && call->stat.ctime < sweep->before)
+	{
+		if (sweep->value[0] != '\0' && strcmp(call->value, sweep->value) == 0)
+			ra_zk_delete(p, ra_zk_ignore, NULL, candidate->path, call->stat.version, false);
+		else if (sweep->left[0] != '\0' && strcmp(call->value, sweep->left) == 0)
+			tell_left(p, strrchr(candidate->path, '/') + 1);
+	}
+	sweep_call_ends(p, sweep);
+}
+
+static void
+swept_bucket(RaProvider *p, ZkCall *call)
+{
+	ZkSweep    *sweep = call->subject;
+
+	for (int i = 0; i < call->nnames; i++)
+	{
+		Candidate  *candidate = calloc(1, sizeof(*candidate));
+
+		if (candidate == NULL)
+			break;
+		candidate->sweep = sweep;
+		candidate->next = sweep->candidates;
+		sweep->candidates = candidate;
+		snprintf(candidate->path, sizeof(candidate->path), "/%s/decisions/%03x/%.160s", p->cluster,
+				 sweep->bucket, call->names[i]);
+		if (ra_zk_get(p, swept_value, candidate, candidate->path, NULL))
+			sweep->calls++;
+	}
+	sweep_call_ends(p, sweep);
+}
+
+static void
+sweep_bucket(RaProvider *p, ZkSweep *sweep)
+{
+	char		path[ZK_PATH_MAX];
+
+	ra_zk_decisions_path(p, sweep->bucket, path);
+	sweep->calls = 1;
+	if (!ra_zk_children(p, swept_bucket, sweep, path, NULL))
+		free_sweep(p);
+}
+
+void
+ra_zk_sweep(RaProvider *p, const char *value, const char *left, int64_t before)
+{
+	ZkSweep    *sweep;
+
+	if (p->sweep != NULL || !ra_zk_ready(p))
+		return;
+	sweep = calloc(1, sizeof(*sweep));
+	if (sweep == NULL)
+		return;
+	snprintf(sweep->value, sizeof(sweep->value), "%s", value != NULL ? value : "");
+	snprintf(sweep->left, sizeof(sweep->left), "%s", left != NULL ? left : "");
+	sweep->before = before;
+	p->sweep = sweep;
+	sweep_bucket(p, sweep);
+}
+
+/* ---- time, sessions ---- */
+
+void
+ra_zk_forget_tick(RaProvider *p, int64_t now)
+{
+	if (p->forgotten != NULL && now >= p->forgotten_at + FORGET_AFTER)
+		ra_zk_forget_now(p);
+}
+
+int64_t
+ra_zk_forget_until(const RaProvider *p)
+{
+	return p->forgotten != NULL && ra_zk_ready(p) ? p->forgotten_at + FORGET_AFTER : INT64_MAX;
+}
+
+static void
+free_forgotten(ZkForgotten *f)
+{
+	while (f != NULL)
+	{
+		ZkForgotten *next = f->next;
+
+		free(f);
+		f = next;
+	}
+}
+
+/* The session has ended: its calls are not answered any more */
+void
+ra_zk_forget_over(RaProvider *p)
+{
+	free_forgotten(p->forgetting);
+	p->forgetting = NULL;
+	free_clear(p);
+	free_sweep(p);
+}
+
+void
+ra_zk_forget_free(RaProvider *p)
+{
+	ra_zk_forget_over(p);
+	free_forgotten(p->forgotten);
+	p->forgotten = NULL;
+}
