@@ -57,6 +57,8 @@
 #define ZK_REQUEST_HASH	4096
 #define ZK_WATCH_HASH	1024
 
+#define ZK_PROPOSALS_MAX 128	/* in one request */
+
 /* ---- names ---- */
 
 /* An entry's name, taken apart; pointers into it */
@@ -122,11 +124,19 @@ typedef struct ZkWatch ZkWatch;
 
 typedef void (*ZkDone) (RaProvider *p, ZkCall *call);
 
+/* Whom to wake when the provider's lock is free again */
+typedef struct ZkTold
+{
+	int			n;
+	void	   *whom[ZK_PROPOSALS_MAX];
+} ZkTold;
+
 /*
- * On the library's thread, under the provider's lock, when a call has succeeded whose handle is not
- * dead: tells whoever waits, so that the main thread need not hurry, and returns whom to wake.  NULL: nobody.
+ * On the library's thread (or the main one, if the library has refused the call), under the provider's lock,
+ * when a call has ended whose handle is not dead.  If it has succeeded, tells whoever waits.  Returns whether
+ * the main thread need not hurry.
  */
-typedef void *(*ZkAtOnce) (RaProvider *p, ZkCall *call);
+typedef bool (*ZkAtOnce) (RaProvider *p, ZkCall *call, ZkTold *told);
 
 /*
  * A request on its way.  All stand in their handle's table, since the library
@@ -242,6 +252,7 @@ typedef struct ZkMember
 
 typedef struct ZkListing ZkListing;
 typedef struct ZkDecision ZkDecision;
+typedef struct ZkProposals ZkProposals;
 typedef struct ZkForgotten ZkForgotten;
 typedef struct ZkClear ZkClear;
 typedef struct ZkSweep ZkSweep;
@@ -339,6 +350,9 @@ struct RaProvider
 
 	/* Registers */
 	ZkDecision *decisions;		/* not answered yet */
+	ZkProposals *proposals;		/* requests on their way */
+	int			proposing;		/* how many, as far as the library has said; under the lock */
+	bool		proposals_wait; /* others wait for one of them to end; changed under the lock */
 	unsigned char buckets[ZK_BUCKETS];	/* of registers: what is known of them */
 	bool		buckets_sought; /* those that are missing are made, or were */
 	ZkForgotten *forgotten;		/* registers to be written down, or NULL, */
@@ -377,7 +391,8 @@ extern bool ra_zk_create_at_once(RaProvider *p, ZkDone done, ZkAtOnce at_once, v
 								 const char *path, const char *data, int len);
 extern bool ra_zk_delete(RaProvider *p, ZkDone done, void *subject, const char *path, int version,
 						 bool quiet);
-extern bool ra_zk_create_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, int n);
+extern bool ra_zk_create_all(RaProvider *p, ZkDone done, ZkAtOnce at_once, void *subject,
+							 char *const *paths, char *const *values, int n);
 extern bool ra_zk_delete_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, int n);
 extern bool ra_zk_set(RaProvider *p, ZkDone done, void *subject, const char *path,
 					  const char *data, int len, int version);

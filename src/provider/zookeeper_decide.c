@@ -16,6 +16,10 @@
  * needed before that is made right before the node, without waiting for it: one client's
  * requests are carried out in their order.
  *
+ * Requests cost the ensemble much more than what is in them.  So no more than PROPOSALS_FLY are on their way;
+ * what is proposed meanwhile goes together with the next one, a group commit of decisions.  If some of these
+ * can't be made, then none is, and each is sent alone.
+ *
  * Whoever waits for a create is told that it has succeeded by the library's thread, stands(), and need not
  * wait until the main thread is awake.  That one learns of it with the next thing it does, or when
  * QUIET_MAX has passed (zookeeper.c).
@@ -32,6 +36,9 @@
 
 #define RETRY_AFTER		(200 * NS_PER_MS)
 #define PARENT_TRIES	4
+
+/* requests to create registers that are on their way at a time; what comes then waits for the end of one */
+#define PROPOSALS_FLY	2
 
 #define BUCKETS_AT_ONCE	256		/* a request of about 30 kB */
 
@@ -50,6 +57,7 @@ struct ZkDecision
 	bool		over;			/* answered; waits for its call.  Changed under the provider's lock */
 	bool		told;			/* stands() was called; under the provider's lock */
 	bool		flies;
+	bool		alone;			/* could not be made together with others */
 	int			parent_missing; /* how often it was found so */
 	int64_t		deadline;
 	int64_t		retry_at;		/* without a connection: as soon as there is one */
@@ -58,7 +66,15 @@ struct ZkDecision
 	char		value[RA_VALUE_MAX];	/* empty: look */
 };
 
-static void send_decision(RaProvider *p, ZkDecision *d);
+/* What is created with one request */
+struct ZkProposals
+{
+	ZkProposals *next;
+	int			n;
+	ZkDecision *decisions[ZK_PROPOSALS_MAX];
+};
+
+static void propose(RaProvider *p);
 
 static void
 decision_path(RaProvider *p, const ZkDecision *d, char *path)
@@ -77,16 +93,25 @@ unlink_decision(RaProvider *p, ZkDecision *d)
 	free(d);
 }
 
-/* Library's thread, under the lock */
-static void *
-stands(RaProvider *p, ZkCall *call)
+/* A request to create registers has ended: see ZkAtOnce */
+static bool
+proposed(RaProvider *p, ZkCall *call, ZkTold *told)
 {
-	ZkDecision *d = call->subject;
+	ZkProposals *proposals = call->subject;
 
-	if (d->over || p->cb.stands == NULL)
-		return NULL;
-	d->told = true;
-	return p->cb.stands(p->arg, d->owner);
+	p->proposing--;
+	if (call->rc != ZOK || p->cb.stands == NULL)
+		return false;
+	for (int i = 0; i < proposals->n; i++)
+	{
+		ZkDecision *d = proposals->decisions[i];
+
+		if (d->over)
+			continue;
+		d->told = true;
+		told->whom[told->n++] = p->cb.stands(p->arg, d->owner);
+	}
+	return !p->proposals_wait;
 }
 
 /* Answers; the request is gone then, or will be with its call */
@@ -145,31 +170,50 @@ got(RaProvider *p, ZkCall *call)
 }
 
 static void
-created(RaProvider *p, ZkCall *call)
+created(RaProvider *p, ZkDecision *d, int rc)
 {
-	ZkDecision *d = call->subject;
 	char		path[ZK_PATH_MAX];
 
 	if (call_back(p, d))
 		return;
-	if (call->rc == ZOK)
+	if (rc == ZOK)
 		answer(p, d, d->value, NULL);
-	else if (call->rc == ZNODEEXISTS)
+	else if (rc == ZNODEEXISTS)
 	{
 		decision_path(p, d, path);
 		d->flies = ra_zk_get(p, got, d, path, NULL);
 		if (!d->flies)
 			later(d);
 	}
-	else if (call->rc == ZNONODE && d->parent_missing++ < PARENT_TRIES)
-	{
-		p->buckets[d->bucket] = BUCKET_UNKNOWN;
-		send_decision(p, d);
-	}
-	else if (!ra_zk_answered(call->rc))
+	else if (rc == ZNONODE && d->parent_missing++ < PARENT_TRIES)
+		p->buckets[d->bucket] = BUCKET_UNKNOWN;	/* goes again, at once */
+	else if (!ra_zk_answered(rc))
 		later(d);
 	else
-		answer(p, d, NULL, zerror(call->rc));
+		answer(p, d, NULL, zerror(rc));
+}
+
+static void
+all_created(RaProvider *p, ZkCall *call)
+{
+	ZkProposals *proposals = call->subject;
+	ZkProposals **at = &p->proposals;
+	bool		apart = proposals->n > 1 && call->rc != ZOK && ra_zk_answered(call->rc);
+
+	while (*at != proposals)
+		at = &(*at)->next;
+	*at = proposals->next;
+	for (int i = 0; i < proposals->n; i++)
+	{
+		ZkDecision *d = proposals->decisions[i];
+
+		if (!apart)
+			created(p, d, call->rc);
+		else if (!call_back(p, d))
+			d->alone = true;
+	}
+	free(proposals);
+	propose(p);
 }
 
 static void
@@ -208,7 +252,7 @@ make_buckets(RaProvider *p, unsigned first)
 		missing[n] = paths[n];
 		n++;
 	}
-	if (n > 0 && !ra_zk_create_all(p, buckets_made, &p->buckets[first], missing, n))
+	if (n > 0 && !ra_zk_create_all(p, buckets_made, NULL, &p->buckets[first], missing, NULL, n))
 		p->buckets_sought = false;
 }
 
@@ -241,32 +285,130 @@ seek_buckets(RaProvider *p)
 	p->buckets_sought = ra_zk_children(p, buckets_listed, NULL, path, NULL);
 }
 
-/* The parent of all is made only if it was found missing */
 static void
-send_decision(RaProvider *p, ZkDecision *d)
+look(RaProvider *p, ZkDecision *d)
 {
 	char		path[ZK_PATH_MAX];
 
-	if (d->parent_missing > 0)
-		ra_zk_create_base(p);
-	if (d->value[0] != '\0' && p->buckets[d->bucket] != BUCKET_THERE)
-	{
-		ra_zk_decisions_path(p, d->bucket, path);
-		p->buckets[d->bucket] = BUCKET_ASKED;
-		ra_zk_create(p, bucket_made, &p->buckets[d->bucket], path, "", 0, ZOO_PERSISTENT, false);
-	}
 	decision_path(p, d, path);
-	if (d->value[0] == '\0')
-	{
-		ra_zk_sync(p, ra_zk_ignore, NULL, path);
-		d->flies = ra_zk_get(p, got, d, path, NULL);
-	}
-	else
-		d->flies = ra_zk_create_at_once(p, created, stands, d, path, d->value, (int) strlen(d->value));
+	ra_zk_sync(p, ra_zk_ignore, NULL, path);
+	d->flies = ra_zk_get(p, got, d, path, NULL);
 	if (!d->flies)
 		later(d);
-	else if (d->value[0] != '\0' && !p->buckets_sought)
-		seek_buckets(p);
+}
+
+/* What a register lies in, if it is not known to be there; the parent of all is made only if it was found missing */
+static void
+make_parents(RaProvider *p, const ZkDecision *d)
+{
+	char		path[ZK_BUCKET_PATH_MAX];
+
+	if (d->parent_missing > 0)
+		ra_zk_create_base(p);
+	if (p->buckets[d->bucket] == BUCKET_THERE)
+		return;
+	ra_zk_decisions_path(p, d->bucket, path);
+	p->buckets[d->bucket] = BUCKET_ASKED;
+	ra_zk_create(p, bucket_made, &p->buckets[d->bucket], path, "", 0, ZOO_PERSISTENT, false);
+}
+
+static bool
+send_proposals(RaProvider *p, ZkProposals *proposals)
+{
+	ZkDecision **d = proposals->decisions;
+	int			n = proposals->n;
+	char	   *paths[ZK_PROPOSALS_MAX];
+	char	   *values[ZK_PROPOSALS_MAX];
+	char	   *text = malloc((size_t) n * ZK_PATH_MAX);
+	bool		sent;
+
+	if (text == NULL)
+		return false;
+	for (int i = 0; i < n; i++)
+	{
+		make_parents(p, d[i]);
+		paths[i] = text + (size_t) i * ZK_PATH_MAX;
+		decision_path(p, d[i], paths[i]);
+		values[i] = d[i]->value;
+	}
+	if (n == 1)
+		sent = ra_zk_create_at_once(p, all_created, proposed, proposals, paths[0], values[0], (int) strlen(values[0]));
+	else
+		sent = ra_zk_create_all(p, all_created, proposed, proposals, paths, values, n);
+	free(text);
+	return sent;
+}
+
+/* All that are due, or one that must be alone; NULL: none, or no memory */
+static ZkProposals *
+due_proposals(RaProvider *p)
+{
+	ZkProposals *proposals = NULL;
+	int64_t		now = ra_zk_now();
+
+	for (ZkDecision *d = p->decisions; d != NULL; d = d->next)
+	{
+		if (d->value[0] == '\0' || d->flies || d->over || now < d->retry_at || now >= d->deadline)
+			continue;
+		if (proposals == NULL && (proposals = calloc(1, sizeof(*proposals))) == NULL)
+			return NULL;
+		if (d->alone)
+			proposals->n = 0;
+		proposals->decisions[proposals->n++] = d;
+		if (d->alone || proposals->n == ZK_PROPOSALS_MAX)
+			break;
+	}
+	return proposals;
+}
+
+/* May a request be sent?  If not, who waits will be told of the end of another one. */
+static bool
+may_propose(RaProvider *p, bool alone)
+{
+	bool		may;
+
+	pthread_mutex_lock(&p->lock);
+	may = alone || p->proposing < PROPOSALS_FLY;
+	p->proposing += may;
+	p->proposals_wait = !may;
+	pthread_mutex_unlock(&p->lock);
+	return may;
+}
+
+/* Send what is proposed, and may be sent now */
+static void
+propose(RaProvider *p)
+{
+	ZkProposals *proposals;
+
+	while (ra_zk_ready(p) && (proposals = due_proposals(p)) != NULL)
+	{
+		if (!may_propose(p, proposals->decisions[0]->alone))
+		{
+			free(proposals);
+			return;
+		}
+		for (int i = 0; i < proposals->n; i++)
+			proposals->decisions[i]->flies = true;
+		proposals->next = p->proposals;
+		p->proposals = proposals;
+		if (!send_proposals(p, proposals))
+		{
+			p->proposals = proposals->next;
+			for (int i = 0; i < proposals->n; i++)
+			{
+				proposals->decisions[i]->flies = false;
+				later(proposals->decisions[i]);
+			}
+			free(proposals);
+			pthread_mutex_lock(&p->lock);
+			p->proposing--;
+			pthread_mutex_unlock(&p->lock);
+			return;
+		}
+		if (!p->buckets_sought)
+			seek_buckets(p);
+	}
 }
 
 bool
@@ -284,8 +426,10 @@ ra_zk_decide(RaProvider *p, void *owner, const char *name, int namelen, const ch
 		snprintf(d->value, sizeof(d->value), "%s", value);
 	d->next = p->decisions;
 	p->decisions = d;
-	if (ra_zk_ready(p))
-		send_decision(p, d);
+	if (value != NULL)
+		propose(p);
+	else if (ra_zk_ready(p))
+		look(p, d);
 	return true;
 }
 
@@ -296,8 +440,12 @@ void
 ra_zk_decide_drive(RaProvider *p)
 {
 	for (ZkDecision *d = p->decisions; d != NULL && ra_zk_ready(p); d = d->next)
-		if (!d->flies && !d->over)
-			send_decision(p, d);
+	{
+		d->retry_at = 0;
+		if (d->value[0] == '\0' && !d->flies && !d->over)
+			look(p, d);
+	}
+	propose(p);
 }
 
 /* Answers may call back and change the list: begin anew after each */
@@ -312,10 +460,11 @@ ra_zk_decide_tick(RaProvider *p, int64_t now)
 			d = p->decisions;
 			continue;
 		}
-		if (!d->over && !d->flies && now >= d->retry_at && ra_zk_ready(p))
-			send_decision(p, d);
+		if (d->value[0] == '\0' && !d->over && !d->flies && now >= d->retry_at && ra_zk_ready(p))
+			look(p, d);
 		d = d->next;
 	}
+	propose(p);
 	ra_zk_forget_tick(p, now);
 }
 
@@ -330,10 +479,25 @@ ra_zk_decide_until(const RaProvider *p)
 			continue;
 		if (d->deadline < until)
 			until = d->deadline;
-		if (!d->flies && ra_zk_ready(p) && d->retry_at < until)
+		/* what waits for the end of a request is told of it */
+		if (!d->flies && ra_zk_ready(p) && d->retry_at < until && !(p->proposals_wait && d->value[0] != '\0'))
 			until = d->retry_at;
 	}
 	return until;
+}
+
+static void
+free_proposals(RaProvider *p)
+{
+	for (ZkProposals *proposals; (proposals = p->proposals) != NULL;)
+	{
+		p->proposals = proposals->next;
+		free(proposals);
+	}
+	pthread_mutex_lock(&p->lock);
+	p->proposing = 0;
+	p->proposals_wait = false;
+	pthread_mutex_unlock(&p->lock);
 }
 
 /*
@@ -363,6 +527,7 @@ ra_zk_decide_over(RaProvider *p)
 		else
 			at = &d->next;
 	}
+	free_proposals(p);
 	p->buckets_sought = false;
 	ra_zk_forget_over(p);
 }
@@ -377,5 +542,6 @@ ra_zk_decide_free(RaProvider *p)
 		p->decisions = d->next;
 		free(d);
 	}
+	free_proposals(p);
 	ra_zk_forget_free(p);
 }

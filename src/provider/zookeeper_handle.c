@@ -331,21 +331,19 @@ complete(ZkCall *call, int rc)
 {
 	RaProvider *p = call->handle->provider;
 	bool		quiet = call->quiet && rc == ZOK;
-	void	   *whom = NULL;
+	ZkTold		told;
 
 	call->rc = rc;
+	told.n = 0;
 	pthread_mutex_lock(&p->lock);
-	if (quiet && call->at_once != NULL)
-	{
-		whom = call->handle->dead ? NULL : call->at_once(p, call);
-		quiet = whom != NULL;
-	}
+	if (call->at_once != NULL && !call->handle->dead)
+		quiet = call->at_once(p, call, &told);
 	push_locked(p, &call->event, quiet);
 	pthread_mutex_unlock(&p->lock);
 
 	/* whoever wakes up may take this processor: not while others wait for the lock */
-	if (whom != NULL)
-		p->cb.wake(p->arg, whom);
+	for (int i = 0; i < told.n; i++)
+		p->cb.wake(p->arg, told.whom[i]);
 }
 
 static bool
@@ -609,9 +607,10 @@ ra_zk_delete_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, 
 	return send_multi(p, call, ops, n);
 }
 
-/* All of them or none: persistent nodes without a value */
+/* All of them or none: persistent nodes.  values: NULL for none; at_once: NULL if nobody waits */
 bool
-ra_zk_create_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, int n)
+ra_zk_create_all(RaProvider *p, ZkDone done, ZkAtOnce at_once, void *subject,
+				 char *const *paths, char *const *values, int n)
 {
 	ZkCall	   *call = call_new(p, done, subject);
 	zoo_op_t   *ops;
@@ -619,9 +618,15 @@ ra_zk_create_all(RaProvider *p, ZkDone done, void *subject, char *const *paths, 
 	if (call == NULL)
 		return false;
 	p->stats.creates++;
+	call->at_once = at_once;
+	call_quiet(call, at_once != NULL);
 	ops = calloc(n, sizeof(*ops));
 	for (int i = 0; ops != NULL && i < n; i++)
-		zoo_create_op_init(&ops[i], paths[i], "", 0, p->acl, ZOO_PERSISTENT, NULL, 0);
+	{
+		const char *value = values != NULL ? values[i] : "";
+
+		zoo_create_op_init(&ops[i], paths[i], value, (int) strlen(value), p->acl, ZOO_PERSISTENT, NULL, 0);
+	}
 	return send_multi(p, call, ops, n);
 }
 

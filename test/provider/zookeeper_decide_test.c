@@ -161,6 +161,22 @@ counted(RaProvider *p, ZkCall *call)
 	*(int *) call->subject = call->nnames;
 }
 
+/* All that registers lie in has been made */
+static void
+until_buckets(Node *node)
+{
+	char		path[ZK_PATH_MAX];
+	int			n = 0;
+
+	snprintf(path, sizeof(path), "/%s/decisions", harness_cluster);
+	while (n < ZK_BUCKETS)
+	{
+		n = -1;
+		assert_true(ra_zk_children(node->p, counted, &n, path, NULL));
+		UNTIL(n >= 0);
+	}
+}
+
 /* The first proposal has all buckets made; after that a proposal is one write, whoever makes it */
 static void
 buckets(void **state)
@@ -168,8 +184,6 @@ buckets(void **state)
 	Node	   *a = node_open(NULL, "a", 8000);
 	Node	   *b = node_open(NULL, "b", 8000);
 	Decision	first;
-	Decision	decisions[200];
-	char		path[ZK_PATH_MAX];
 	char		name[32];
 	uint64_t	creates;
 
@@ -177,32 +191,142 @@ buckets(void **state)
 	for (int i = 0; i < 2; i++)
 	{
 		Node	   *node = i == 0 ? a : b;
-		int			n = 0;
 
 		snprintf(name, sizeof(name), "first of %d", i);
 		decide(node, &first, name, "commit");
 		UNTIL(first.answers);
-		snprintf(path, sizeof(path), "/%s/decisions", harness_cluster);
-		while (n < ZK_BUCKETS)
-		{
-			n = -1;
-			assert_true(ra_zk_children(node->p, counted, &n, path, NULL));
-			UNTIL(n >= 0);
-		}
+		until_buckets(node);
 		creates = node->p->stats.creates;
 		for (int j = 0; j < 200; j++)
 		{
 			snprintf(name, sizeof(name), "%d of %d", j, i);
-			decide(node, &decisions[j], name, "commit");
-		}
-		for (int j = 0; j < 200; j++)
-		{
-			UNTIL(decisions[j].answers);
-			assert_string_equal(decisions[j].value, "commit");
+			decide(node, &first, name, "commit");
+			UNTIL(first.answers);
+			assert_string_equal(first.value, "commit");
 		}
 		assert_int_equal(node->p->stats.creates - creates, 200);
 	}
 	assert_int_equal(a->warnings + b->warnings, 0);
+}
+
+static void
+ended(RaProvider *p, ZkCall *call)
+{
+	(void) p;
+	*(int *) call->subject = call->rc;
+}
+
+/* What is proposed while others are on their way goes together; some of it stands already, and what it lies in is gone */
+static void
+together(void **state)
+{
+	Proxy	   *proxy = proxy_start(harness_port());	/* no answer comes but in UNTIL() */
+	Node	   *a = open_through(proxy, "a");
+	Node	   *b = node_open(NULL, "b", 8000);
+	Decision	decisions[100];
+	Decision	other;
+	char		name[32];
+	uint64_t	creates;
+	int			told = 0;
+	int			deleted = 1;
+
+	(void) state;
+	decide(a, &other, "first", "commit");
+	UNTIL(other.answers);
+	until_buckets(a);
+	for (int turn = 0; turn < 3; turn++)
+	{
+		if (turn == 1)
+		{
+			snprintf(name, sizeof(name), "1, 50");
+			decide(b, &other, name, "abort");
+			UNTIL(other.answers);
+		}
+		creates = a->p->stats.creates;
+		for (int i = 0; i < 100; i++)
+		{
+			snprintf(name, sizeof(name), "%d, %d", turn, i);
+			decide(a, &decisions[i], name, i % 10 == 0 && i != 50 ? "abort" : "commit");
+			if (turn == 2 && i == 60)
+			{
+				char		path[ZK_PATH_MAX];
+				char		key[ZK_KEYNAME_MAX];
+
+				/* empty as yet, as the last one has not been sent */
+				ra_zk_keyname(key, name, (int) strlen(name));
+				snprintf(path, sizeof(path), "/%s/decisions/%03x", harness_cluster, ra_zk_bucket(key));
+				assert_true(ra_zk_delete(a->p, ended, &deleted, path, -1, false));
+			}
+		}
+		for (int i = 0; i < 100; i++)
+		{
+			UNTIL(decisions[i].answers);
+			assert_string_equal(decisions[i].error, "");
+			assert_string_equal(decisions[i].value,
+								(turn == 1 && i == 50) || (i % 10 == 0 && i != 50) ? "abort" : "commit");
+			assert_int_equal(decisions[i].answers, 1);
+			assert_int_equal(decisions[i].told_late, 0);
+			told += decisions[i].told;
+		}
+		/* two alone, and the rest together; or these each alone after all */
+		assert_in_range(a->p->stats.creates - creates, 3, turn == 0 ? 3 : 110);
+	}
+	assert_int_equal(told, 299);
+	assert_int_equal(deleted, ZOK);
+	assert_string_equal(look(b, "2, 60"), "abort");
+	assert_string_equal(look(b, "2, 99"), "commit");
+	assert_int_equal(a->p->proposing, 0);
+	assert_null(a->p->proposals);
+	assert_int_equal(a->warnings + b->warnings, 0);
+}
+
+/* They end, too, if the connection is lost, or the session; each once */
+static void
+together_lost(void **state)
+{
+	Proxy	   *proxy = proxy_start(harness_port());
+	Node	   *a = node_open(proxy_hosts(proxy), "a", 1000);
+	Node	   *b = node_open(NULL, "b", 8000);
+	static Decision decisions[2][100];
+	Decision	other;
+	char		name[32];
+
+	(void) state;
+	decide(a, &other, "first", "commit");
+	UNTIL(other.answers);
+	for (int turn = 0; turn < 2; turn++)
+	{
+		if (turn == 0)
+			proxy_swallow(proxy, true);
+		else
+			proxy_hold(proxy, true);
+		for (int i = 0; i < 100; i++)
+		{
+			snprintf(name, sizeof(name), "%d, %d", turn, i);
+			decide(a, &decisions[turn][i], name, "commit");
+		}
+		if (turn == 0)
+			UNTIL(strcmp(look(b, "0, 0"), "commit") == 0);
+		else
+			UNTIL(a->sessions_lost == 1);
+		proxy_cut(proxy);
+		proxy_swallow(proxy, false);
+		proxy_hold(proxy, false);
+		for (int i = 0; i < 100; i++)
+		{
+			UNTIL(decisions[turn][i].answers);
+			assert_string_equal(decisions[turn][i].error, "");
+			assert_string_equal(decisions[turn][i].value, "commit");
+		}
+	}
+	assert_int_equal(a->p->proposing, 0);
+	decide(a, &other, "last", "commit");
+	UNTIL(other.answers);
+	for (int i = 0; i < 200; i++)
+	{
+		assert_int_equal(decisions[i / 100][i % 100].answers, 1);
+		assert_int_equal(decisions[i / 100][i % 100].told_late, 0);
+	}
 }
 
 /* How many nodes names were written down in */
@@ -253,6 +377,7 @@ forget_many(void **state)
 		}
 		for (int i = 0; i < 70; i++)
 			UNTIL(decisions[i].answers);
+		until_buckets(a);
 		creates = a->p->stats.creates;
 		for (int i = 0; i < 70; i++)
 		{
@@ -605,6 +730,8 @@ main(void)
 		TEST(told_at_once),
 		TEST(told_and_session_expires),
 		TEST(buckets),
+		TEST(together),
+		TEST(together_lost),
 		TEST(forget_many),
 		TEST(forget_amid_strangers),
 		TEST(forget_at_close),
