@@ -39,7 +39,7 @@ extern void ra_decisions_left(void *arg, const char *name, int namelen);
 extern bool ra_decisions_any_left(void);
 extern List *ra_decisions_take_left(void);
 
-/* The entry goes now; best effort, nobody waits for it */
-extern void ra_decisions_remove(const char *gid);
+/* Of these, one that is a commit and finished: it goes in its time.  Best effort, nobody waits for it. */
+extern void ra_decisions_forget_left(const char *gid);
 
 #endif							/* RA_DECISION_H */

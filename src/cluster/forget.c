@@ -310,7 +310,7 @@ ra_forget_left(void)
 				prepared = NULL;	/* nor will it say more of the others */
 		}
 		if (decision == RA_DECISION_COMMIT)
-			ra_decisions_remove(name);
+			ra_decisions_forget_left(name);
 		else if (decision == RA_DECISION_UNKNOWN)
 			ra_decisions_left(NULL, name, strlen(name));	/* for later, or another database */
 	}

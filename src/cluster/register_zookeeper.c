@@ -74,8 +74,8 @@ typedef enum SlotKind
 {
 	SLOT_PROPOSE,
 	SLOT_READ,
-	SLOT_FORGET,				/* the entry goes in its time; */
-	SLOT_REMOVE					/* or now.  Nobody waits for either. */
+	SLOT_FORGET,				/* a commit that is finished; */
+	SLOT_FORGET_LEFT			/* the same, which a sweep has told of.  Nobody waits for either. */
 } SlotKind;
 
 typedef struct Slot
@@ -181,9 +181,9 @@ zk_forget(const char *gid)
 }
 
 void
-ra_decisions_remove(const char *gid)
+ra_decisions_forget_left(const char *gid)
 {
-	forget(SLOT_REMOVE, gid);
+	forget(SLOT_FORGET_LEFT, gid);
 }
 
 static void
@@ -267,7 +267,7 @@ no_service(char **reason)
 static bool
 unattended(SlotKind kind)
 {
-	return kind == SLOT_FORGET || kind == SLOT_REMOVE;
+	return kind == SLOT_FORGET || kind == SLOT_FORGET_LEFT;
 }
 
 /* A sleep that a request to cancel ends in time */
@@ -453,7 +453,10 @@ ra_decisions_serve(const RaProviderOps *ops, RaProvider *provider)
 		}
 		else if (unattended(slot->kind))
 		{
-			ops->forget(provider, slot->gid, strlen(slot->gid), slot->kind == SLOT_REMOVE);
+			if (slot->kind == SLOT_FORGET)
+				ops->forget(provider, slot->gid, strlen(slot->gid));
+			else
+				ops->forget_left(provider, slot->gid, strlen(slot->gid), "commit");
 			sent = false;
 		}
 		else
@@ -513,37 +516,33 @@ ra_decisions_wake(void *arg, void *whom)
 }
 
 /*
- * Aborts and finished commits go after their times; commits stay until they are finished, and if that was not
- * written down, until recovery has found so (ra_forget_left()).  Who finds nothing takes it for aborted, unless it may have been a commit
+ * Aborts and finished commits go after their times.  Commits that nobody has told to be finished stay until
+ * recovery has found that they are (ra_forget_left()); as others are cleared no more often than that, only what is
+ * some time older is told.  Who finds nothing takes it for aborted, unless it may have been a commit
  * (ra_may_be_forgotten()).
  */
 void
 ra_decisions_sweep(const RaProviderOps *ops, RaProvider *provider)
 {
-	static uint64 last_aborts = 0;
-	static uint64 last_finished = 0;
+	static uint64 swept = 0;
 	uint64		now = ra_boottime();
-	int64		ms = GetCurrentTimestamp() / 1000 + (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * 1000;
 	int64		kept = (int64) ra_decision_retention * 1000;
 	int64		interval = Max(Min(kept / 4, SWEEP_INTERVAL_MS), 1000);
+	RaProviderSweep sweep = {
+		.forgotten_ms = kept,
+		.value = "abort",
+		.value_ms = (int64) ra_register_retention * 1000,
+		.left = "commit",
+		.left_ms = kept + 2 * interval
+	};
 
-	if (ops->sweep == NULL)
+	if (ops->sweep == NULL || (swept != 0 && now - swept < (uint64) (interval * NS_PER_MS)))
 		return;
-	if (last_finished == 0 || now - last_finished >= (uint64) interval * 1000000)
-	{
-		last_finished = now;
-		LWLockAcquire(decisions->lock, LW_EXCLUSIVE);
-		decisions->nleft = 0;
-		LWLockRelease(decisions->lock);
-		ops->clear(provider, ms - kept);
-		/* what was written down has gone by then, as a rule */
-		ops->sweep(provider, NULL, "commit", ms - kept - 2 * interval);
-	}
-	else if (last_aborts == 0 || now - last_aborts >= (uint64) SWEEP_INTERVAL_MS * 1000000)
-	{
-		last_aborts = now;
-		ops->sweep(provider, "abort", NULL, ms - (int64) ra_register_retention * 1000);
-	}
+	swept = now;
+	LWLockAcquire(decisions->lock, LW_EXCLUSIVE);
+	decisions->nleft = 0;
+	LWLockRelease(decisions->lock);
+	ops->sweep(provider, &sweep);
 }
 
 /* ---- commits that are left ---- */

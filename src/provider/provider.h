@@ -165,7 +165,7 @@ typedef struct RaProviderCallbacks
 	void	   *(*stands) (void *arg, void *owner);
 	void		(*wake) (void *arg, void *whom);
 
-	/* During sweep(): a name that has its other value for so long.  Valid during the call */
+	/* See RaProviderSweep.  Valid during the call */
 	void		(*left) (void *arg, const char *name, int namelen);
 
 	/*
@@ -174,6 +174,16 @@ typedef struct RaProviderCallbacks
 	 */
 	void		(*log) (void *arg, RaProviderLevel level, const char *message, const char *hint);
 } RaProviderCallbacks;
+
+/* What goes, and what is told; times are in milliseconds, by the service's clock */
+typedef struct RaProviderSweep
+{
+	int64_t		forgotten_ms;	/* what forget() was called for, on any node, so long ago, goes; */
+	const char *value;			/* and names that have this value, */
+	int64_t		value_ms;		/* for so long */
+	const char *left;			/* of those that have this one, */
+	int64_t		left_ms;		/* for so long, left() tells, unless they are very long or forgotten */
+} RaProviderSweep;
 
 typedef struct RaProvider RaProvider;
 typedef struct RaProviderRequest RaProviderRequest;
@@ -238,24 +248,17 @@ typedef struct RaProviderOps
 	bool		(*decide) (RaProvider *provider, void *owner, const char *name, int namelen,
 						   const char *value, int64_t deadline);
 
-	/*
-	 * The name is not needed any more: it has no value from now on, or, unless now, once clear() comes by
-	 * after its time.  Best effort, no answer.
-	 */
-	void		(*forget) (RaProvider *provider, const char *name, int namelen, bool now);
+	/* The name is not needed any more, and goes in its time, see sweep().  Best effort, no answer. */
+	void		(*forget) (RaProvider *provider, const char *name, int namelen);
 
 	/*
-	 * Whatever forget() was called for, on any node, before that time (milliseconds since 1970, by
-	 * the service's clock) has no value any more.  Best effort; goes on by itself for a while.
+	 * The same for one that sweep() has told of with left(); value is the one it has.  Its time begins now,
+	 * and it is not told of again.
 	 */
-	void		(*clear) (RaProvider *provider, int64_t before);
+	void		(*forget_left) (RaProvider *provider, const char *name, int namelen, const char *value);
 
-	/*
-	 * Forgets names that have this value (NULL: none), and have had it since before that time.  Of names
-	 * that have another one, left (NULL: none), for so long, the callback left() tells, unless they are
-	 * very long.  Reads all there are.  Best effort; goes on by itself for a while.
-	 */
-	void		(*sweep) (RaProvider *provider, const char *value, const char *left, int64_t before);
+	/* Best effort; goes on by itself for a while */
+	void		(*sweep) (RaProvider *provider, const RaProviderSweep *sweep);
 } RaProviderOps;
 
 /* The one symbol that a provider's library exports */

@@ -57,7 +57,7 @@
 #define ZK_REQUEST_HASH	4096
 #define ZK_WATCH_HASH	1024
 
-#define ZK_PROPOSALS_MAX 128	/* in one request */
+#define ZK_PROPOSALS_MAX 128	/* in one request: as many as the broker has at a time, so that none waits for ever */
 
 /* ---- names ---- */
 
@@ -88,6 +88,7 @@ extern int	ra_zk_escape(char *dst, int size, const char *src, int len);
 extern int	ra_zk_unescape(char *dst, int size, const char *src, int len);
 extern bool ra_zk_keyname(char *dst, const char *key, int keylen);
 extern bool ra_zk_keyname_is_hash(const char *keyname, int len);
+extern bool ra_zk_keyname_valid(const char *keyname);
 extern unsigned ra_zk_bucket(const char *keyname);
 extern bool ra_zk_parse_entry(const char *name, ZkEntry *entry);
 extern void ra_zk_place(char **names, int n, const char *keyname, RaProviderMode mode,
@@ -494,10 +495,10 @@ extern void ra_zk_decide_over(RaProvider *p);
 extern void ra_zk_decide_free(RaProvider *p);
 
 /* zookeeper_forget.c */
-extern void ra_zk_forget(RaProvider *p, const char *name, int namelen, bool now);
+extern void ra_zk_forget(RaProvider *p, const char *name, int namelen);
 extern void ra_zk_forget_now(RaProvider *p);
-extern void ra_zk_clear(RaProvider *p, int64_t before);
-extern void ra_zk_sweep(RaProvider *p, const char *value, const char *left, int64_t before);
+extern void ra_zk_forget_left(RaProvider *p, const char *name, int namelen, const char *value);
+extern void ra_zk_sweep(RaProvider *p, const RaProviderSweep *sweep);
 extern void ra_zk_forget_tick(RaProvider *p, int64_t now);
 extern int64_t ra_zk_forget_until(const RaProvider *p);
 extern void ra_zk_forget_over(RaProvider *p);

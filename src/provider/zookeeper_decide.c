@@ -198,7 +198,7 @@ all_created(RaProvider *p, ZkCall *call)
 {
 	ZkProposals *proposals = call->subject;
 	ZkProposals **at = &p->proposals;
-	bool		apart = proposals->n > 1 && call->rc != ZOK && ra_zk_answered(call->rc);
+	bool		apart = proposals->n > 1 && (call->rc == ZNODEEXISTS || call->rc == ZNONODE);
 
 	while (*at != proposals)
 		at = &(*at)->next;
@@ -409,6 +409,12 @@ propose(RaProvider *p)
 		if (!p->buckets_sought)
 			seek_buckets(p);
 	}
+	if (p->proposals_wait)
+	{
+		pthread_mutex_lock(&p->lock);
+		p->proposals_wait = false;
+		pthread_mutex_unlock(&p->lock);
+	}
 }
 
 bool
@@ -529,6 +535,7 @@ ra_zk_decide_over(RaProvider *p)
 	}
 	free_proposals(p);
 	p->buckets_sought = false;
+	memset(p->buckets, BUCKET_UNKNOWN, sizeof(p->buckets));	/* the data may be older next time */
 	ra_zk_forget_over(p);
 }
 

@@ -5,13 +5,18 @@
  * What is not needed any more, but shall still be found for a time, is written down: the names of
  * some hundred registers, or of what has come together in a second, make the data of one node below
  * finished/.  A change of each register itself would cost the servers as much as its creation did.
- * clear() deletes, of those written down long enough ago, first the registers, then the node: whoever is
+ * What was written down long enough ago is cleared: first the registers are deleted, then the node, so that who is
  * interrupted in between leaves the rest to the next one.  It deletes several with each request, since a
  * request costs every server of the ensemble a write, but not so many that a proposal behind it would have to
  * wait.
  *
- * What has not been written down (whoever should have has crashed) is found by sweep(), which reads all.
+ * What has not been written down (whoever should have has crashed) is found by a walk through all
+ * registers, which also deletes aborts.  One that is to be forgotten after that gets its value anew, which tells
+ * since when.
+ *
+ * Times are those of ZooKeeper, whose clock a write at the start of both walks tells.
  */
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +44,8 @@ struct ZkForgotten
 /* A walk through what was written down, the oldest first */
 struct ZkClear
 {
-	int64_t		before;			/* ms since 1970 */
+	bool		begun;
+	int64_t		before;			/* ms since 1970, at first ms before now */
 	char	  **nodes;			/* their names, in one piece of memory */
 	int			nnodes;
 	int			node;			/* the one being looked at */
@@ -52,9 +58,12 @@ struct ZkClear
 /* A walk through all registers, one bucket after the other */
 struct ZkSweep
 {
+	bool		begun;
 	char		value[RA_VALUE_MAX];	/* is deleted; "": none */
 	char		left[RA_VALUE_MAX]; /* is told of; "": none */
-	int64_t		before;			/* ms since 1970 */
+	int64_t		before;			/* ms since 1970, at first ms before now; value, */
+	int64_t		left_before;	/* left, */
+	int64_t		forgotten_before;	/* and left that was forgotten since */
 	unsigned	bucket;			/* being looked at */
 	int			calls;			/* on their way */
 	struct Candidate *candidates;	/* of this bucket */
@@ -83,29 +92,36 @@ register_path(RaProvider *p, const char *keyname, char *path)
 }
 
 void
-ra_zk_forget(RaProvider *p, const char *name, int namelen, bool now)
+ra_zk_forget(RaProvider *p, const char *name, int namelen)
+{
+	char		keyname[ZK_KEYNAME_MAX];
+	ZkForgotten *f;
+
+	if (p->forgotten != NULL && p->forgotten->n == FORGET_AT_ONCE)
+		ra_zk_forget_now(p);
+	if (p->forgotten == NULL)
+		p->forgotten = calloc(1, sizeof(*f));
+	f = p->forgotten;
+	if (f == NULL || f->n == FORGET_AT_ONCE)
+		return;					/* no memory, or no connection for a while */
+	ra_zk_keyname(keyname, name, namelen);
+	f->len += snprintf(f->names + f->len, sizeof(f->names) - (size_t) f->len, "%s\n", keyname);
+	if (++f->n == FORGET_AT_ONCE || ra_zk_now() >= p->forgotten_at + FORGET_AFTER)
+		ra_zk_forget_now(p);
+}
+
+/* Only the version that it was created with: another one has been forgotten already */
+void
+ra_zk_forget_left(RaProvider *p, const char *name, int namelen, const char *value)
 {
 	char		keyname[ZK_KEYNAME_MAX];
 	char		path[ZK_PATH_MAX];
-	ZkForgotten *f;
 
 	if (!ra_zk_ready(p))
 		return;
 	ra_zk_keyname(keyname, name, namelen);
-	if (now)
-	{
-		register_path(p, keyname, path);
-		ra_zk_delete(p, ra_zk_ignore, NULL, path, -1, true);
-		return;
-	}
-	if (p->forgotten == NULL)
-		p->forgotten = calloc(1, sizeof(*f));
-	f = p->forgotten;
-	if (f == NULL)
-		return;
-	f->len += snprintf(f->names + f->len, sizeof(f->names) - (size_t) f->len, "%s\n", keyname);
-	if (++f->n == FORGET_AT_ONCE || ra_zk_now() >= p->forgotten_at + FORGET_AFTER)
-		ra_zk_forget_now(p);
+	register_path(p, keyname, path);
+	ra_zk_set(p, ra_zk_ignore, NULL, path, value, (int) strlen(value), 0);
 }
 
 void
@@ -122,30 +138,46 @@ ra_zk_forget_now(RaProvider *p)
 	write_down(p, f);
 }
 
+/* For the next connection, if nothing else waits for it: what is written down twice does no harm */
 static void
-unlink_forgotten(RaProvider *p, ZkForgotten *f)
+keep_forgotten(RaProvider *p, ZkForgotten *f)
+{
+	if (p->forgotten == NULL)
+		p->forgotten = f;
+	else
+		free(f);
+}
+
+static void
+unlink_forgotten(RaProvider *p, ZkForgotten *f, bool keep)
 {
 	ZkForgotten **at = &p->forgetting;
 
 	while (*at != f)
 		at = &(*at)->next;
 	*at = f->next;
-	free(f);
+	f->next = NULL;
+	if (keep)
+		keep_forgotten(p, f);
+	else
+		free(f);
 }
 
-/* What fails otherwise is found by sweep() */
+/* What fails otherwise is found by the walk through all */
 static void
 written_down(RaProvider *p, ZkCall *call)
 {
 	ZkForgotten *f = call->subject;
 
-	if (call->rc != ZNONODE || f->tries++ >= FORGET_TRIES)
-		unlink_forgotten(p, f);
-	else
+	if (call->rc == ZNONODE && f->tries++ < FORGET_TRIES)
 	{
 		ra_zk_create_base(p);
 		write_down(p, f);
+		return;
 	}
+	if (call->rc != ZOK && ra_zk_answered(call->rc))
+		ra_zk_complain(p, call->rc, "write down what is finished");
+	unlink_forgotten(p, f, !ra_zk_answered(call->rc));
 }
 
 static void
@@ -155,7 +187,7 @@ write_down(RaProvider *p, ZkForgotten *f)
 
 	snprintf(path, sizeof(path), "/%s/finished/", p->cluster);
 	if (!ra_zk_create(p, written_down, f, path, f->names, f->len, ZOO_SEQUENCE, true))
-		unlink_forgotten(p, f);
+		unlink_forgotten(p, f, true);
 }
 
 /* ---- clearing ---- */
@@ -183,9 +215,9 @@ node_got(RaProvider *p, ZkCall *call)
 {
 	ZkClear    *clear = call->subject;
 
-	if (call->rc == ZNONODE)
+	if (call->rc != ZOK && ra_zk_answered(call->rc))
 	{
-		/* another one clears, too */
+		/* another one clears, too, or it can't be read */
 		clear->node++;
 		clear_node(p, clear);
 	}
@@ -213,20 +245,19 @@ clear_node(RaProvider *p, ZkClear *clear)
 	free_clear(p);
 }
 
-/* One that is gone already keeps all from being deleted: then each for itself */
+/* One that can't be deleted, mostly as it is gone already, keeps all from being: then each for itself */
 static void
 some_cleared(RaProvider *p, ZkCall *call)
 {
 	ZkClear    *clear = call->subject;
 
-	if (call->rc == ZNONODE)
-		for (int i = 0; i < clear->n; i++)
-			ra_zk_delete(p, ra_zk_ignore, NULL, clear->paths[i], -1, true);
-	else if (call->rc != ZOK)
+	if (!ra_zk_answered(call->rc))
 	{
 		free_clear(p);
 		return;
 	}
+	for (int i = 0; call->rc != ZOK && i < clear->n; i++)
+		ra_zk_delete(p, ra_zk_ignore, NULL, clear->paths[i], -1, true);
 	clear_some(p, clear);
 }
 
@@ -240,8 +271,8 @@ clear_some(RaProvider *p, ZkClear *clear)
 	clear->n = 0;
 	while (clear->n < DELETE_AT_ONCE && (name = strsep(&clear->rest, "\n")) != NULL)
 	{
-		if (name[0] == '\0' || strlen(name) >= ZK_KEYNAME_MAX || strchr(name, '/') != NULL)
-			continue;			/* after the last one; else not of ours */
+		if (!ra_zk_keyname_valid(name))
+			continue;			/* after the last one, or not of ours */
 		register_path(p, name, clear->paths[clear->n]);
 		paths[clear->n] = clear->paths[clear->n];
 		clear->n++;
@@ -262,36 +293,53 @@ clear_some(RaProvider *p, ZkClear *clear)
 	clear_node(p, clear);
 }
 
-static int
-compare_names(const void *a, const void *b)
+/* Of a node's name; it wraps around */
+static bool
+sequence_of(const char *name, int32_t *sequence)
 {
-	return strcmp(*(char *const *) a, *(char *const *) b);
+	char	   *end;
+	long		number = strtol(name, &end, 10);
+
+	*sequence = (int32_t) number;
+	return end != name && *end == '\0';
+}
+
+static int
+compare_nodes(const void *a, const void *b)
+{
+	int32_t		x;
+	int32_t		y;
+	int32_t		difference;
+
+	sequence_of(*(char *const *) a, &x);
+	sequence_of(*(char *const *) b, &y);
+	difference = (int32_t) ((uint32_t) x - (uint32_t) y);
+	return difference < 0 ? -1 : difference > 0;
 }
 
 static void
 nodes_listed(RaProvider *p, ZkCall *call)
 {
 	ZkClear    *clear = call->subject;
+	int32_t		sequence;
 
 	clear->nodes = call->names;
-	clear->nnodes = call->nnames;
 	call->names = NULL;
-	if (clear->nodes != NULL)
-		qsort(clear->nodes, (size_t) clear->nnodes, sizeof(*clear->nodes), compare_names);
+	for (int i = 0; i < call->nnames; i++)
+		if (sequence_of(clear->nodes[i], &sequence))
+			clear->nodes[clear->nnodes++] = clear->nodes[i];
+	if (clear->nnodes > 1)
+		qsort(clear->nodes, (size_t) clear->nnodes, sizeof(*clear->nodes), compare_nodes);
 	clear_node(p, clear);
 }
 
-void
-ra_zk_clear(RaProvider *p, int64_t before)
+static void
+begin_clear(RaProvider *p, int64_t now)
 {
 	char		path[ZK_PATH_MAX];
 
-	if (p->clear != NULL || !ra_zk_ready(p))
-		return;
-	p->clear = calloc(1, sizeof(*p->clear));
-	if (p->clear == NULL)
-		return;
-	p->clear->before = before;
+	p->clear->begun = true;
+	p->clear->before = now - p->clear->before;
 	snprintf(path, sizeof(path), "/%s/finished", p->cluster);
 	if (!ra_zk_children(p, nodes_listed, p->clear, path, NULL))
 		free_clear(p);
@@ -346,14 +394,18 @@ swept_value(RaProvider *p, ZkCall *call)
 {
 	Candidate  *candidate = call->subject;
 	ZkSweep    *sweep = candidate->sweep;
+	bool		gone = false;
 
-	if (call->rc == ZOK && call->stat.ctime < sweep->before)
+	if (call->rc == ZOK && sweep->left[0] != '\0' && strcmp(call->value, sweep->left) == 0)
 	{
-		if (sweep->value[0] != '\0' && strcmp(call->value, sweep->value) == 0)
-			ra_zk_delete(p, ra_zk_ignore, NULL, candidate->path, call->stat.version, false);
-		else if (sweep->left[0] != '\0' && strcmp(call->value, sweep->left) == 0)
+		if (call->stat.version == 0 && call->stat.ctime < sweep->left_before)
 			tell_left(p, strrchr(candidate->path, '/') + 1);
+		gone = call->stat.version > 0 && call->stat.mtime < sweep->forgotten_before;
 	}
+	else if (call->rc == ZOK && sweep->value[0] != '\0' && strcmp(call->value, sweep->value) == 0)
+		gone = call->stat.ctime < sweep->before;
+	if (gone)
+		ra_zk_delete(p, ra_zk_ignore, NULL, candidate->path, call->stat.version, false);
 	sweep_call_ends(p, sweep);
 }
 
@@ -390,21 +442,58 @@ sweep_bucket(RaProvider *p, ZkSweep *sweep)
 		free_sweep(p);
 }
 
-void
-ra_zk_sweep(RaProvider *p, const char *value, const char *left, int64_t before)
+/* The write whose time is now */
+static void
+marked(RaProvider *p, ZkCall *call)
 {
-	ZkSweep    *sweep;
+	int64_t		now = call->stat.mtime;
 
-	if (p->sweep != NULL || !ra_zk_ready(p))
+	if (p->sweep != NULL && !p->sweep->begun)
+	{
+		p->sweep->begun = true;
+		p->sweep->before = now - p->sweep->before;
+		p->sweep->left_before = now - p->sweep->left_before;
+		p->sweep->forgotten_before = now - p->sweep->forgotten_before;
+		if (call->rc == ZOK)
+			sweep_bucket(p, p->sweep);
+		else
+			free_sweep(p);
+	}
+	if (p->clear != NULL && !p->clear->begun)
+	{
+		if (call->rc == ZOK)
+			begin_clear(p, now);
+		else
+			free_clear(p);
+	}
+}
+
+/* Of what is under way, nothing is begun */
+void
+ra_zk_sweep(RaProvider *p, const RaProviderSweep *wanted)
+{
+	char		path[ZK_PATH_MAX];
+
+	if (!ra_zk_ready(p))
 		return;
-	sweep = calloc(1, sizeof(*sweep));
-	if (sweep == NULL)
-		return;
-	snprintf(sweep->value, sizeof(sweep->value), "%s", value != NULL ? value : "");
-	snprintf(sweep->left, sizeof(sweep->left), "%s", left != NULL ? left : "");
-	sweep->before = before;
-	p->sweep = sweep;
-	sweep_bucket(p, sweep);
+	if (p->sweep == NULL && (p->sweep = calloc(1, sizeof(*p->sweep))) != NULL)
+	{
+		snprintf(p->sweep->value, sizeof(p->sweep->value), "%s", wanted->value != NULL ? wanted->value : "");
+		snprintf(p->sweep->left, sizeof(p->sweep->left), "%s", wanted->left != NULL ? wanted->left : "");
+		p->sweep->before = wanted->value_ms;
+		p->sweep->left_before = wanted->left_ms;
+		p->sweep->forgotten_before = wanted->forgotten_ms;
+	}
+	if (p->clear == NULL && (p->clear = calloc(1, sizeof(*p->clear))) != NULL)
+		p->clear->before = wanted->forgotten_ms;
+	snprintf(path, sizeof(path), "/%s/decisions", p->cluster);
+	if (!ra_zk_set(p, marked, NULL, path, "", 0, -1))
+	{
+		if (p->sweep != NULL && !p->sweep->begun)
+			free_sweep(p);
+		if (p->clear != NULL && !p->clear->begun)
+			free_clear(p);
+	}
 }
 
 /* ---- time, sessions ---- */
@@ -422,24 +511,16 @@ ra_zk_forget_until(const RaProvider *p)
 	return p->forgotten != NULL && ra_zk_ready(p) ? p->forgotten_at + FORGET_AFTER : INT64_MAX;
 }
 
-static void
-free_forgotten(ZkForgotten *f)
-{
-	while (f != NULL)
-	{
-		ZkForgotten *next = f->next;
-
-		free(f);
-		f = next;
-	}
-}
-
 /* The session has ended: its calls are not answered any more */
 void
 ra_zk_forget_over(RaProvider *p)
 {
-	free_forgotten(p->forgetting);
-	p->forgetting = NULL;
+	for (ZkForgotten *f; (f = p->forgetting) != NULL;)
+	{
+		p->forgetting = f->next;
+		f->next = NULL;
+		keep_forgotten(p, f);
+	}
 	free_clear(p);
 	free_sweep(p);
 }
@@ -448,6 +529,6 @@ void
 ra_zk_forget_free(RaProvider *p)
 {
 	ra_zk_forget_over(p);
-	free_forgotten(p->forgotten);
+	free(p->forgotten);
 	p->forgotten = NULL;
 }

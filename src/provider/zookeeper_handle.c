@@ -516,6 +516,17 @@ call_sent(ZkCall *call, int rc)
 	return true;
 }
 
+/*
+ * Is there a connection, not only as far as the main thread has heard?  zoo_amulti() on a session that has
+ * expired frees paths that are not its own (3.8.0), as it does if any path but the last one is malformed.  And what
+ * is sent without a connection would be kept by the library until there is one.
+ */
+static bool
+alive(RaProvider *p)
+{
+	return zoo_state(p->handle->zh) == ZOO_CONNECTED_STATE;
+}
+
 /* From the queue, by the main thread: make the call's end known, and free it */
 void
 ra_zk_call_end(RaProvider *p, ZkCall *call)
@@ -545,6 +556,8 @@ create(RaProvider *p, ZkDone done, ZkAtOnce at_once, void *subject, const char *
 	call->at_once = at_once;
 	call_quiet(call, quiet);
 	call->proves = true;
+	if (at_once != NULL && !alive(p))
+		return call_sent(call, ZCONNECTIONLOSS);
 	return call_sent(call, zoo_acreate2(p->handle->zh, path, data, len, p->acl, mode,
 										on_string_stat, call));
 }
@@ -585,8 +598,12 @@ send_multi(RaProvider *p, ZkCall *call, zoo_op_t *ops, int n)
 
 	call->proves = true;
 	call->results = calloc(n, sizeof(*call->results));
-	rc = ops == NULL || call->results == NULL ? ZSYSTEMERROR :
-		zoo_amulti(p->handle->zh, n, ops, call->results, on_void, call);
+	if (ops == NULL || call->results == NULL)
+		rc = ZSYSTEMERROR;
+	else if (!alive(p))
+		rc = ZCONNECTIONLOSS;
+	else
+		rc = zoo_amulti(p->handle->zh, n, ops, call->results, on_void, call);
 	free(ops);					/* the library has written the request */
 	return call_sent(call, rc);
 }

@@ -178,6 +178,16 @@ ra_zk_keyname(char *dst, const char *key, int keylen)
 	return true;
 }
 
+/* Can it come from ra_zk_keyname()?  Then it is a step in a path */
+bool
+ra_zk_keyname_valid(const char *keyname)
+{
+	size_t		len = strlen(keyname);
+
+	return len > 0 && len < ZK_KEYNAME_MAX && strspn(keyname, ".") < len &&
+		strspn(keyname, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-.:,=+@%") == len;
+}
+
 bool
 ra_zk_keyname_is_hash(const char *keyname, int len)
 {

@@ -265,7 +265,7 @@ static const RaProviderOps zookeeper_ops = {
 	.list = ra_zk_list,
 	.decide = ra_zk_decide,
 	.forget = ra_zk_forget,
-	.clear = ra_zk_clear,
+	.forget_left = ra_zk_forget_left,
 	.sweep = ra_zk_sweep,
 };
 

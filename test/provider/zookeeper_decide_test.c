@@ -2,6 +2,8 @@
  * zookeeper_decide_test.c
  *	  Registers of the ZooKeeper provider against a real server.
  */
+#include <poll.h>
+
 #include "zookeeper_harness.h"
 
 #define SECONDS			INT64_C(1000000000)
@@ -27,6 +29,40 @@ decide(Node *node, Decision *decision, const char *name, const char *value)
 	memset(decision, 0, sizeof(*decision));
 	assert_true(node->ops->decide(node->p, decision, name, (int) strlen(name), value,
 								  harness_now() + 60 * SECONDS));
+}
+
+static void
+ended(RaProvider *p, ZkCall *call)
+{
+	(void) p;
+	*(int *) call->subject = call->rc;
+}
+
+/* A register goes; not by the provider's ways */
+static void
+take_away(Node *node, const char *name)
+{
+	char		path[ZK_PATH_MAX];
+	char		key[ZK_KEYNAME_MAX];
+	int			rc = 1;
+
+	ra_zk_keyname(key, name, (int) strlen(name));
+	snprintf(path, sizeof(path), "/%s/decisions/%03x/%s", harness_cluster, ra_zk_bucket(key), key);
+	assert_true(ra_zk_delete(node->p, ended, &rc, path, -1, false));
+	UNTIL(rc <= 0);
+	assert_int_equal(rc, ZOK);
+}
+
+/* With everything that is so many seconds old; less than none: all */
+static void
+sweep_older(Node *node, const char *value, const char *left, int seconds)
+{
+	RaProviderSweep sweep = {
+		.forgotten_ms = seconds * 1000, .value = value, .value_ms = seconds * 1000, .left = left, .left_ms = seconds * 1000
+	};
+
+	node->ops->sweep(node->p, &sweep);
+	UNTIL(node->p->sweep == NULL && node->p->clear == NULL);
 }
 
 /* What stands, as the node sees it; "" for nothing */
@@ -63,8 +99,8 @@ first_one_stands(void **state)
 	assert_string_equal(first.value, "commit");
 
 	/* forgotten: as if never there */
-	a->ops->forget(a->p, "tx", 2, true);
-	UNTIL(look(b, "tx")[0] == '\0');
+	take_away(a, "tx");
+	assert_string_equal(look(b, "tx"), "");
 	assert_int_equal(a->warnings + b->warnings, 0);
 }
 
@@ -140,8 +176,7 @@ told_and_session_expires(void **state)
 	UNTIL(zoo_state(zh) == ZOO_EXPIRED_SESSION_STATE);
 
 	/* forgotten by those who were told: must not be made anew */
-	b->ops->forget(b->p, "tx", 2, true);
-	UNTIL(look(b, "tx")[0] == '\0');
+	take_away(b, "tx");
 	a->quiet = false;
 	UNTIL(decision.answers);
 	assert_string_equal(decision.value, "commit");
@@ -209,11 +244,16 @@ buckets(void **state)
 	assert_int_equal(a->warnings + b->warnings, 0);
 }
 
-static void
-ended(RaProvider *p, ZkCall *call)
+/* Would a process that waits for the provider be woken?  It is not told to go on at once, for ever. */
+static bool
+readable(Node *node)
 {
-	(void) p;
-	*(int *) call->subject = call->rc;
+	bool		writable;
+	int64_t		until;
+	struct pollfd fd = {.fd = node->ops->wait_for(node->p, &writable, &until), .events = POLLIN};
+
+	assert_true(until > harness_now() - 60 * SECONDS);
+	return poll(&fd, 1, 0) > 0;
 }
 
 /* What is proposed while others are on their way goes together; some of it stands already, and what it lies in is gone */
@@ -242,6 +282,7 @@ together(void **state)
 			decide(b, &other, name, "abort");
 			UNTIL(other.answers);
 		}
+		UNTIL(!readable(a));
 		creates = a->p->stats.creates;
 		for (int i = 0; i < 100; i++)
 		{
@@ -258,6 +299,11 @@ together(void **state)
 				assert_true(ra_zk_delete(a->p, ended, &deleted, path, -1, false));
 			}
 		}
+
+		/* who waits hears of the end of one before them, though the main thread hasn't asked */
+		a->quiet = true;
+		UNTIL(readable(a));
+		a->quiet = false;
 		for (int i = 0; i < 100; i++)
 		{
 			UNTIL(decisions[i].answers);
@@ -290,23 +336,27 @@ together_lost(void **state)
 	static Decision decisions[2][100];
 	Decision	other;
 	char		name[32];
+	uint64_t	creates;
 
 	(void) state;
 	decide(a, &other, "first", "commit");
 	UNTIL(other.answers);
+	until_buckets(a);
 	for (int turn = 0; turn < 2; turn++)
 	{
-		if (turn == 0)
-			proxy_swallow(proxy, true);
-		else
-			proxy_hold(proxy, true);
+		creates = a->p->stats.creates;
+		proxy_hold(proxy, turn == 1);
 		for (int i = 0; i < 100; i++)
 		{
 			snprintf(name, sizeof(name), "%d, %d", turn, i);
 			decide(a, &decisions[turn][i], name, "commit");
 		}
+		/* the third request has all but two of them */
 		if (turn == 0)
-			UNTIL(strcmp(look(b, "0, 0"), "commit") == 0);
+			UNTIL(a->p->stats.creates == creates + 3);
+		proxy_swallow(proxy, turn == 0);
+		if (turn == 0)
+			UNTIL(strcmp(look(b, "0, 99"), "commit") == 0 && strcmp(look(b, "0, 2"), "commit") == 0);
 		else
 			UNTIL(a->sessions_lost == 1);
 		proxy_cut(proxy);
@@ -342,19 +392,6 @@ written_down(Node *node)
 	return n;
 }
 
-static int64_t
-ms_from_now(int seconds)
-{
-	return ((int64_t) time(NULL) + seconds) * 1000;
-}
-
-static void
-clear(Node *node, int64_t before)
-{
-	node->ops->clear(node->p, before);
-	UNTIL(node->p->clear == NULL);
-}
-
 /* Much that is forgotten takes few requests; it goes in its time, with few again, also if some of it is gone already */
 static void
 forget_many(void **state)
@@ -382,22 +419,21 @@ forget_many(void **state)
 		for (int i = 0; i < 70; i++)
 		{
 			snprintf(name, sizeof(name), "many %d", i);
-			a->ops->forget(a->p, name, (int) strlen(name), false);
+			a->ops->forget(a->p, name, (int) strlen(name));
 		}
 		UNTIL(a->p->forgotten == NULL && a->p->forgetting == NULL);
 		assert_in_range(a->p->stats.creates - creates, 1, 3);
 		assert_int_equal(written_down(b), a->p->stats.creates - creates);
 		if (gone)
 		{
-			b->ops->forget(b->p, "many 20", 7, true);
-			UNTIL(look(a, "many 20")[0] == '\0');
+			take_away(b, "many 20");
 		}
-		clear(b, ms_from_now(-3600));
+		sweep_older(b, NULL, NULL, 3600);
 		assert_string_equal(look(a, "many 0"), "commit");
 		assert_string_equal(look(a, "many 69"), "commit");
 
 		deletes = b->p->stats.deletes;
-		clear(b, ms_from_now(3600));
+		sweep_older(b, NULL, NULL, -3600);
 		for (int i = 0; i < 70; i++)
 		{
 			snprintf(name, sizeof(name), "many %d", i);
@@ -417,25 +453,27 @@ forget_amid_strangers(void **state)
 	Node	   *a = node_open(NULL, "a", 8000);
 	Decision	decision;
 	char		path[ZK_PATH_MAX];
-	const char *strange = "\n../../generation\n\nno such name\n/\nno end";
+	const char *strange = "\n../../generation\n\n..\n.\na\tb\n\303\244\nno%20such%20name\n/\nno end";
 
 	(void) state;
 	decide(a, &decision, "tx", "commit");
 	UNTIL(decision.answers);
 	snprintf(path, sizeof(path), "/%s/finished", harness_cluster);
 	assert_true(ra_zk_delete(a->p, ra_zk_ignore, NULL, path, -1, false));
-	a->ops->forget(a->p, "tx", 2, false);
+	a->ops->forget(a->p, "tx", 2);
 	UNTIL(a->p->forgotten == NULL && a->p->forgetting == NULL);
 	assert_int_equal(written_down(a), 1);
 
 	snprintf(path, sizeof(path), "/%s/finished/", harness_cluster);
 	assert_true(ra_zk_create(a->p, ra_zk_ignore, NULL, path, strange, (int) strlen(strange), ZOO_SEQUENCE, false));
 	assert_true(ra_zk_create(a->p, ra_zk_ignore, NULL, path, "", 0, ZOO_SEQUENCE, false));
-	assert_int_equal(written_down(a), 3);
-	clear(a, ms_from_now(3600));
-	assert_int_equal(written_down(a), 0);
+	snprintf(path, sizeof(path), "/%s/finished/0 of others", harness_cluster);
+	assert_true(ra_zk_create(a->p, ra_zk_ignore, NULL, path, "tx\n", 3, 0, false));
+	assert_int_equal(written_down(a), 4);
+	sweep_older(a, NULL, NULL, -3600);
+	assert_int_equal(written_down(a), 1);
 	assert_string_equal(look(a, "tx"), "");
-	clear(a, ms_from_now(3600));		/* nothing to do */
+	sweep_older(a, NULL, NULL, -3600);		/* nothing to do */
 	assert_int_equal(a->warnings, 0);
 }
 
@@ -446,6 +484,7 @@ forget_at_close(void **state)
 	Node	   *a = node_open(NULL, "a", 8000);
 	Node	   *b = node_open(NULL, "b", 8000);
 	Node	   *c = node_open(NULL, "c", 8000);
+	RaProviderSweep all = {.forgotten_ms = -3600000};
 	Decision	decisions[2];
 
 	(void) state;
@@ -453,17 +492,17 @@ forget_at_close(void **state)
 	decide(a, &decisions[0], "close 0", "commit");
 	decide(a, &decisions[1], "close 1", "commit");
 	UNTIL(decisions[0].answers && decisions[1].answers);
-	a->ops->forget(a->p, "close 0", 7, false);
-	a->ops->forget(a->p, "close 1", 7, false);
+	a->ops->forget(a->p, "close 0", 7);
+	a->ops->forget(a->p, "close 1", 7);
 	node_close(a);
 	UNTIL(written_down(b) == 2);
-	c->ops->clear(c->p, ms_from_now(3600));
-	clear(b, ms_from_now(3600));
+	c->ops->sweep(c->p, &all);
+	sweep_older(b, NULL, NULL, -3600);
 	UNTIL(c->p->clear == NULL);
 	assert_string_equal(look(b, "close 0"), "");
 	assert_string_equal(look(b, "close 1"), "");
 	assert_int_equal(written_down(b), 0);
-	c->ops->clear(c->p, ms_from_now(3600)); /* closed while it is under way */
+	c->ops->sweep(c->p, &all);	/* closed while it is under way */
 }
 
 /* Before there is a session, and names of any length and kind */
@@ -539,8 +578,7 @@ answer_lost(void **state)
 	UNTIL(a->sessions && b->sessions);
 	decide(a, &mine, "tx", "abort");	/* makes what it lies in */
 	UNTIL(mine.answers);
-	a->ops->forget(a->p, "tx", 2, true);
-	UNTIL(look(b, "tx")[0] == '\0');
+	take_away(a, "tx");
 
 	proxy_swallow(proxy, true);
 	decide(a, &mine, "tx", "commit");
@@ -688,38 +726,90 @@ server_crashes(void **state)
 	assert_string_equal(look(a, "before"), "commit");
 }
 
+/* Aborts go in their time; commits are told of, until they have been forgotten, and go then */
 static void
 sweep(void **state)
 {
 	Node	   *a = node_open(NULL, "a", 8000);
+	RaProviderSweep all = {.forgotten_ms = -3600000};
 	Decision	decisions[3];
-	int64_t		now = (int64_t) time(NULL) * 1000;
 
 	(void) state;
 	decide(a, &decisions[0], "old commit", "commit");
 	decide(a, &decisions[1], "old abort", "abort");
 	UNTIL(decisions[0].answers && decisions[1].answers);
-	a->ops->sweep(a->p, "abort", "commit", now - 3600 * 1000);
-	UNTIL(a->p->sweep == NULL);
+	sweep_older(a, "abort", "commit", 3600);
 	assert_string_equal(look(a, "old abort"), "abort");
 	assert_string_equal(a->left, "");
-	a->ops->sweep(a->p, NULL, "abort", now + 3600 * 1000);
-	UNTIL(a->p->sweep == NULL);
+	sweep_older(a, NULL, "abort", -3600);
 	assert_string_equal(look(a, "old abort"), "abort");
 	assert_string_equal(a->left, "old abort ");
 	a->left[0] = '\0';
-	a->ops->sweep(a->p, "abort", NULL, now + 3600 * 1000);
-	UNTIL(a->p->sweep == NULL);
+	sweep_older(a, "abort", NULL, -3600);
 	assert_string_equal(a->left, "");
 	decide(a, &decisions[1], "old abort", "abort");
 	UNTIL(decisions[1].answers);
-	a->ops->sweep(a->p, "abort", "commit", now + 3600 * 1000);
-	UNTIL(a->p->sweep == NULL);
+	sweep_older(a, "abort", "commit", -3600);
 	assert_string_equal(look(a, "old abort"), "");
 	assert_string_equal(look(a, "old commit"), "commit");
 	assert_string_equal(a->left, "old commit ");
-	a->ops->sweep(a->p, "abort", "commit", now + 3600 * 1000);	/* closed while it is under way */
+
+	/* forgotten: told of no more, and kept for its time from now on */
+	a->left[0] = '\0';
+	a->ops->forget_left(a->p, "old commit", 10, "commit");
+	all.left = "commit";
+	all.left_ms = -3600000;
+	all.forgotten_ms = 3600000;
+	a->ops->sweep(a->p, &all);
+	UNTIL(a->p->sweep == NULL);
+	assert_string_equal(look(a, "old commit"), "commit");
+	assert_string_equal(a->left, "");
+	sweep_older(a, NULL, "commit", -3600);
+	assert_string_equal(look(a, "old commit"), "");
+	assert_string_equal(a->left, "");
+	a->ops->sweep(a->p, &all);	/* closed while it is under way */
 	decide(a, &decisions[2], "last", "abort");
+}
+
+/* Requests for several, when the session has expired as far as the library knows, but the main thread doesn't */
+static void
+together_too_late(void **state)
+{
+	Proxy	   *proxy = proxy_start(harness_port());
+	Node	   *a = node_open(proxy_hosts(proxy), "a", 1000);
+	Node	   *b = node_open(NULL, "b", 8000);
+	Decision	decisions[5];
+	char		name[32];
+	zhandle_t  *zh;
+
+	(void) state;
+	a->ops->set_member(a->p, "");
+	b->ops->set_member(b->p, "");
+	decide(a, &decisions[0], "first", "commit");
+	UNTIL(decisions[0].answers && strstr(b->members, "a="));
+	zh = a->p->handle->zh;
+	a->quiet = true;
+	proxy_hold(proxy, true);
+	for (int i = 0; i < 4; i++)
+	{
+		snprintf(name, sizeof(name), "late %d", i);
+		decide(a, &decisions[i], name, "commit");
+	}
+	UNTIL(!strstr(b->members, "a="));
+	proxy_cut(proxy);
+	proxy_hold(proxy, false);
+	UNTIL(zoo_state(zh) == ZOO_EXPIRED_SESSION_STATE);
+	decide(a, &decisions[4], "late 4", "commit");
+	assert_true(a->p->connected);
+	a->quiet = false;
+	for (int i = 0; i < 5; i++)
+	{
+		UNTIL(decisions[i].answers);
+		assert_string_equal(decisions[i].error, "");
+		assert_string_equal(decisions[i].value, "commit");
+	}
+	assert_int_equal(a->sessions, 2);
+	assert_int_equal(a->p->proposing, 0);
 }
 
 int
@@ -732,6 +822,7 @@ main(void)
 		TEST(buckets),
 		TEST(together),
 		TEST(together_lost),
+		TEST(together_too_late),
 		TEST(forget_many),
 		TEST(forget_amid_strangers),
 		TEST(forget_at_close),
