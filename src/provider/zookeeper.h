@@ -380,6 +380,7 @@ extern bool ra_zk_helper_start(ZkHandle *handle, ZkTask task);
 extern void ra_zk_handle_dead(ZkHandle *handle);
 extern void ra_zk_handle_free(ZkHandle *handle);
 extern void ra_zk_call_end(RaProvider *p, ZkCall *call);
+extern bool ra_zk_alive(RaProvider *p);
 
 /*
  * Calls.  done() is always called later, from process(), unless the session

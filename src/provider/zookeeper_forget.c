@@ -64,7 +64,8 @@ struct ZkSweep
 	int64_t		before;			/* ms since 1970, at first ms before now; value, */
 	int64_t		left_before;	/* left, */
 	int64_t		forgotten_before;	/* and left that was forgotten since */
-	unsigned	bucket;			/* being looked at */
+	unsigned	bucket;			/* being looked at; any is the first */
+	unsigned	nbuckets;		/* looked at */
 	int			calls;			/* on their way */
 	struct Candidate *candidates;	/* of this bucket */
 };
@@ -117,7 +118,8 @@ ra_zk_forget_left(RaProvider *p, const char *name, int namelen, const char *valu
 	char		keyname[ZK_KEYNAME_MAX];
 	char		path[ZK_PATH_MAX];
 
-	if (!ra_zk_ready(p))
+	/* nor much later, when the name may mean something else */
+	if (!ra_zk_ready(p) || !ra_zk_alive(p))
 		return;
 	ra_zk_keyname(keyname, name, namelen);
 	register_path(p, keyname, path);
@@ -138,14 +140,29 @@ ra_zk_forget_now(RaProvider *p)
 	write_down(p, f);
 }
 
-/* For the next connection, if nothing else waits for it: what is written down twice does no harm */
+/*
+ * For the next connection, unless there are too many then: what is written down twice does no harm.  What could
+ * never be written is given up.
+ */
 static void
 keep_forgotten(RaProvider *p, ZkForgotten *f)
 {
-	if (p->forgotten == NULL)
+	ZkForgotten *other = p->forgotten;
+
+	if (f->tries++ >= FORGET_TRIES)
+		free(f);
+	else if (other == NULL)
 		p->forgotten = f;
 	else
+	{
+		if (other->n + f->n <= FORGET_AT_ONCE)
+		{
+			memcpy(other->names + other->len, f->names, (size_t) f->len);
+			other->len += f->len;
+			other->n += f->n;
+		}
 		free(f);
+	}
 }
 
 static void
@@ -372,7 +389,8 @@ sweep_call_ends(RaProvider *p, ZkSweep *sweep)
 	if (--sweep->calls > 0)
 		return;
 	free_candidates(sweep);
-	if (++sweep->bucket < ZK_BUCKETS)
+	sweep->bucket = (sweep->bucket + 1) % ZK_BUCKETS;
+	if (++sweep->nbuckets < ZK_BUCKETS)
 		sweep_bucket(p, sweep);
 	else
 		free_sweep(p);
@@ -480,6 +498,8 @@ ra_zk_sweep(RaProvider *p, const RaProviderSweep *wanted)
 	{
 		snprintf(p->sweep->value, sizeof(p->sweep->value), "%s", wanted->value != NULL ? wanted->value : "");
 		snprintf(p->sweep->left, sizeof(p->sweep->left), "%s", wanted->left != NULL ? wanted->left : "");
+		/* who is told of what is left may not take all of it, but always the same */
+		p->sweep->bucket = (unsigned) ra_zk_now() % ZK_BUCKETS;
 		p->sweep->before = wanted->value_ms;
 		p->sweep->left_before = wanted->left_ms;
 		p->sweep->forgotten_before = wanted->forgotten_ms;

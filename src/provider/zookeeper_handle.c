@@ -519,10 +519,11 @@ call_sent(ZkCall *call, int rc)
 /*
  * Is there a connection, not only as far as the main thread has heard?  zoo_amulti() on a session that has
  * expired frees paths that are not its own (3.8.0), as it does if any path but the last one is malformed.  And what
- * is sent without a connection would be kept by the library until there is one.
+ * is sent without a connection would be kept by the library until there is one.  The state may change right after; to
+ * expired it does so by way of a new connection only.
  */
-static bool
-alive(RaProvider *p)
+bool
+ra_zk_alive(RaProvider *p)
 {
 	return zoo_state(p->handle->zh) == ZOO_CONNECTED_STATE;
 }
@@ -556,7 +557,7 @@ create(RaProvider *p, ZkDone done, ZkAtOnce at_once, void *subject, const char *
 	call->at_once = at_once;
 	call_quiet(call, quiet);
 	call->proves = true;
-	if (at_once != NULL && !alive(p))
+	if (at_once != NULL && !ra_zk_alive(p))
 		return call_sent(call, ZCONNECTIONLOSS);
 	return call_sent(call, zoo_acreate2(p->handle->zh, path, data, len, p->acl, mode,
 										on_string_stat, call));
@@ -600,7 +601,7 @@ send_multi(RaProvider *p, ZkCall *call, zoo_op_t *ops, int n)
 	call->results = calloc(n, sizeof(*call->results));
 	if (ops == NULL || call->results == NULL)
 		rc = ZSYSTEMERROR;
-	else if (!alive(p))
+	else if (!ra_zk_alive(p))
 		rc = ZCONNECTIONLOSS;
 	else
 		rc = zoo_amulti(p->handle->zh, n, ops, call->results, on_void, call);

@@ -164,7 +164,8 @@ ra_zk_keyname(char *dst, const char *key, int keylen)
 {
 	unsigned char digest[HASH_BYTES];
 
-	if (ra_zk_escape(dst, ZK_KEYNAME_MAX, key, keylen) >= 0)
+	/* an empty name would be no step in a path */
+	if (keylen > 0 && ra_zk_escape(dst, ZK_KEYNAME_MAX, key, keylen) >= 0)
 		return false;
 
 	sha256(key, keylen, digest);

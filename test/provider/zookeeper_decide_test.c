@@ -61,7 +61,10 @@ sweep_older(Node *node, const char *value, const char *left, int seconds)
 		.forgotten_ms = seconds * 1000, .value = value, .value_ms = seconds * 1000, .left = left, .left_ms = seconds * 1000
 	};
 
+	UNTIL(ra_zk_ready(node->p));
 	node->ops->sweep(node->p, &sweep);
+	assert_non_null(node->p->sweep);
+	assert_non_null(node->p->clear);
 	UNTIL(node->p->sweep == NULL && node->p->clear == NULL);
 }
 
@@ -446,6 +449,72 @@ forget_many(void **state)
 	assert_int_equal(a->warnings + b->warnings, 0);
 }
 
+/* What can't be written down now, or may not have been, is written down with the next connection, or session */
+static void
+forget_without_connection(void **state)
+{
+	static const char *const names[] = {"before", "swallowed", "expired"};
+	Proxy	   *proxy = proxy_start(harness_port());
+	Node	   *a;
+	Node	   *b = node_open(NULL, "b", 8000);
+	Decision	decision;
+	int			n = 0;
+
+	(void) state;
+	proxy_refuse(proxy, true);
+	a = node_open(proxy_hosts(proxy), "a", 1000);
+	UNTIL(b->sessions);
+	for (int i = 0; i < 3; i++)
+	{
+		decide(b, &decision, names[i], "commit");
+		UNTIL(decision.answers);
+		if (i == 0)
+			assert_int_equal(a->sessions, 0);
+		else
+		{
+			UNTIL(ra_zk_ready(a->p));
+			proxy_swallow(proxy, i == 1);
+			proxy_hold(proxy, i == 2);
+		}
+		a->ops->forget(a->p, names[i], (int) strlen(names[i]));
+		ra_zk_forget_now(a->p);
+		if (i == 0)
+		{
+			assert_non_null(a->p->forgotten);
+			proxy_refuse(proxy, false);
+		}
+		else
+		{
+			assert_non_null(a->p->forgetting);
+			if (i == 1)
+				UNTIL(proxy_swallowed(proxy) > 0 && written_down(b) > n);
+			else
+				UNTIL(a->sessions_lost == 1);
+			proxy_cut(proxy);
+			proxy_swallow(proxy, false);
+			proxy_hold(proxy, false);
+		}
+		/* twice at least, if it had been, but for the answer */
+		n += i == 1 ? 2 : 1;
+		UNTIL(a->p->forgotten == NULL && a->p->forgetting == NULL);
+		assert_true(written_down(b) >= n);
+		n = written_down(b);
+	}
+	sweep_older(b, NULL, NULL, -3600);
+	assert_int_equal(written_down(b), 0);
+	for (int i = 0; i < 3; i++)
+		assert_string_equal(look(b, names[i]), "");
+
+	/* not without limit: in one node */
+	proxy_refuse(proxy, true);
+	proxy_cut(proxy);
+	UNTIL(!a->connected);
+	for (int i = 0; i < 1000; i++)
+		a->ops->forget(a->p, "many", 4);
+	proxy_refuse(proxy, false);
+	UNTIL(written_down(b) == 1);
+}
+
 /* What names are written down in is missing; what is written down there is not of ours */
 static void
 forget_amid_strangers(void **state)
@@ -510,17 +579,17 @@ static void
 any_name(void **state)
 {
 	Node	   *a = node_open(NULL, "a", 8000);
-	char		names[3][256];
-	Decision	decisions[3];
+	char		names[4][256];
+	Decision	decisions[4];
 
 	(void) state;
 	memset(names, 0, sizeof(names));
 	memset(names[0], 'x', 200);
 	memset(names[1], 'x', 199);
 	strcpy(names[2], "ra:c/l;u%ster:..");
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 4; i++)	/* the last one is empty */
 		decide(a, &decisions[i], names[i], i == 1 ? "abort" : "commit");
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 4; i++)
 	{
 		UNTIL(decisions[i].answers);
 		assert_string_equal(decisions[i].error, "");
@@ -745,6 +814,25 @@ sweep(void **state)
 	assert_string_equal(look(a, "old abort"), "abort");
 	assert_string_equal(a->left, "old abort ");
 	a->left[0] = '\0';
+
+	/* each has an age of its own */
+	all.value = "abort";
+	all.value_ms = -3600000;
+	all.left = "commit";
+	all.left_ms = 3600000;
+	a->ops->sweep(a->p, &all);
+	UNTIL(a->p->sweep == NULL);
+	assert_string_equal(look(a, "old abort"), "");
+	assert_string_equal(a->left, "");
+	decide(a, &decisions[1], "old abort", "abort");
+	UNTIL(decisions[1].answers);
+	all.value_ms = 3600000;
+	all.left_ms = -3600000;
+	a->ops->sweep(a->p, &all);
+	UNTIL(a->p->sweep == NULL);
+	assert_string_equal(look(a, "old abort"), "abort");
+	assert_string_equal(a->left, "old commit ");
+	a->left[0] = '\0';
 	sweep_older(a, "abort", NULL, -3600);
 	assert_string_equal(a->left, "");
 	decide(a, &decisions[1], "old abort", "abort");
@@ -757,8 +845,6 @@ sweep(void **state)
 	/* forgotten: told of no more, and kept for its time from now on */
 	a->left[0] = '\0';
 	a->ops->forget_left(a->p, "old commit", 10, "commit");
-	all.left = "commit";
-	all.left_ms = -3600000;
 	all.forgotten_ms = 3600000;
 	a->ops->sweep(a->p, &all);
 	UNTIL(a->p->sweep == NULL);
@@ -824,6 +910,7 @@ main(void)
 		TEST(together_lost),
 		TEST(together_too_late),
 		TEST(forget_many),
+		TEST(forget_without_connection),
 		TEST(forget_amid_strangers),
 		TEST(forget_at_close),
 		TEST(any_name),

@@ -25,7 +25,7 @@ max_prepared_transactions = 250
 ");
 my ($node_a, $node_b, $node_c) = @nodes;
 my $script = PostgreSQL::Test::Utils::tempdir('pgbench') . '/transfer.sql';
-my $waiting = q{SELECT count(*) FROM pg_stat_activity WHERE query = 'COMMIT;' AND state = 'active' AND wait_event_type = 'Extension'};
+my $waiting = q{SELECT count(*) FROM pg_stat_activity WHERE query = 'COMMIT;' AND state = 'active' AND wait_event IN ('Extension', 'RiskAlertDecision')};
 
 append_to_file($script, q{\set id :client_id + 1
 BEGIN;
